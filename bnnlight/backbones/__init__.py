@@ -1,0 +1,10 @@
+"""Networks: binary blocks put together. They know `bnnlight.nn` and nothing else of the package.
+
+Add your own backbone: a `torch.nn.Module` that builds `BinaryConv2d` layers and ends its constructor with
+`factorize(self, latent)` and `restart_alpha(self)`; then name the class in a config under `backbone:`.
+"""
+
+from bnnlight.backbones.blocks import BinaryBlock, BinaryUnit
+from bnnlight.backbones.resnet import ResNet, ResNet18, ResNet34
+
+__all__ = ["BinaryBlock", "BinaryUnit", "ResNet", "ResNet18", "ResNet34"]

@@ -1,0 +1,88 @@
+"""Building blocks of binary networks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from bnnlight.nn import BinaryConv2d, Gradient, ScaleName
+
+ShortcutStyle = Literal["block", "conv"]
+
+
+class BinaryUnit(nn.Sequential):
+    """Batch norm → sign → 3×3 binary convolution → α → PReLU: the repeated unit of binary residual networks.
+
+    Args:
+        in_channels, out_channels: numbers of channels.
+        stride: of the convolution, px.
+        scale, activation_gradient, weight_gradient, padding_value: see :class:`bnnlight.nn.BinaryConv2d`.
+
+    Shapes:
+        ``(N, in_channels, H, W)`` → ``(N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        scale: ScaleName = "channel",
+        activation_gradient: Gradient = "clipped",
+        weight_gradient: Gradient = "clipped",
+        padding_value: int = 0,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.conv = BinaryConv2d(
+            in_channels,
+            out_channels,
+            3,
+            stride,
+            1,
+            padding_value=padding_value,
+            scale=scale,
+            activation_gradient=activation_gradient,
+            weight_gradient=weight_gradient,
+        )
+        self.activation = nn.PReLU(out_channels)
+
+
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The way round a unit: identity, or average pool → real 1×1 convolution → batch norm where sizes change."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+
+
+class BinaryBlock(nn.Module):
+    """Two binary units with one shortcut round each, or a single one round both.
+
+    Args:
+        in_channels, out_channels: numbers of channels.
+        stride: of the first unit, px.
+        style: ``conv``: a shortcut round each convolution (Bi-Real Net, https://arxiv.org/abs/1808.00278).
+            ``block``: one round both, as in XNOR-Net's ResNet (https://arxiv.org/abs/1603.05279).
+        **unit: options of :class:`BinaryUnit`.
+
+    Shapes:
+        ``(N, in_channels, H, W)`` → ``(N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, style: ShortcutStyle, **unit) -> None:
+        super().__init__()
+        if style not in ("block", "conv"):
+            raise ValueError(f"unknown shortcut style {style!r}: choose block or conv")
+        self.style = style
+        self.unit1 = BinaryUnit(in_channels, out_channels, stride, **unit)
+        self.unit2 = BinaryUnit(out_channels, out_channels, **unit)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.style == "block":
+            return self.unit2(self.unit1(x)) + self.shortcut(x)
+        x = self.unit1(x) + self.shortcut(x)
+        return self.unit2(x) + x

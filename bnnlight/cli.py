@@ -1,0 +1,82 @@
+"""The command line: a table of verbs, and one line for every error."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib.metadata import version
+
+_VERBS = {
+    "fit": ("bnnlight.commands.fit:fit", "train a network, then test its best checkpoint"),
+    "validate": ("bnnlight.commands.fit:validate", "measure a checkpoint on the validation data"),
+    "test": ("bnnlight.commands.fit:test", "measure a checkpoint on the test data"),
+    "predict": ("bnnlight.commands.predict:predict", "classify image files or a folder, with pictures and JSON"),
+    "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
+}
+
+_HELP = """usage: bnnlight VERB [options]
+
+Train binary neural networks with factorized weights, watch them, ship them.
+
+verbs:
+{verbs}
+
+options, before or after the verb:
+  --help     this text, or a verb's own options: bnnlight VERB --help
+  --version  the version
+  --debug    on an error, show where in the code it arose
+
+example: bnnlight fit --config configs/quickstart.yaml"""
+
+
+def _help() -> str:
+    width = max(map(len, _VERBS))
+    return _HELP.format(verbs="\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in _VERBS.items()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: the command line behind the program's name; ``sys.argv[1:]`` by default.
+
+    Returns:
+        0, or 2 where the command line or config is wrong, 130 when interrupted, 1 on any other error.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    if not args or args[0] in ("--help", "-h", "help"):
+        print(_help())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"bnnlight {version('bnnlight')}")
+        return 0
+    verb, rest = args[0], args[1:]
+    if verb not in _VERBS:
+        near = get_close_matches(verb, _VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_VERBS)}"
+        print(f"bnnlight: error: no verb named {verb!r}: {hint}", file=sys.stderr)
+        return 2
+    # imported late: `bnnlight --help` should not wait for torch
+    from bnnlight.commands.errors import explain
+
+    module, function = _VERBS[verb][0].split(":")
+    try:
+        getattr(importlib.import_module(module), function)(rest)
+    except KeyboardInterrupt:
+        print(f"bnnlight {verb}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code, line = explain(error)
+        print(f"bnnlight {verb}: error: {line}", file=sys.stderr)
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

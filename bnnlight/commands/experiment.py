@@ -1,0 +1,171 @@
+"""From the command line and a config to model, data and trainer."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import bnnlight.backbones
+import bnnlight.data
+import bnnlight.nn
+import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
+from bnnlight.callbacks import FlipRates
+from bnnlight.tracking import wandb_mode
+
+RUN_DIR_VARIABLE = "BNNLIGHT_RUN_DIR"
+"""Environment variable through which the processes of one run agree on its directory."""
+
+_LOGGERS: list[dict[str, Any]] = [
+    {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "bnnlight"}},
+    {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": ".", "name": "", "version": ""}},
+]
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole config into the run's directory and onto the W&B run, on rank zero, before training."""
+
+    def __init__(self, *args: Any, run_dir: Path, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        self.run_dir = run_dir
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        # written beside and moved into place, so that a killed process leaves no half a config
+        part = self.run_dir / "config.yaml.part"
+        part.write_text(text)
+        part.replace(self.run_dir / "config.yaml")
+        for logger in trainer.loggers:
+            logger.log_hyperparams(yaml.safe_load(text))
+
+
+class Experiment(LightningCLI):
+    """Model, data and trainer as a config names them; nothing is run.
+
+    Args:
+        verb: the command's name, for its help.
+        description: what the command does, for its help.
+        args: the command line behind the verb.
+        for_fit: gives the run a directory with loggers, checkpoints and the whole config. Without it, nothing
+            is logged and nothing is written.
+
+    Attributes:
+        run_dir: the run's directory, or None without ``for_fit``.
+    """
+
+    def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
+        self._args, self._for_fit = args, for_fit
+        self.run_dir: Path | None = None
+        super().__init__(
+            run=False,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig if for_fit else None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                "prog": f"bnnlight {verb}",
+                "description": description,
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "dump_header": [],
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        options = (
+            ("run_dir", str | None, None, "Directory of the run; runs/CONFIG/TIME unless given."),
+            ("ckpt_path", str | None, None, "Checkpoint to start from."),
+            ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
+        )
+        for name, kind, default, text in options:
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(FlipRates, "flip_rates")
+        parser.add_lightning_class_args(RichProgressBar, "progress")
+        parser.set_defaults(
+            {
+                "trainer.logger": _LOGGERS,
+                "checkpoint.monitor": "val/acc1",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "lr_monitor.logging_interval": "step",
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(self._args)
+        if "model" not in self.config or self.config.model is None:
+            raise ValueError("no model is configured: pass --config FILE, such as configs/quickstart.yaml")
+
+    def before_instantiate_classes(self) -> None:
+        if not self._for_fit:
+            self.config.trainer.logger = False
+            return
+        self.run_dir = new_run_dir(self.config)
+        self.save_config_kwargs = {"run_dir": self.run_dir}
+        self.config.trainer.default_root_dir = str(self.run_dir)
+        if self.config.checkpoint.dirpath is None:
+            self.config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        loggers = self.config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if isinstance(logger, Namespace) and "save_dir" in logger.get("init_args", {}):
+                logger.init_args.save_dir = str(self.run_dir)
+                if logger.class_path.endswith("WandbLogger"):
+                    logger.init_args.name = logger.init_args.name or "-".join(self.run_dir.parts[-2:])
+                    wandb_mode()
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        # the directory is new, so nothing of an earlier run can be lost in it
+        warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
+        if not config.get("logger"):
+            callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+        if config.get("enable_progress_bar") is False:
+            callbacks = [c for c in callbacks if not isinstance(c, RichProgressBar)]
+        if config.get("enable_checkpointing") is False or not self._for_fit:
+            callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+            config["enable_checkpointing"] = False
+        return super()._instantiate_trainer(config, callbacks)
+
+
+def new_run_dir(config: Namespace) -> Path:
+    """The directory of a new run, the same for all processes of it: as asked for, or ``runs/CONFIG/TIME``.
+
+    Raises:
+        ValueError: the directory asked for holds a run already.
+    """
+    if RUN_DIR_VARIABLE in os.environ:
+        return Path(os.environ[RUN_DIR_VARIABLE])
+    if config.run_dir:
+        run_dir = Path(config.run_dir).expanduser()
+        if (run_dir / "config.yaml").exists():
+            raise ValueError(f"{run_dir} holds a run already: choose another --run_dir, or leave it out for a new one")
+    else:
+        files = config.get("config") or ["run"]
+        base = Path("runs") / Path(str(files[-1])).stem / time.strftime("%Y%m%d-%H%M%S")
+        run_dir, count = base, 1
+        while run_dir.exists():
+            count += 1
+            run_dir = base.with_name(f"{base.name}-{count}")
+    os.environ[RUN_DIR_VARIABLE] = str(run_dir)
+    return run_dir
+
+
+def command_line() -> str:
+    """The command that started this process, for the record of a run."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

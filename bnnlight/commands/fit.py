@@ -1,0 +1,103 @@
+"""`bnnlight fit`, `validate` and `test`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from bnnlight.commands.experiment import Experiment, command_line
+from bnnlight.commands.report import draw_curves, print_results, read_metrics, write_json
+from bnnlight.tracking import sync_hint, wandb_mode
+
+_EXAMPLES = {
+    "fit": "bnnlight fit --config configs/quickstart.yaml --trainer.max_epochs 5",
+    "validate": "bnnlight validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
+    "test": "bnnlight test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
+}
+
+
+def fit(args: list[str]) -> None:
+    """Train a network, then test its best checkpoint."""
+    experiment = Experiment("fit", _describe("fit", fit), args, for_fit=True)
+    trainer, run_dir = experiment.trainer, experiment.run_dir
+    if trainer.is_global_zero:
+        print(f"run directory: {run_dir}", flush=True)
+        if any(type(logger).__name__ == "WandbLogger" for logger in trainer.loggers):
+            print(_wandb_line(), flush=True)
+    trainer.fit(experiment.model, experiment.datamodule, ckpt_path=experiment.config.ckpt_path)
+    if trainer.interrupted or trainer.fast_dev_run:
+        return
+    results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "train/"))}
+    checkpoint = trainer.checkpoint_callback
+    best = checkpoint.best_model_path if checkpoint else ""
+    if best:
+        results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)
+        if experiment.config.test_after_fit:
+            tested = trainer.test(experiment.model, experiment.datamodule, ckpt_path=best, verbose=False)
+            results |= {k: float(v) for part in tested for k, v in part.items()}
+    _finish(experiment, results, best)
+
+
+@rank_zero_only
+def _finish(experiment: Experiment, results: dict[str, float], best: str) -> None:
+    run_dir, trainer = experiment.run_dir, experiment.trainer
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    places = {"run directory": str(run_dir)}
+    if best:
+        places["best checkpoint"] = best
+    if any(isinstance(logger, CSVLogger) for logger in trainer.loggers) and (run_dir / "metrics.csv").exists():
+        picture = run_dir / "curves.png"
+        draw_curves(read_metrics(run_dir / "metrics.csv"), picture, title="/".join(run_dir.parts[-2:]))
+        places["curves"] = str(picture)
+    offline = sync_hint(run_dir)
+    if offline:
+        places["W&B offline run"], places["to sync it"] = str(offline[0]), offline[1]
+    record = {
+        "command": command_line(),
+        "seed": experiment.config.seed_everything,
+        "num_epochs": trainer.current_epoch,
+        "num_steps": trainer.global_step,
+        "torch": torch.__version__,
+        "results": results,
+    }
+    write_json(run_dir / "results.json", record)
+    places["results"] = str(run_dir / "results.json")
+    print_results("Results", results, places)
+
+
+def _wandb_line() -> str:
+    if wandb_mode() == "offline":
+        return "W&B: offline, the run is kept in its directory (to change: `wandb login`, or WANDB_MODE=online)"
+    return f"W&B: {wandb_mode()}"
+
+
+def validate(args: list[str]) -> None:
+    """Measure a checkpoint on the validation data."""
+    _evaluate("validate", args)
+
+
+def test(args: list[str]) -> None:
+    """Measure a checkpoint on the test data."""
+    _evaluate("test", args)
+
+
+def _evaluate(verb: str, args: list[str]) -> None:
+    experiment = Experiment(verb, _describe(verb, globals()[verb]), args)
+    checkpoint = experiment.config.ckpt_path
+    if not checkpoint:
+        raise ValueError("no checkpoint to measure: pass --ckpt_path RUN/checkpoints/best.ckpt")
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"checkpoint not found: {checkpoint}")
+    run = getattr(experiment.trainer, verb)
+    measured = run(experiment.model, experiment.datamodule, ckpt_path=checkpoint, verbose=False)
+    if experiment.trainer.is_global_zero:
+        results = {k: float(v) for part in measured for k, v in part.items()}
+        print_results(f"{verb}: {checkpoint}", results, {})
+
+
+def _describe(verb: str, function) -> str:
+    return f"{function.__doc__} Example: {_EXAMPLES[verb]}"

@@ -1,0 +1,105 @@
+"""What is left of a run: its result as a table and as JSON, its curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+
+def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Every column of a ``metrics.csv`` of Lightning's CSVLogger, as (steps, values); empty cells are left out.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, cell in row.items():
+                if cell and name not in ("step", "epoch"):
+                    steps, values = columns.setdefault(name, ([], []))
+                    steps.append(int(row["step"]))
+                    values.append(float(cell))
+    return columns
+
+
+def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, title: str) -> None:
+    """Draws loss, accuracy and flip rate against the step, side by side.
+
+    Args:
+        metrics: of :func:`read_metrics`.
+        path: of the PNG.
+        title: over the picture.
+    """
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    figure.suptitle(title)
+    loss, accuracy, flips = figure.subplots(1, 3)
+    for name, label in (("train/loss", "train (batch)"), ("val/loss", "validation")):
+        if name in metrics:
+            loss.plot(*metrics[name], label=label, alpha=0.6 if name == "train/loss" else 1.0)
+    for name, label in (("train/acc", "train"), ("val/acc1", "validation")):
+        if name in metrics:
+            steps, values = metrics[name]
+            accuracy.plot(steps, [100 * v for v in values], label=label, marker="." if len(values) < 40 else None)
+    # one curve a layer, from the first layer's dark to the last layer's light, and their mean in front
+    layers = [n for n in metrics if n.startswith("bnn/flip_rate/")]
+    shades = _shades(len(layers))
+    for name, shade in zip(layers, shades, strict=True):
+        short = name.removeprefix("bnn/flip_rate/").removeprefix("backbone.")
+        flips.plot(*metrics[name], color=shade, linewidth=1, label=short if len(layers) <= 8 else None)
+    if "bnn/flip_rate" in metrics:
+        flips.plot(*metrics["bnn/flip_rate"], color="black", linewidth=2, label="all weights")
+        flips.set_yscale("log" if min(v for n in (*layers, "bnn/flip_rate") for v in metrics[n][1]) > 0 else "linear")
+    for axes, label in ((loss, "cross entropy"), (accuracy, "top-1 accuracy (%)"), (flips, "flip rate per look")):
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+        else:
+            axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
+    figure.savefig(path, dpi=120)
+
+
+def _shades(count: int) -> list[Any]:
+    import matplotlib
+
+    colors = matplotlib.colormaps["viridis"]
+    return [colors(i / max(1, count - 1)) for i in range(count)]
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record beside its place and moves it there, so that no reader sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(path)
+
+
+def print_results(title: str, results: dict[str, float], places: dict[str, str]) -> None:
+    """Prints a table of results and, below, where things lie, one a line.
+
+    Args:
+        title: of the table.
+        results: metric → value; accuracies are printed in percent.
+        places: what → path or command.
+    """
+    console = Console()
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in results.items():
+        table.add_row(name, f"{100 * value:.2f} %" if "/acc" in name else f"{value:.4f}")
+    console.print(table)
+    width = max((len(what) for what in places), default=0)
+    for what, where in places.items():
+        # one path a line whatever the width of the terminal, so that it can be copied
+        console.print(f"{what:<{width}}  {where}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,108 @@
+"""ImageNet's layout, or any folder of class folders."""
+
+from pathlib import Path
+
+from torchvision.transforms import v2
+
+from bnnlight.data.folders import ClassFolders, class_names
+from bnnlight.data.loaders import ClassificationDataModule
+from bnnlight.data.splits import choose_stratified
+from bnnlight.data.transforms import ImageFormat
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageFolderDataModule(ClassificationDataModule):
+    """Images in ``root/train/CLASS/``, with ``root/val/CLASS/``, ``root/test/CLASS/`` or both.
+
+    Validation images are those of val/, or else held out from train/. Test images are those
+    of test/, or else the validation images. Labels follow the sorted class names, which must
+    be the same in all folders; the names are ``classes``. Images of every usual 8-bit format
+    are read as RGB.
+
+    Args:
+        root: folder that holds train/.
+        image_size: width and height of the network's input, px.
+        batch_size: images in a batch, per process.
+        num_workers: loader processes; None takes one for each available CPU core, at most 8.
+        train_transforms: augmentation of the training images in place of the usual one (crop
+            of random size and shape to image_size, flip); an empty list is none. Conversion
+            and normalization are always added, and resizing where a picture has another size.
+        val_size: how much of train/ to hold out where there is no val/: below 1 a fraction,
+            else a number of images.
+        split_seed: of the held-out choice; independent of the run's seed.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 224,
+        batch_size: int = 128,
+        num_workers: int | None = None,
+        train_transforms: list[v2.Transform] | None = None,
+        val_size: int | float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        resize_px = round(image_size * 256 / 224)
+        image_format = ImageFormat(3, image_size, IMAGENET_MEAN, IMAGENET_STD, resize_px)
+        if train_transforms is None:
+            train_transforms = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip()]
+        super().__init__(image_format, train_transforms, batch_size, num_workers)
+        self.root = Path(root).expanduser()
+        self.val_size = val_size
+        self.split_seed = split_seed
+
+    def setup(self, stage: str | None = None) -> None:
+        """List the files that a stage needs; images are read when a batch is.
+
+        Args:
+            stage: "fit", "validate", "test", "predict", or None for all.
+
+        Raises:
+            FileNotFoundError: If train/ is missing or empty, or a class has no images.
+            ValueError: If a split has other classes than train/, or val_size does not fit
+                the number of images.
+        """
+        self.classes = class_names(self.root / "train")
+        for split in ("val", "test"):
+            if (self.root / split).is_dir():
+                self._check_same_classes(split)
+
+        has_test = (self.root / "test").is_dir()
+        needs_val = stage in (None, "fit", "validate") or (stage == "test" and not has_test)
+        if needs_val and self.val_set is None:
+            self._setup_train_and_val()
+        if stage in (None, "test") and self.test_set is None:
+            self.test_set = (
+                self.plain(ClassFolders(self.root / "test")) if has_test else self.val_set
+            )
+
+    def _setup_train_and_val(self) -> None:
+        images = ClassFolders(self.root / "train")
+        if (self.root / "val").is_dir():
+            self.train_set = self.augmented(images)
+            self.val_set = self.plain(ClassFolders(self.root / "val"))
+            return
+        num_val = round(self.val_size * len(images) if self.val_size < 1 else self.val_size)
+        argument = f"val_size {self.val_size}"
+        try:
+            val, train = choose_stratified(
+                images.targets, num_val, self.split_seed, self.classes, argument
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"cannot hold out validation images from {self.root / 'train'}: {error}"
+            ) from error
+        self.train_set = self.augmented(images, train)
+        self.val_set = self.plain(images, val)
+
+    def _check_same_classes(self, split: str) -> None:
+        # Labels are places in the sorted names: one folder more would shift all after it.
+        names = set(class_names(self.root / split))
+        for name in sorted(names.symmetric_difference(self.classes)):
+            has, lacks = (split, "train") if name in names else ("train", split)
+            raise ValueError(
+                f"class folders differ: {self.root / has / name} has no counterpart "
+                f"in {self.root / lacks}; give both the same class folders"
+            )

@@ -1,0 +1,129 @@
+"""What all image data modules share: views of a data set, and the loaders over them."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from bnnlight.data.transforms import ImageFormat
+
+MAX_DEFAULT_WORKERS = 8
+
+
+def default_num_workers() -> int:
+    """Count the CPU cores this process may use, at most eight of them."""
+    # A job scheduler often grants fewer cores than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        num_cores = len(os.sched_getaffinity(0))
+    else:
+        num_cores = os.cpu_count() or 1
+    return min(MAX_DEFAULT_WORKERS, num_cores)
+
+
+class View(Dataset):
+    """Chosen items of a data set, each picture seen through a transform.
+
+    Two views of one data set share its memory; so training and held-out images can come
+    from the same files and differ in augmentation.
+
+    Args:
+        items: has a length and yields (picture, label).
+        transform: picture to tensor.
+        indices: the items to show, in order; all if None.
+    """
+
+    def __init__(
+        self,
+        items: Any,
+        transform: Callable[[Any], torch.Tensor],
+        indices: Sequence[int] | None = None,
+    ):
+        self.items = items
+        self.transform = transform
+        self.indices = range(len(items)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
+        picture, label = self.items[self.indices[position]]
+        return self.transform(picture), int(label)
+
+
+class ClassificationDataModule(LightningDataModule):
+    """Base of the image data modules: the loaders, and the attributes a network is built from.
+
+    A subclass sets ``classes``, ``train_set``, ``val_set`` and ``test_set`` in ``setup``.
+
+    Args:
+        image_format: what the network's input looks like.
+        augmentation: transforms of the training images.
+        batch_size: images in a batch, per process.
+        num_workers: loader processes; None takes one for each available CPU core, at most 8.
+
+    Attributes:
+        num_channels: 1 (grey) or 3 (RGB).
+        image_size: width and height of the network's input, px.
+        eval_transform: any PIL image or uint8 tensor to a float32 tensor
+            (num_channels, image_size, image_size), resized and normalized, without randomness.
+        train_transform: the same for training images, with the augmentation.
+        classes: names in the order of the labels; there after ``setup``, or before it where the
+            data set has fixed names.
+    """
+
+    classes: list[str]
+
+    def __init__(
+        self,
+        image_format: ImageFormat,
+        augmentation: Sequence[nn.Module],
+        batch_size: int,
+        num_workers: int | None,
+    ) -> None:
+        super().__init__()
+        self.num_channels = image_format.num_channels
+        self.image_size = image_format.image_size
+        self.eval_transform = image_format.eval_transform()
+        self.train_transform = image_format.train_transform(augmentation)
+        self.batch_size = batch_size
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.train_set: View | None = None
+        self.val_set: View | None = None
+        self.test_set: View | None = None
+
+    def augmented(self, items: Any, indices: Sequence[int] | None = None) -> View:
+        """View items as training images."""
+        return View(items, self.train_transform, indices)
+
+    def plain(self, items: Any, indices: Sequence[int] | None = None) -> View:
+        """View items as images to measure on."""
+        return View(items, self.eval_transform, indices)
+
+    def train_dataloader(self) -> DataLoader:
+        """Load shuffled, augmented batches; the last, incomplete one is dropped."""
+        num_processes = self.trainer.world_size if self.trainer else 1
+        # Batch statistics of a few left-over images are poor, but some batch is better than none.
+        drop_last = len(self.train_set) // num_processes >= self.batch_size
+        return self._loader(self.train_set, shuffle=True, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        """Load the validation images in order."""
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader:
+        """Load the test images in order."""
+        return self._loader(self.test_set)
+
+    def _loader(self, view: View, **options: bool) -> DataLoader:
+        return DataLoader(
+            view,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )

@@ -1,0 +1,59 @@
+"""The method: binary layers with factorized latent weights. torch and tensorly, nothing of Lightning.
+
+A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real factors at every training step.
+
+| file | what |
+|---|---|
+| `binarize.py` | `sign` and its four straight-through gradients |
+| `latent.py` | `Latent`, the contract, and `Dense`, the baseline |
+| `matrix.py` `tucker.py` `holistic.py` | the decompositions of the paper |
+| `cp.py` `tensor_train.py` | two more |
+| `rank.py` | from the rank a user writes to the rank of each mode |
+| `scale.py` | α: `none`, `analytic`, `channel`, `spatial` |
+| `layers.py` | `BinaryConv2d`, `BinaryLinear` |
+| `convert.py` | a real network made binary; latents decomposed |
+| `inspect.py` | what callbacks, summary and deployment may know of a network |
+| `summary.py` | parameters, bytes and multiply-adds of a network |
+
+Add your own latent: subclass `Latent`, take a dense weight as the first argument, return W̃ from `forward`,
+fill `lr_scales`; then name the class in a config under `latent:`. Nothing else is edited.
+"""
+
+from bnnlight.nn.binarize import Gradient, sign, straight_through
+from bnnlight.nn.convert import convert, factorize, make_spatial, restart_alpha
+from bnnlight.nn.cp import CP
+from bnnlight.nn.holistic import Holistic
+from bnnlight.nn.inspect import ParameterGroup, named_binary_layers, parameter_groups
+from bnnlight.nn.latent import Dense, Latent, LatentFactory
+from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from bnnlight.nn.matrix import Matrix
+from bnnlight.nn.rank import Rank
+from bnnlight.nn.scale import ScaleName
+from bnnlight.nn.tensor_train import TensorTrain
+from bnnlight.nn.tucker import Tucker
+
+__all__ = [
+    "CP",
+    "BinaryConv2d",
+    "BinaryLayer",
+    "BinaryLinear",
+    "Dense",
+    "Gradient",
+    "Holistic",
+    "Latent",
+    "LatentFactory",
+    "Matrix",
+    "ParameterGroup",
+    "Rank",
+    "ScaleName",
+    "TensorTrain",
+    "Tucker",
+    "convert",
+    "factorize",
+    "make_spatial",
+    "named_binary_layers",
+    "parameter_groups",
+    "restart_alpha",
+    "sign",
+    "straight_through",
+]

@@ -1,0 +1,100 @@
+"""The sign function and its straight-through gradients."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Gradient = Literal["identity", "clipped", "polynomial", "swish"]
+"""Name of a straight-through gradient g(u); see :func:`straight_through`."""
+
+SWISH_BETA = 5.0
+"""β of the ``swish`` gradient, the value used by BNN+."""
+
+
+def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
+    """The factor g(u) that stands in for the derivative of sign, which is zero almost everywhere.
+
+    ========== ============================================== ============================================
+    name       g(u)                                           source
+    ========== ============================================== ============================================
+    identity   1                                              BinaryConnect, https://arxiv.org/abs/1511.00363
+    clipped    1 where ``|u| <= 1``, else 0                   BNN, https://arxiv.org/abs/1602.02830
+    polynomial ``2 - 2|u|`` where ``|u| <= 1``, else 0        Bi-Real Net, https://arxiv.org/abs/1808.00278
+    swish      derivative of ``2 s(bu)(1 + bu(1-s(bu))) - 1`` BNN+, https://arxiv.org/abs/1812.11800
+    ========== ============================================== ============================================
+
+    with s the logistic function and b = :data:`SWISH_BETA`.
+
+    Args:
+        u: any shape; the real values whose sign was taken.
+        gradient: one of the names above.
+
+    Returns:
+        g(u), of u's shape and dtype.
+
+    Raises:
+        ValueError: the name is none of the four.
+    """
+    if gradient == "identity":
+        return torch.ones_like(u)
+    if gradient == "clipped":
+        return (u.abs() <= 1).to(u.dtype)
+    if gradient == "polynomial":
+        return (2 - 2 * u.abs()).clamp_min(0)
+    if gradient == "swish":
+        scaled = SWISH_BETA * u
+        # sech²(x/2)/2 equals 1/(1 + cosh x) and, unlike cosh, does not overflow
+        tanh = torch.tanh(scaled / 2)
+        return SWISH_BETA * (2 - scaled * tanh) * (1 - tanh.square()) / 2
+    raise ValueError(_unknown(gradient))
+
+
+def _unknown(gradient: str) -> str:
+    return f"unknown straight-through gradient {gradient!r}: choose one of {', '.join(get_args(Gradient))}"
+
+
+class _Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(u: Tensor, gradient: Gradient) -> Tensor:
+        return (u >= 0).to(u.dtype).mul_(2).sub_(1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        u, gradient = inputs
+        ctx.gradient = gradient
+        # the clipped gradient needs one bit of u, so one byte is kept instead of four
+        if gradient == "clipped":
+            ctx.save_for_backward(u.abs() <= 1)
+        elif gradient != "identity":
+            ctx.save_for_backward(u)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        if ctx.gradient == "identity":
+            return grad, None
+        (saved,) = ctx.saved_tensors
+        return grad * (saved if ctx.gradient == "clipped" else straight_through(saved, ctx.gradient)), None
+
+
+def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
+    """+1 where ``u >= 0`` and -1 elsewhere, with a straight-through gradient.
+
+    ``sign(0) = sign(-0.0) = +1``, unlike :func:`torch.sign`, which maps 0 to 0. The gradient is
+    ∂L/∂u = ∂L/∂sign(u) · g(u), with g of :func:`straight_through`.
+
+    Args:
+        u: any shape, floating point.
+        gradient: name of the straight-through gradient.
+
+    Returns:
+        ±1 in u's shape and dtype.
+
+    Raises:
+        ValueError: the gradient's name is unknown.
+    """
+    if gradient not in get_args(Gradient):
+        raise ValueError(_unknown(gradient))
+    return _Sign.apply(u, gradient)

@@ -1,0 +1,246 @@
+"""Binary layers: sign, latent weight and scale, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnnlight.nn.binarize import Gradient, sign
+from bnnlight.nn.latent import Dense, LatentFactory
+from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
+
+
+def kaiming_weight(shape: Sequence[int]) -> Tensor:
+    """A dense weight ``(O, I, *kernel)`` with entries from N(0, 2/fan-in), https://arxiv.org/abs/1502.01852."""
+    return nn.init.kaiming_normal_(torch.empty(*shape), nonlinearity="relu")
+
+
+def _full_precision(device: torch.device) -> contextlib.AbstractContextManager:
+    """Leaves autocast: a weight rebuilt in bfloat16 would get other signs than the exported one."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+class BinaryLayer(nn.Module):
+    """What :class:`BinaryConv2d` and :class:`BinaryLinear` share: Y = α ⊙ (sign(X) ∗ B), B = sign(W̃).
+
+    Attributes:
+        latent: module that returns the real weight W̃ ``(O, I, *kernel)``. May be replaced at any time.
+        scale: module that returns α.
+        activation_gradient, weight_gradient: names of the straight-through gradients.
+        bias: ``(O,)`` or None, added after α.
+
+    In eval mode and without gradients, B and α are computed once and kept until a parameter changes.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        latent: LatentFactory,
+        scale: ScaleName,
+        activation_gradient: Gradient,
+        weight_gradient: Gradient,
+        output_size: Sequence[int] | None,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.latent = latent(weight)
+        with torch.no_grad():
+            self.scale = make_scale(scale, self.latent(), output_size)
+        self.activation_gradient = activation_gradient
+        self.weight_gradient = weight_gradient
+        self.bias = nn.Parameter(weight.new_zeros(weight.shape[0])) if bias else None
+        self._kept: tuple[object, Tensor, Tensor | None] | None = None
+
+    @property
+    def weight_shape(self) -> torch.Size:
+        """Shape of the binary weight, ``(O, I, *kernel)``."""
+        return self.latent.shape
+
+    def binary_weight(self) -> Tensor:
+        """B = sign(W̃) as ±1, ``(O, I, *kernel)``, without gradient."""
+        with torch.no_grad():
+            return self._weight_and_alpha()[0]
+
+    def alpha(self) -> Tensor | None:
+        """α as it stands, without gradient: ``(O,)``, ``(O, *output size)``, or None for scale ``none``."""
+        with torch.no_grad():
+            return self._weight_and_alpha()[1]
+
+    def _fingerprint(self) -> object:
+        """Changes whenever a parameter is written to, moved or replaced."""
+        parts = (self.latent, self.scale)
+        return tuple((id(t), t._version, t.data_ptr(), t.dtype, t.device) for p in parts for t in p.parameters())
+
+    def _rebuild(self) -> tuple[Tensor, Tensor | None]:
+        with _full_precision(next(self.latent.parameters()).device):
+            weight = self.latent()
+            return sign(weight, self.weight_gradient), self.scale(weight)
+
+    def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
+        if self.training or torch.is_grad_enabled():
+            return self._rebuild()
+        version = self._fingerprint()
+        if self._kept is None or self._kept[0] != version:
+            # an inference tensor could not be used by a later call outside inference mode
+            with torch.inference_mode(False), torch.no_grad():
+                weight, alpha = self._rebuild()
+                self._kept = version, weight, None if alpha is None else alpha.detach().clone()
+        return self._kept[1:]
+
+    def train(self, mode: bool = True) -> BinaryLayer:
+        self._kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_kept": None}
+
+    def _finish(self, y: Tensor, alpha: Tensor | None, channel_dim: int) -> Tensor:
+        y = apply_alpha(y, None if alpha is None else alpha.to(y.dtype), channel_dim)
+        if self.bias is not None:
+            shape = [1] * y.ndim
+            shape[channel_dim] = -1
+            y = y + self.bias.to(y.dtype).view(shape)
+        return y
+
+
+class BinaryConv2d(BinaryLayer):
+    """Binary 2-D convolution Y = α ⊙ (sign(X) ⊛ sign(W̃)), padded after the sign.
+
+    Args:
+        in_channels, out_channels: numbers of channels.
+        kernel_size, stride, padding, dilation: in px, one number or (height, width).
+        groups: number of blocks that inputs and outputs are split into.
+        padding_value: 0 (the usual one: border pixels get fewer terms), or +1 or -1 (all stays binary).
+        latent: maps a dense weight ``(O, I/groups, kh, kw)`` to a module that rebuilds it.
+        scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
+        activation_gradient, weight_gradient: straight-through gradients, see
+            :func:`bnnlight.nn.straight_through`.
+        output_size: (height, width) of the output in px; needed by scale ``spatial`` alone.
+        bias: adds a real number per output channel after α. Off by default, as a batch norm follows.
+        weight: ``(O, I/groups, kh, kw)``, the initial value; Kaiming normal by default.
+
+    Shapes:
+        ``(N, in_channels, H, W)`` → ``(N, out_channels, H', W')``, H' and W' as for ``torch.nn.Conv2d``.
+
+    Raises:
+        ValueError: channels not divisible by groups, a padding value other than -1, 0, 1, an initial weight
+            of another shape, or what the latent and the scale raise.
+
+    Source: Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.org/abs/1904.07852.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        *,
+        padding_value: int = 0,
+        latent: LatentFactory = Dense,
+        scale: ScaleName = "channel",
+        activation_gradient: Gradient = "clipped",
+        weight_gradient: Gradient = "clipped",
+        output_size: Sequence[int] | None = None,
+        bias: bool = False,
+        weight: Tensor | None = None,
+    ) -> None:
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{in_channels} input, {out_channels} output channels do not divide into {groups} groups")
+        if padding_value not in (-1, 0, 1):
+            raise ValueError(f"padding_value is {padding_value}: choose -1, 0 or 1")
+        kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
+        shape = torch.Size((out_channels, in_channels // groups, *kernel_size))
+        if weight is None:
+            weight = kaiming_weight(shape)
+        elif weight.shape != shape:
+            raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {tuple(shape)}")
+        super().__init__(weight, latent, scale, activation_gradient, weight_gradient, output_size, bias)
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.padding_value = padding_value
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, alpha = self._weight_and_alpha()
+        x = sign(x, self.activation_gradient)
+        padding = self.padding
+        if self.padding_value:
+            height, width = padding
+            x, padding = F.pad(x, (width, width, height, height), value=self.padding_value), (0, 0)
+        y = F.conv2d(x, weight.to(x.dtype), None, self.stride, padding, self.dilation, self.groups)
+        return self._finish(y, alpha, channel_dim=1)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        defaults = {"padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_value": 0}
+        named = [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
+        return ", ".join([text, *named, f"scale={self.scale.name}"])
+
+
+class BinaryLinear(BinaryLayer):
+    """Binary linear layer Y = α ⊙ (sign(X) sign(W̃)ᵀ).
+
+    Args:
+        in_features, out_features: sizes of input and output.
+        latent: maps a dense weight ``(O, I)`` to a module that rebuilds it.
+        scale: ``none``, ``analytic`` or ``channel``; ``spatial`` equals ``channel`` here.
+        activation_gradient, weight_gradient: straight-through gradients.
+        bias: adds a real number per output after α.
+        weight: ``(O, I)``, the initial value; Kaiming normal by default.
+
+    Shapes:
+        ``(…, in_features)`` → ``(…, out_features)``.
+
+    Raises:
+        ValueError: an initial weight of another shape, or what the latent and the scale raise.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        latent: LatentFactory = Dense,
+        scale: ScaleName = "channel",
+        activation_gradient: Gradient = "clipped",
+        weight_gradient: Gradient = "clipped",
+        bias: bool = False,
+        weight: Tensor | None = None,
+    ) -> None:
+        shape = torch.Size((out_features, in_features))
+        if weight is None:
+            weight = kaiming_weight(shape)
+        elif weight.shape != shape:
+            raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {tuple(shape)}")
+        super().__init__(weight, latent, scale, activation_gradient, weight_gradient, None, bias)
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, alpha = self._weight_and_alpha()
+        x = sign(x, self.activation_gradient)
+        return self._finish(F.linear(x, weight.to(x.dtype)), alpha, channel_dim=-1)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, scale={self.scale.name}"
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    height, width = value
+    return int(height), int(width)
+
+
+def num_binary_weights(layer: BinaryLayer) -> int:
+    """How many weights of the layer are one bit."""
+    return math.prod(layer.weight_shape)

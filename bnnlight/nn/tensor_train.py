@@ -1,0 +1,53 @@
+"""Latent weights from a tensor train."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import tensorly
+from tensorly.decomposition import tensor_train
+from torch import Tensor, nn
+
+from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
+from bnnlight.nn.rank import Rank, resolve_ranks
+
+
+class TensorTrain(Latent):
+    """W̃[o, i, …] = G0[o] · G1[i] · …, a chain of three-way cores (matrix product state).
+
+    Args:
+        weight: ``(O, I, *kernel)``, the initial value, decomposed by tensorly's TT-SVD.
+        rank: of the bond between output and input channels: a number of components or a fraction of the
+            bond's full size; or one entry per bond. Bonds towards the kernel stay full unless named.
+        factor_lr: relative change per step of each core, compared with a dense weight's.
+
+    Parameters:
+        cores ``[(1, O, r0), (r0, I, r1), (r1, kh, r2), (r2, kw, 1)]``.
+
+    Raises:
+        ValueError: a rank out of range; the message names the bond.
+    """
+
+    def __init__(self, weight: Tensor, rank: Rank = 1.0, factor_lr: float = 0.5) -> None:
+        super().__init__(weight.shape)
+        check_factor_lr(factor_lr)
+        shape, modes = weight.shape, mode_names(weight.ndim)
+        sizes = [min(math.prod(shape[:m]), math.prod(shape[m:])) for m in range(1, weight.ndim)]
+        bonds = [f"the bond {a} – {b}" for a, b in itertools.pairwise(modes)]
+        ranks = resolve_ranks(rank, sizes, bonds, num_channel_modes=1)
+        with tensorly.backend_context("pytorch", local_threadsafe=True):
+            cores = list(tensor_train(weight.detach(), [1, *ranks, 1]))
+        self.cores = nn.ParameterList(c.clone().contiguous() for c in cores)
+        self._scale_rates(weight, [f"cores.{m}" for m in range(weight.ndim)], factor_lr, [])
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return tuple(core.shape[2] for core in self.cores[:-1])
+
+    def forward(self) -> Tensor:
+        # from the right: the kernel's cores are small, so the large product comes once, at the end
+        product = self.cores[-1].flatten(1)
+        for core in reversed(self.cores[:-1]):
+            product = (core.flatten(0, 1) @ product).reshape(core.shape[0], -1)
+        return product.reshape(self.shape)

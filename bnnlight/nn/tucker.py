@@ -1,0 +1,111 @@
+"""Latent weights from a Tucker decomposition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import tensorly
+import torch
+from tensorly.decomposition import tucker
+from torch import Tensor, nn
+
+from bnnlight.nn.latent import Latent, check_factor_lr, check_start, mode_names
+from bnnlight.nn.rank import Rank, resolve_ranks
+
+
+def mode_product(tensor: Tensor, factor: Tensor, mode: int) -> Tensor:
+    """The mode product ``tensor ×_mode factor``: ``factor (n, r)`` takes mode ``mode`` from size r to size n."""
+    shape = list(tensor.shape)
+    if mode == tensor.ndim - 1:
+        return tensor @ factor.T
+    before, after = math.prod(shape[:mode]), math.prod(shape[mode + 1 :])
+    shape[mode] = factor.shape[0]
+    return torch.matmul(factor, tensor.reshape(before, factor.shape[1], after)).reshape(shape)
+
+
+def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """G ×₀ U0 ×₁ U1 …: the weight of a Tucker decomposition.
+
+    Kernel modes come first, since they are tiny, then the two channel modes in the cheaper order.
+
+    Args:
+        core: ``(r0, r1, *kernel ranks)``.
+        factors: one ``(n, r)`` per mode of the core.
+    """
+    for mode in range(core.ndim - 1, 1, -1):
+        core = mode_product(core, factors[mode], mode)
+    (n0, r0), (n1, r1) = factors[0].shape, factors[1].shape
+    first, second = (0, 1) if n0 * r1 * (r0 + n1) < n1 * r0 * (r1 + n0) else (1, 0)
+    return mode_product(mode_product(core, factors[first], first), factors[second], second)
+
+
+def tucker_start(
+    weight: Tensor, ranks: Sequence[int], start: Literal["hosvd", "identity"], modes: Sequence[str]
+) -> tuple[Tensor, list[Tensor]]:
+    """Core and factors of a weight.
+
+    Args:
+        weight: any number of modes.
+        ranks: one per mode.
+        start: ``hosvd``: tensorly's higher-order SVD. ``identity``: core = weight, factors = identity.
+        modes: the modes' names for error messages.
+
+    Raises:
+        ValueError: ``identity`` with a mode below full rank, or an unknown start.
+    """
+    check_start(start, ("hosvd", "identity"))
+    if start == "identity":
+        for rank, size, mode in zip(ranks, weight.shape, modes, strict=True):
+            if rank < size:
+                raise ValueError(f"start 'identity' needs full rank, but {mode} has {rank} of {size}: use 'hosvd'")
+        return weight, [torch.eye(n, dtype=weight.dtype, device=weight.device) for n in weight.shape]
+    with tensorly.backend_context("pytorch", local_threadsafe=True):
+        # one sweep after the HOSVD: more sweeps cost minutes on wide layers and change a start value little
+        core, factors = tucker(weight, list(ranks), init="svd", n_iter_max=1)
+    return core, list(factors)
+
+
+class Tucker(Latent):
+    """W̃ = G ×₀ U0 ×₁ U1 ×₂ U2 ×₃ U3, a core and one factor per mode.
+
+    Section 3.2 of Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.org/abs/1904.07852.
+
+    Args:
+        weight: ``(O, I, *kernel)``, the initial value.
+        rank: a fraction of each channel mode's size, a number of components for each, or one entry per
+            channel mode or per mode. Kernel modes stay full unless named.
+        start: ``hosvd``: orthonormal factors from the higher-order SVD. ``identity`` (full rank only):
+            core = weight, factors = identity, so that training begins as with :class:`Dense`.
+        factor_lr: relative change per step of each factor, compared with the core's.
+
+    Parameters:
+        core ``(r0, r1, …)``, factors ``[(O, r0), (I, r1), (kh, r2), (kw, r3)]``.
+
+    Raises:
+        ValueError: a rank out of range (the message names the mode), or ``identity`` below full rank.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        rank: Rank = 1.0,
+        start: Literal["hosvd", "identity"] = "hosvd",
+        factor_lr: float = 0.1,
+    ) -> None:
+        super().__init__(weight.shape)
+        check_factor_lr(factor_lr)
+        modes = mode_names(weight.ndim)
+        ranks = resolve_ranks(rank, weight.shape, modes, num_channel_modes=2)
+        core, factors = tucker_start(weight.detach(), ranks, start, modes)
+        self.core = nn.Parameter(core.clone().contiguous())
+        self.factors = nn.ParameterList(f.clone().contiguous() for f in factors)
+        self._scale_rates(weight, [f"factors.{m}" for m in range(weight.ndim)], factor_lr, ["core"])
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return tuple(self.core.shape)
+
+    def forward(self) -> Tensor:
+        return tucker_product(self.core, list(self.factors))

@@ -1,0 +1,118 @@
+"""Image classification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from bnnlight.tasks.optimization import configure_optimizers
+
+
+def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """1 where the label is among the k largest logits, else 0.
+
+    Args:
+        logits: ``(N, classes)``.
+        labels: ``(N,)``, class indices.
+        k: at most the number of classes counts.
+
+    Returns:
+        ``(N,)`` float.
+    """
+    best = logits.topk(min(k, logits.shape[1])).indices
+    return (best == labels.unsqueeze(1)).any(1).float()
+
+
+class ClassificationTask(L.LightningModule):
+    """Trains a network to tell classes apart: cross entropy, top-1 and top-5.
+
+    Logs ``train/loss`` and ``train/acc``; ``val/loss``, ``val/acc1``, ``val/acc5``; the same under ``test/``.
+    Accuracies are shares in [0, 1].
+
+    Args:
+        backbone: ``(N, C, H, W)`` → logits ``(N, classes)``.
+        optimizer: makes an optimizer from parameter groups; latent factors, α, batch norm and the rest are
+            groups of their own, and weight decay acts on real weights alone.
+        scheduler: makes a learning-rate scheduler, stepped once an epoch. None: linear warm-up, then a
+            cosine to zero over the whole run, stepped once a batch.
+        warmup: share of the run that the default schedule warms up, in [0, 1).
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        alpha_lr: learning rate of α relative to the optimizer's.
+        channels_last: keeps feature maps as (N, H, W, C) in memory, which most convolutions are quicker on.
+
+    Raises:
+        ValueError: label smoothing out of range.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        warmup: float = 0.05,
+        label_smoothing: float = 0.0,
+        alpha_lr: float = 1.0,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}: give a share from 0 to below 1")
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone = backbone.to(memory_format=self.memory_format)
+        self.optimizer, self.scheduler, self.warmup, self.alpha_lr = optimizer, scheduler, warmup, alpha_lr
+        self.label_smoothing = label_smoothing
+        self.class_names: list[str] = []
+        names = ("train/acc", *(f"{split}/{key}" for split in ("val", "test") for key in ("loss", "acc1", "acc5")))
+        self.means = nn.ModuleDict({name: MeanMetric() for name in names})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(x.contiguous(memory_format=self.memory_format))
+
+    def setup(self, stage: str) -> None:
+        self.class_names = list(getattr(self.trainer.datamodule, "classes", None) or self.class_names)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True)
+        self._mean("train/acc", topk_correct(logits.detach(), labels, 1))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Class probabilities ``(N, classes)``."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images).softmax(1)
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        images, labels = batch
+        logits = self(images)
+        self._mean(f"{split}/loss", F.cross_entropy(logits, labels, reduction="none"))
+        self._mean(f"{split}/acc1", topk_correct(logits, labels, 1), prog_bar=True)
+        self._mean(f"{split}/acc5", topk_correct(logits, labels, 5))
+
+    def _mean(self, name: str, values: Tensor, prog_bar: bool = False) -> None:
+        # a metric object, so that batches and ranks of different size count by their images
+        self.means[name].update(values.float())
+        self.log(name, self.means[name], on_step=False, on_epoch=True, prog_bar=prog_bar)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["class_names"] = self.class_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.class_names = list(checkpoint.get("class_names", []))

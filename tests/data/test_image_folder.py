@@ -1,0 +1,290 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning import LightningDataModule
+from PIL import Image
+
+from bnnlight.data import ImageFolderDataModule
+
+
+def module(root, **options):
+    return ImageFolderDataModule(str(root), **{"image_size": 8, "num_workers": 0, **options})
+
+
+def ready(root, **options):
+    data = module(root, **options)
+    data.setup()
+    return data
+
+
+def paths(view):
+    return {view.items.samples[index][0] for index in view.indices}
+
+
+def test_attributes_are_there_before_any_data():
+    data = ImageFolderDataModule("nowhere")
+    assert (data.num_channels, data.image_size) == (3, 224)
+    assert data.eval_transform(Image.new("L", (300, 500))).shape == (3, 224, 224)
+
+
+def test_all_three_folders_are_used(draw_folder):
+    draw_folder("train", num_images=5)
+    draw_folder("val", num_images=3)
+    data = ready(draw_folder("test", num_images=2))
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (15, 9, 6)
+    assert data.classes == ["ant", "bee", "cat"]
+
+
+def test_labels_fit_the_images(draw_folder):
+    draw_folder("train")
+    data = ready(draw_folder("val"))
+    for view in (data.train_set, data.val_set):
+        for image, label in view:
+            red = round((image[0].mean().item() * 0.229 + 0.485) * 255)
+            assert red == 10 * label
+
+
+def test_evaluation_agrees_with_torchvisions_recipe_in_numpy(draw_folder):
+    data = ready(draw_folder("train", size=(40, 20), num_images=20), image_size=14)
+    # Images of one colour: resizing and cropping change nothing, normalization is left.
+    image, label = data.val_set[0]
+    number = int(data.val_set.items.samples[data.val_set.indices[0]][0][-7:-4])
+    rgb = np.array([10 * label, number, 200]) / 255
+    expected = (rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(
+        image.numpy(), np.ones((3, 14, 14)) * expected[:, None, None], atol=1e-5
+    )
+
+
+def test_evaluation_keeps_the_middle_seven_eighths():
+    data = ImageFolderDataModule("nowhere", image_size=28)
+    # Resized to 32, cut to 28: of a 64 px image, 4 px go on each edge.
+    array = np.zeros((64, 64, 3), dtype=np.uint8)
+    array[:3], array[-3:], array[:, :3], array[:, -3:] = 255, 255, 255, 255
+    black = -0.485 / 0.229
+    assert data.eval_transform(Image.fromarray(array))[0].max().item() == pytest.approx(black)
+    array[:6] = 255
+    assert data.eval_transform(Image.fromarray(array))[0].max().item() > black + 1
+
+
+def test_validation_held_out_by_fraction_or_count(draw_folder):
+    root = draw_folder("train", num_images=20)
+    for val_size, num_val in ((0.1, 6), (0.5, 30), (12, 12)):
+        data = ready(root, val_size=val_size)
+        assert len(data.val_set) == num_val
+        labels = [data.val_set.items.targets[index] for index in data.val_set.indices]
+        assert np.bincount(labels).tolist() == [num_val // 3] * 3
+        assert not paths(data.val_set) & paths(data.train_set)
+        assert len(data.train_set) == 60 - num_val
+    assert len(ready(root).val_set) == 6
+
+
+def test_held_out_split_ignores_the_run_seed(draw_folder):
+    root = draw_folder("train", num_images=20)
+    held_out = []
+    for run_seed in (1, 2):
+        torch.manual_seed(run_seed)
+        np.random.seed(run_seed)
+        held_out.append(paths(ready(root).val_set))
+    assert held_out[0] == held_out[1] != paths(ready(root, split_seed=1).val_set)
+
+
+def test_held_out_images_are_not_augmented(draw_folder):
+    root = draw_folder("train", num_images=20)
+    rng = np.random.default_rng(0)
+    for file in root.rglob("*.png"):
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(file)
+    data = ready(root)
+    assert any(not torch.equal(data.train_set[i][0], data.train_set[i][0]) for i in range(6))
+    assert all(torch.equal(data.val_set[i][0], data.val_set[i][0]) for i in range(6))
+
+
+@pytest.mark.parametrize("stage", ["test", None])
+def test_test_images_fall_back_to_val(draw_folder, stage):
+    draw_folder("train")
+    root = draw_folder("val", num_images=2)
+    data = module(root)
+    data.setup(stage)
+    assert paths(data.test_set) == {str(path) for path in (root / "val").rglob("*.png")}
+
+
+def test_test_images_fall_back_to_the_held_out(draw_folder):
+    data = ready(draw_folder("train", num_images=20))
+    assert paths(data.test_set) == paths(data.val_set)
+
+
+def test_test_folder_without_val(draw_folder):
+    draw_folder("train", num_images=20)
+    root = draw_folder("test", num_images=2)
+    data = ready(root)
+    assert paths(data.test_set) == {str(path) for path in (root / "test").rglob("*.png")}
+    assert paths(data.val_set) < {str(path) for path in (root / "train").rglob("*.png")}
+
+
+def test_pictures_of_all_sizes_make_a_batch_without_augmentation(draw_folder):
+    root = draw_folder("train", ["ant"], num_images=20, size=(12, 30))
+    draw_folder("train", ["bee"], num_images=20, size=(50, 9))
+    images, _ = next(iter(ready(root, train_transforms=[], batch_size=30).train_dataloader()))
+    assert images.shape == (30, 3, 8, 8)
+
+
+def test_grey_palette_rgba_and_cmyk_files_are_read_as_rgb(draw_folder):
+    root = draw_folder("train", ["ant", "bee"], num_images=2)
+    colour = Image.new("RGB", (8, 8), (255, 0, 0))
+    for name, mode in (
+        ("a.png", "L"),
+        ("b.png", "P"),
+        ("c.png", "RGBA"),
+        ("d.jpg", "CMYK"),
+        ("e.bmp", "RGB"),
+    ):
+        colour.convert(mode).save(root / "train" / "ant" / name)
+    items = ready(root, val_size=2).train_set.items
+    read = {path[-5:]: items[index][0] for index, (path, _) in enumerate(items.samples)}
+    assert {image.mode for image in read.values()} == {"RGB"}
+    assert read["a.png"].getpixel((0, 0)) == (76, 76, 76)
+    for name in ("b.png", "c.png", "d.jpg", "e.bmp"):
+        np.testing.assert_allclose(read[name].getpixel((0, 0)), (255, 0, 0), atol=6)
+
+
+def test_hidden_and_stray_files_are_ignored(draw_folder):
+    root = draw_folder("train", num_images=20)
+    for hidden in (".git", ".ipynb_checkpoints"):
+        (root / "train" / hidden).mkdir()
+        Image.new("RGB", (8, 8)).save(root / "train" / hidden / "x.png")
+    (root / "train" / "labels.csv").write_text("a,b")
+    (root / "train" / "ant" / "notes.txt").write_text("no image")
+    (root / "train" / "ant" / "._000.png").write_bytes(b"left behind by macOS")
+    data = ready(root)
+    assert data.classes == ["ant", "bee", "cat"]
+    assert len(data.train_set) + len(data.val_set) == 60
+
+
+def test_data_may_lie_below_a_hidden_folder(draw_folder, tmp_path):
+    data = ready(draw_folder("train", num_images=20, root=tmp_path / ".cache" / "set"))
+    assert len(data.train_set) == 54
+
+
+def test_home_is_expanded(draw_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw_folder("train", num_images=20, root=tmp_path / "set")
+    assert len(ready("~/set").train_set) == 54
+
+
+def test_missing_or_empty_folders(tmp_path, check_one_line):
+    for stage in ("fit", "test"):
+        with pytest.raises(FileNotFoundError) as error:
+            module(tmp_path / "gone").setup(stage)
+        check_one_line(error, tmp_path / "gone" / "train", "--data.root")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "image.jpg").touch()
+    with pytest.raises(FileNotFoundError) as error:
+        module(tmp_path).setup("fit")
+    check_one_line(error, "no class folders", tmp_path / "train")
+
+
+def test_class_folder_without_images(draw_folder, check_one_line):
+    root = draw_folder("train")
+    (root / "train" / "dog").mkdir()
+    (root / "train" / "dog" / "readme.txt").touch()
+    with pytest.raises(FileNotFoundError) as error:
+        module(root).setup("fit")
+    check_one_line(error, root / "train" / "dog", "add images")
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_classes_that_differ(draw_folder, check_one_line, split, stage):
+    draw_folder("train", ["ant", "bee", "cat"])
+    root = draw_folder(split, ["ant", "bat", "bee", "cat"])
+    with pytest.raises(ValueError) as error:
+        module(root).setup(stage)
+    check_one_line(error, root / split / "bat", root / "train")
+    shutil.rmtree(root / split)
+    draw_folder(split, ["ant", "cat"])
+    with pytest.raises(ValueError) as error:
+        module(root).setup(stage)
+    check_one_line(error, root / "train" / "bee", root / split)
+
+
+def test_too_few_images_to_hold_out(draw_folder, check_one_line):
+    root = draw_folder("train", num_images=4)
+    with pytest.raises(ValueError) as error:
+        module(root).setup("fit")
+    check_one_line(error, root / "train", "val_size 0.1 asks for 1 of 12", "from 3 to 9")
+    draw_folder("train", ["dog"], num_images=1)
+    with pytest.raises(ValueError) as error:
+        module(root).setup("fit")
+    check_one_line(error, root / "train", "class dog has a single image")
+
+
+def damage(file, how):
+    if how == "truncated":
+        rng = np.random.default_rng(0)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "text":
+        file.write_text("not an image\n")
+    else:
+        Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("x.jpg", "truncated"),
+        ("x.png", "truncated"),
+        ("x.jpg", "empty"),
+        ("x.webp", "text"),
+        ("x.png", "16 bit"),
+    ],
+)
+def test_unreadable_image_is_named(draw_folder, check_one_line, name, how):
+    draw_folder("train", ["ant"])
+    root = draw_folder("val", ["ant"])
+    file = root / "val" / "ant" / name
+    damage(file, how)
+    with pytest.raises(OSError) as error:
+        list(ready(root).val_dataloader())
+    check_one_line(error, f"cannot read image {file}: ", "replace or remove the file")
+
+
+def test_truncated_image_in_a_loader_process_is_named(draw_folder):
+    draw_folder("train", ["ant"])
+    root = draw_folder("val", ["ant"])
+    file = root / "val" / "ant" / "x.jpg"
+    damage(file, "truncated")
+    with pytest.raises(OSError) as error:
+        list(ready(root, num_workers=2, batch_size=2).val_dataloader())
+    # Torch wraps the message in a traceback of the process; the last line is ours.
+    last = str(error.value).strip().splitlines()[-1]
+    assert last.startswith(f"OSError: cannot read image {file}: ")
+    assert last.endswith("replace or remove the file")
+
+
+def test_built_from_yaml(draw_folder):
+    root = draw_folder("train", num_images=20)
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    config = parser.parse_string(f"""
+        data:
+          class_path: bnnlight.data.ImageFolderDataModule
+          init_args:
+            root: {root}
+            image_size: 8
+            val_size: 12
+            train_transforms:
+            - class_path: torchvision.transforms.v2.RandomSolarize
+              init_args: {{threshold: 0, p: 1.0}}
+    """)
+    data = parser.instantiate(config).data
+    data.setup("fit")
+    assert len(data.val_set) == 12
+    # Solarizing from 0 on inverts: blue is 255 - 200.
+    blue = data.train_set[0][0][2, 0, 0].item() * 0.225 + 0.406
+    assert blue == pytest.approx(55 / 255, abs=1e-5)
