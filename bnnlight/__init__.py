@@ -1,0 +1,30 @@
+"""bnnlight: binary neural networks with factorized weights and learned scaling factors.
+
+Weights and activations of one bit; the real weight behind each binary one is rebuilt at every training step
+from a matrix or tensor decomposition, whose factors the optimizer trains; the scaling factors α are learned
+by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.org/abs/1904.07852).
+
+| folder | what is in it | it may import |
+|---|---|---|
+| `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
+| `backbones` | binary residual networks | `nn` |
+| `data` | digits, Fashion-MNIST, CIFAR, any folder of classes | nothing of the package |
+| `metrics` | flip rate | nothing of the package |
+| `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect` |
+| `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
+| `tracking` | where a run's figures go | nothing of the package |
+| `commands` | the verbs of the command line | all |
+| `cli.py` | the table of verbs | all |
+
+A YAML names three objects: a `model` (a task, holding a backbone, holding latents), `data` and a `trainer`.
+There is no registry: a class of your own is named by its import path.
+
+Add your own …
+
+- latent weight: subclass `bnnlight.nn.Latent`; see `bnnlight/nn/__init__.py`.
+- backbone: any `torch.nn.Module` with binary layers; see `bnnlight/backbones/__init__.py`.
+- data set: a folder of classes needs nothing; else see `bnnlight/data/__init__.py`.
+- task: a LightningModule that is handed its backbone; see `bnnlight/tasks/classification.py`.
+- callback: look at a network through `bnnlight.nn.inspect` alone; see `bnnlight/callbacks/flip_rates.py`.
+- verb: a function that takes the arguments behind its name, and a line in `bnnlight/cli.py`.
+"""

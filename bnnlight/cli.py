@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         code, line = explain(error)
+        # lets go of data loaders in the frames below, whose workers would hold up the exit for seconds
+        traceback.clear_frames(error.__traceback__)
         print(f"bnnlight {verb}: error: {line}", file=sys.stderr)
         return code
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -65,6 +66,10 @@ class Experiment(LightningCLI):
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
         self._args, self._for_fit = args, for_fit
+        if not for_fit:
+            # what Lightning tells of devices and seeds would stand between the user and a single result
+            for name in ("lightning.pytorch", "lightning.fabric"):
+                logging.getLogger(name).setLevel(logging.WARNING)
         self.run_dir: Path | None = None
         super().__init__(
             run=False,

@@ -35,8 +35,8 @@ from bnnlight.data.image_folder import ImageFolderDataModule
 from bnnlight.data.vision import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule
 
 __all__ = [
-    "CIFAR100DataModule",
     "CIFAR10DataModule",
+    "CIFAR100DataModule",
     "DigitsDataModule",
     "FashionMNISTDataModule",
     "ImageFolderDataModule",

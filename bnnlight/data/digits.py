@@ -36,15 +36,11 @@ class DigitsDataModule(ClassificationDataModule):
         train_transforms: list[v2.Transform] | None = None,
         split_seed: int = 0,
     ) -> None:
-        image_format = ImageFormat(
-            num_channels=1, image_size=8, mean=(0.3053,), std=(0.3760,), resize_px=8
-        )
+        image_format = ImageFormat(num_channels=1, image_size=8, mean=(0.3053,), std=(0.3760,), resize_px=8)
         if train_transforms is None:
             one_px = 1 / image_format.image_size
             bilinear = v2.InterpolationMode.BILINEAR
-            train_transforms = [
-                v2.RandomAffine(10, translate=(one_px, one_px), interpolation=bilinear)
-            ]
+            train_transforms = [v2.RandomAffine(10, translate=(one_px, one_px), interpolation=bilinear)]
         super().__init__(image_format, train_transforms, batch_size, num_workers)
         self.classes = [str(digit) for digit in range(10)]
         self.split_seed = split_seed
@@ -56,17 +52,10 @@ class DigitsDataModule(ClassificationDataModule):
         digits = load_digits()
         # Grey levels 0..16 become 0..255, so that any image transform can be used on them.
         grey = np.rint(digits.images * (255 / MAX_INK)).astype(np.uint8)
-        items = [
-            (Image.fromarray(image), int(label))
-            for image, label in zip(grey, digits.target, strict=True)
-        ]
+        items = [(Image.fromarray(image), int(label)) for image, label in zip(grey, digits.target, strict=True)]
 
-        test, rest = choose_stratified(
-            digits.target, NUM_TEST, self.split_seed, self.classes, "NUM_TEST"
-        )
-        val, train = choose_stratified(
-            digits.target[rest], NUM_VAL, self.split_seed, self.classes, "NUM_VAL"
-        )
+        test, rest = choose_stratified(digits.target, NUM_TEST, self.split_seed, self.classes, "NUM_TEST")
+        val, train = choose_stratified(digits.target[rest], NUM_VAL, self.split_seed, self.classes, "NUM_VAL")
         self.train_set = self.augmented(items, rest[train])
         self.val_set = self.plain(items, rest[val])
         self.test_set = self.plain(items, test)

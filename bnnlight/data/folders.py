@@ -1,5 +1,6 @@
 """Image files in class folders, with errors that name the folder or the file."""
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -33,9 +34,7 @@ def load_rgb(path: str | Path) -> Image.Image:
         # Pillow's decoders let through whatever a damaged file made them stumble over:
         # OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ... .
         # A plain OSError keeps its message when a loader process passes it on.
-        raise OSError(
-            f"cannot read image {path}: {one_line(error)}; replace or remove the file"
-        ) from error
+        raise OSError(f"cannot read image {path}: {one_line(error)}; replace or remove the file") from error
 
 
 def class_names(folder: Path) -> list[str]:
@@ -49,11 +48,7 @@ def class_names(folder: Path) -> list[str]:
             f"no images found: looked for {folder} with one folder of images for each class; "
             "pass --data.root with the folder above it"
         )
-    names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise FileNotFoundError(
             f"no class folders found: looked in {folder} for one folder of images for each class; "
@@ -79,10 +74,8 @@ class ClassFolders(ImageFolder):
     def __init__(self, folder: Path) -> None:
         def is_image(path: str) -> bool:
             # Only below the folder: the data themselves may lie in a hidden place.
-            parts = Path(path).relative_to(folder).parts
-            return path.lower().endswith(IMG_EXTENSIONS) and not any(
-                part.startswith(".") for part in parts
-            )
+            below = path[len(str(folder)) :]
+            return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in below
 
         super().__init__(str(folder), loader=load_rgb, is_valid_file=is_image, allow_empty=True)
         labels = set(self.targets)

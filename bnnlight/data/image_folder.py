@@ -74,9 +74,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         if needs_val and self.val_set is None:
             self._setup_train_and_val()
         if stage in (None, "test") and self.test_set is None:
-            self.test_set = (
-                self.plain(ClassFolders(self.root / "test")) if has_test else self.val_set
-            )
+            self.test_set = self.plain(ClassFolders(self.root / "test")) if has_test else self.val_set
 
     def _setup_train_and_val(self) -> None:
         images = ClassFolders(self.root / "train")
@@ -87,13 +85,9 @@ class ImageFolderDataModule(ClassificationDataModule):
         num_val = round(self.val_size * len(images) if self.val_size < 1 else self.val_size)
         argument = f"val_size {self.val_size}"
         try:
-            val, train = choose_stratified(
-                images.targets, num_val, self.split_seed, self.classes, argument
-            )
+            val, train = choose_stratified(images.targets, num_val, self.split_seed, self.classes, argument)
         except ValueError as error:
-            raise ValueError(
-                f"cannot hold out validation images from {self.root / 'train'}: {error}"
-            ) from error
+            raise ValueError(f"cannot hold out validation images from {self.root / 'train'}: {error}") from error
         self.train_set = self.augmented(images, train)
         self.val_set = self.plain(images, val)
 

@@ -17,10 +17,8 @@ MAX_DEFAULT_WORKERS = 8
 def default_num_workers() -> int:
     """Count the CPU cores this process may use, at most eight of them."""
     # A job scheduler often grants fewer cores than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        num_cores = len(os.sched_getaffinity(0))
-    else:
-        num_cores = os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    num_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return min(MAX_DEFAULT_WORKERS, num_cores)
 
 

@@ -32,16 +32,12 @@ def choose_stratified(
     values, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         name = classes[values[counts.argmin()]]
-        raise ValueError(
-            f"class {name} has a single image, too few to be divided; add images to it"
-        )
+        raise ValueError(f"class {name} has a single image, too few to be divided; add images to it")
     most = len(labels) - len(values)
     if not len(values) <= num_chosen <= most:
         raise ValueError(
             f"{argument} asks for {num_chosen} of {len(labels)} images in {len(values)} classes; "
             f"set it to a number from {len(values)} to {most}"
         )
-    others, chosen = train_test_split(
-        np.arange(len(labels)), test_size=num_chosen, stratify=labels, random_state=seed
-    )
+    others, chosen = train_test_split(np.arange(len(labels)), test_size=num_chosen, stratify=labels, random_state=seed)
     return np.sort(chosen), np.sort(others)

@@ -27,9 +27,7 @@ def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
     """
     if image.mode[0] in "IF":
         # Pillow clips such values to 255 without a word, which leaves a white picture.
-        raise ValueError(
-            f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first"
-        )
+        raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first")
     if image.mode == "P" and "transparency" in image.info:
         # Straight from palette to RGB, Pillow warns once for every such file.
         image = image.convert("RGBA")
@@ -64,18 +62,12 @@ class ToChannels(nn.Module):
             return as_grey_or_rgb(picture, self.num_channels)
         if picture.dtype != torch.uint8:
             # Floats may be 0..1 or 0..255: guessing wrong would only show as poor accuracy.
-            raise ValueError(
-                f"expected a PIL image or a uint8 tensor, got a tensor of {picture.dtype}"
-            )
+            raise ValueError(f"expected a PIL image or a uint8 tensor, got a tensor of {picture.dtype}")
         if picture.ndim == 2:
             picture = picture.unsqueeze(0)
         if picture.shape[0] in (2, 4):
             picture = picture[:-1]
-        return (
-            functional.rgb_to_grayscale(picture)
-            if self.num_channels == 1
-            else functional.grayscale_to_rgb(picture)
-        )
+        return functional.rgb_to_grayscale(picture) if self.num_channels == 1 else functional.grayscale_to_rgb(picture)
 
 
 class ToNormalized(nn.Module):
@@ -94,9 +86,7 @@ class ToNormalized(nn.Module):
     def forward(self, picture: Picture) -> torch.Tensor:
         """Convert one picture: PIL or uint8 tensor (C, H, W) to float32 tensor (C, H, W)."""
         pixels = functional.pil_to_tensor(picture) if isinstance(picture, Image.Image) else picture
-        floats = functional.normalize(
-            functional.to_dtype(pixels, torch.float32, scale=True), self.mean, self.std
-        )
+        floats = functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), self.mean, self.std)
         # Torchvision's tensor subclass would slow down every later operation on the batch.
         return floats.as_subclass(torch.Tensor)
 
@@ -119,11 +109,7 @@ class UnlessSized(nn.Module):
 
     def forward(self, picture: Picture) -> Picture:
         """Return the picture, size_px × size_px."""
-        return (
-            picture
-            if functional.get_size(picture) == [self.size_px, self.size_px]
-            else self.resize(picture)
-        )
+        return picture if functional.get_size(picture) == [self.size_px, self.size_px] else self.resize(picture)
 
 
 @dataclass(frozen=True)
@@ -151,9 +137,7 @@ class ImageFormat:
         Returns:
             A callable that gives a float32 tensor (num_channels, image_size, image_size).
         """
-        return v2.Compose(
-            [ToChannels(self.num_channels), *self._resize(), ToNormalized(self.mean, self.std)]
-        )
+        return v2.Compose([ToChannels(self.num_channels), *self._resize(), ToNormalized(self.mean, self.std)])
 
     def train_transform(self, augmentation: Sequence[nn.Module]) -> nn.Module:
         """Build the transform of the training images.

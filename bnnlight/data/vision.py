@@ -12,7 +12,8 @@ from bnnlight.data.loaders import ClassificationDataModule
 from bnnlight.data.splits import choose_stratified
 from bnnlight.data.transforms import ImageFormat
 
-CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# As a list, these would fill a hundred lines.
 CIFAR100_CLASSES = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
     butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
@@ -22,7 +23,7 @@ CIFAR100_CLASSES = """
     porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
     snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
     tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-""".split()
+""".split()  # noqa: SIM905
 
 
 class TorchvisionDataModule(ClassificationDataModule):
@@ -103,9 +104,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         self._check_found()
         if stage in (None, "fit", "validate") and self.train_set is None:
             images = self._read(train=True)
-            val, rest = choose_stratified(
-                images.targets, self.val_size, self.split_seed, self.classes, "val_size"
-            )
+            val, rest = choose_stratified(images.targets, self.val_size, self.split_seed, self.classes, "val_size")
             self.train_set = self.augmented(images, self._limit(rest, images.targets))
             self.val_set = self.plain(images, val)
         if stage in (None, "test") and self.test_set is None:
@@ -116,9 +115,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         if self.train_size is None or self.train_size == len(rest):
             return rest
         labels = np.asarray(targets)[rest]
-        chosen, _ = choose_stratified(
-            labels, self.train_size, self.split_seed, self.classes, "train_size"
-        )
+        chosen, _ = choose_stratified(labels, self.train_size, self.split_seed, self.classes, "train_size")
         return rest[chosen]
 
     def _has_class_folders(self) -> bool:
@@ -156,9 +153,7 @@ class FashionMNISTDataModule(TorchvisionDataModule):
     title = "Fashion-MNIST"
     dataset_class = datasets.FashionMNIST
     data_folder = "FashionMNIST/raw"
-    image_format = ImageFormat(
-        num_channels=1, image_size=28, mean=(0.2860,), std=(0.3530,), resize_px=28
-    )
+    image_format = ImageFormat(num_channels=1, image_size=28, mean=(0.2860,), std=(0.3530,), resize_px=28)
     padding_px = 2
     names = datasets.FashionMNIST.classes
 

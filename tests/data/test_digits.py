@@ -23,9 +23,7 @@ def test_attributes_are_there_before_any_data():
 
 
 def test_splits_are_disjoint_complete_and_of_the_stated_size(digits):
-    parts = [
-        set(view.indices.tolist()) for view in (digits.train_set, digits.val_set, digits.test_set)
-    ]
+    parts = [set(view.indices.tolist()) for view in (digits.train_set, digits.val_set, digits.test_set)]
     assert [len(part) for part in parts] == [1257, 180, 360]
     assert set.union(*parts) == set(range(1797))
 
@@ -58,9 +56,7 @@ def test_images_are_scikit_learns_normalized(digits):
             image, label = view[position]
             assert label == source.target[index]
             # Rounding to 255 levels moves a value by up to half a level.
-            np.testing.assert_allclose(
-                image[0].numpy(), expected[index], atol=0.5 / 255 / 0.376 + 1e-3
-            )
+            np.testing.assert_allclose(image[0].numpy(), expected[index], atol=0.5 / 255 / 0.376 + 1e-3)
 
 
 def test_only_training_images_are_augmented(digits):

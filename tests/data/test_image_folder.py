@@ -1,4 +1,5 @@
 import shutil
+import traceback
 
 import numpy as np
 import pytest
@@ -54,9 +55,7 @@ def test_evaluation_agrees_with_torchvisions_recipe_in_numpy(draw_folder):
     number = int(data.val_set.items.samples[data.val_set.indices[0]][0][-7:-4])
     rgb = np.array([10 * label, number, 200]) / 255
     expected = (rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(
-        image.numpy(), np.ones((3, 14, 14)) * expected[:, None, None], atol=1e-5
-    )
+    np.testing.assert_allclose(image.numpy(), np.ones((3, 14, 14)) * expected[:, None, None], atol=1e-5)
 
 
 def test_evaluation_keeps_the_middle_seven_eighths():
@@ -265,6 +264,8 @@ def test_truncated_image_in_a_loader_process_is_named(draw_folder):
     last = str(error.value).strip().splitlines()[-1]
     assert last.startswith(f"OSError: cannot read image {file}: ")
     assert last.endswith("replace or remove the file")
+    # As long as the traceback holds the loader, torch waits 5 s for each of its processes.
+    traceback.clear_frames(error.tb)
 
 
 def test_built_from_yaml(draw_folder):

@@ -70,9 +70,7 @@ def test_augmentation_draws_from_torch_alone(draw_folder):
 
 
 def module_over(num_images, batch_size, num_workers=0):
-    image_format = ImageFormat(
-        num_channels=3, image_size=4, mean=(0,) * 3, std=(1,) * 3, resize_px=4
-    )
+    image_format = ImageFormat(num_channels=3, image_size=4, mean=(0,) * 3, std=(1,) * 3, resize_px=4)
     data = ClassificationDataModule(image_format, [], batch_size, num_workers)
     items = [(torch.full((3, 4, 4), i, dtype=torch.uint8), i) for i in range(num_images)]
     data.train_set, data.val_set = data.augmented(items), data.plain(items)
@@ -84,7 +82,7 @@ def test_training_shuffles_and_drops_the_incomplete_batch():
     data = module_over(num_images=50, batch_size=8)
     labels = [batch.tolist() for _, batch in data.train_dataloader()]
     assert [len(batch) for batch in labels] == [8] * 6
-    flat = sum(labels, [])
+    flat = [label for batch in labels for label in batch]
     assert len(set(flat)) == 48
     assert flat != sorted(flat)
 

@@ -34,9 +34,7 @@ def test_fashion_mnist(real_data):
     white = data.eval_transform(torch.full((28, 28), 255, dtype=torch.uint8))[0, 0, 0].item()
     assert abs(white - (1 - pixels.mean()) / pixels.std()) < 1e-3
     test = [data.test_set[i] for i in range(1000)]
-    assert (
-        nearest_mean_accuracy(data.plain(data.train_set.items, data.train_set.indices), test) > 0.6
-    )
+    assert nearest_mean_accuracy(data.plain(data.train_set.items, data.train_set.indices), test) > 0.6
 
 
 def test_cifar10_as_jpeg(real_data):
@@ -61,6 +59,6 @@ def test_imagenette(real_data):
     assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (9469, 3925, 3925)
     assert data.classes == sorted(path.name for path in (root / "val").iterdir())
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        images, labels = next(iter(loader))
+        images = next(iter(loader))[0]
         assert images.shape == (100, 3, 64, 64)
         assert torch.isfinite(images).all()

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from bnnlight.data import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule
 
-CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

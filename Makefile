@@ -1,0 +1,47 @@
+# Every target makes the virtual environment itself where it is not there yet.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-all test-lowest coverage lint clean
+
+help: ## Print this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# The stamp is newer than pyproject.toml once the installation has succeeded, so a broken one is made again.
+$(VENV)/.installed: pyproject.toml
+	@echo "Installing into $(VENV): about 5.5 GB with PyTorch and its CUDA libraries, a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Make the virtual environment and install everything
+
+quickstart: $(VENV)/.installed ## Train a factorized binary network on handwritten digits (2 minutes)
+	$(BIN)/bnnlight fit --config configs/quickstart.yaml
+
+test: $(VENV)/.installed ## Run the short tests
+	$(RUN) pytest -m 'not slow' -q
+
+test-all: $(VENV)/.installed ## Run all tests, the long ones too
+	$(RUN) pytest -q
+
+coverage: $(VENV)/.installed ## Run the short tests and show which lines of bnnlight/nn they miss
+	$(RUN) pytest -m 'not slow' -q --cov=bnnlight.nn --cov-report=term-missing --cov-fail-under=95
+
+# The lower bounds of pyproject.toml, really installed (a second environment, some 5 GB).
+test-lowest: $(VENV)/.installed ## Run the short tests with the oldest versions that pyproject.toml admits
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest -m 'not slow' -q
+
+lint: $(VENV)/.installed ## Check style
+	$(RUN) ruff check .
+
+clean: ## Remove caches and built files; runs, data and the virtual environment stay
+	rm -rf .pytest_cache .ruff_cache .coverage build dist
+	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +

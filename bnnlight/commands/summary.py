@@ -1,0 +1,88 @@
+"""`bnnlight summary`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from bnnlight.commands.experiment import Experiment
+from bnnlight.nn.summary import NetworkSummary, summarize
+
+_NUMBERS = ("num_factors", "num_binary", "num_real", "num_bytes", "num_binary_macs", "num_real_macs")
+
+
+class _SummaryExperiment(Experiment):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        text = "Height and width of the input in px; the data's own unless given."
+        parser.add_argument("--image_size", type=int | None, default=None, help=text)
+        parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+        parser.add_argument("--all", action="store_true", help="List real layers too, not only their sum.")
+
+
+def summary(args: list[str]) -> None:
+    """Print a network's layers, parameters, bytes and multiply-adds."""
+    example = "Example: bnnlight summary --config configs/resnet18_imagenet.yaml"
+    experiment = _SummaryExperiment("summary", f"{summary.__doc__} {example}", args)
+    config: Namespace = experiment.config
+    size = config.image_size or getattr(experiment.datamodule, "image_size", None)
+    if not size:
+        raise ValueError("the input's size is not known: pass --image_size PX")
+    channels = getattr(experiment.datamodule, "num_channels", 3)
+    found = summarize(experiment.model.backbone, (channels, size, size))
+    if config.json:
+        print(json.dumps(as_record(found), indent=2))
+    else:
+        _print(found, config.all)
+
+
+def as_record(found: NetworkSummary) -> dict:
+    """The summary as plain numbers: ``layers``, ``total`` and ``input_shape``."""
+    layers = [dataclasses.asdict(layer) | {"num_bytes": layer.num_bytes} for layer in found.layers]
+    total = {name: found.total(name) for name in _NUMBERS}
+    total["num_real_bytes_before"] = 4 * (total["num_binary"] + total["num_real"])
+    return {"input_shape": found.input_shape, "layers": layers, "total": total}
+
+
+def _print(found: NetworkSummary, with_real: bool) -> None:
+    size = "×".join(map(str, found.input_shape))
+    table = Table(title=f"MACs (multiply-adds) for one {size} input", title_justify="left", show_footer=True)
+    table.add_column("layer", footer="total", no_wrap=True)
+    table.add_column("weight", no_wrap=True)
+    table.add_column("latent (ranks)", no_wrap=True)
+    titles = ("factors\n(training)", "1-bit\nweights", "32-bit\nnumbers", "bytes\nshipped")
+    titles += ("binary\nMACs", "real\nMACs")
+    for name, title in zip(_NUMBERS, titles, strict=True):
+        table.add_column(title, justify="right", footer=_short(found.total(name)), no_wrap=True)
+    real = [layer for layer in found.layers if not layer.num_binary]
+    for layer in found.layers:
+        if layer.num_binary or with_real:
+            ranks = f" ({', '.join(map(str, layer.ranks))})" if layer.ranks else ""
+            numbers = [_short(getattr(layer, name)) for name in _NUMBERS]
+            table.add_row(layer.name, "×".join(map(str, layer.shape)), (layer.latent or layer.kind) + ranks, *numbers)
+    if real and not with_real:
+        sums = [sum(getattr(layer, name) for layer in real) for name in _NUMBERS]
+        table.add_row(f"{len(real)} real layers", "", "", *map(_short, sums))
+    # a table folded to a narrow page cannot be read: rather let the page scroll
+    console = Console(width=max(Console().width, Console(width=1000).measure(table).maximum))
+    console.print(table)
+    before, after = 4 * (found.total("num_binary") + found.total("num_real")), found.total("num_bytes")
+    console.print(
+        f"Shipped: {after / 1e6:.2f} MB, {before / after:.1f} times smaller than the {before / 1e6:.2f} MB of the "
+        "same network with 32-bit weights. Exact figures: --json.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _short(number: int) -> str:
+    """Three significant digits and a unit; nothing for zero."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number) if number else ""

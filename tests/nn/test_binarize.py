@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from bnnlight.nn import sign, straight_through
+
+# below, at and above the clip, both signs, and both zeros
+POINTS = [-1.5, -1.0, -0.5, -0.0, 0.0, 0.25, 1.0, 1.5]
+BY_HAND = {
+    "identity": [1, 1, 1, 1, 1, 1, 1, 1],
+    "clipped": [0, 1, 1, 1, 1, 1, 1, 0],
+    "polynomial": [0, 0, 1, 2, 2, 1.5, 0, 0],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_sign_is_plus_one_at_both_zeros_and_keeps_the_dtype(dtype):
+    y = sign(torch.tensor([-2.0, -1e-7, -0.0, 0.0, 1e-7, 2.0], dtype=dtype))
+    assert y.tolist() == [-1, -1, 1, 1, 1, 1]
+    assert y.dtype == dtype
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_straight_through_factor_and_gradient_equal_hand_values(name):
+    u = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
+    assert straight_through(u.detach(), name).tolist() == BY_HAND[name]
+    # upstream gradients that all differ, so that a gradient at the wrong place is seen
+    upstream = torch.arange(2.0, 10.0, dtype=torch.float64)
+    sign(u, name).backward(upstream)
+    assert u.grad.tolist() == [g * up for g, up in zip(BY_HAND[name], upstream.tolist(), strict=True)]
+
+
+def sign_swish(u, beta=5.0):
+    return 2 * expit(beta * u) * (1 + beta * u * (1 - expit(beta * u))) - 1
+
+
+def test_swish_is_the_derivative_of_the_sign_swish():
+    points = np.array([-3, -1, -0.48, -0.1, 0, 0.02, 0.3, 0.5, 1, 2.5])
+    step = 1e-6
+    expected = (sign_swish(points + step) - sign_swish(points - step)) / (2 * step)
+    u = torch.tensor(points, requires_grad=True)
+    np.testing.assert_allclose(straight_through(u.detach(), "swish").numpy(), expected, atol=1e-8)
+    sign(u, "swish").backward(torch.full_like(u, -3.0))
+    np.testing.assert_allclose(u.grad.numpy(), -3 * expected, atol=3e-8)
+
+
+@pytest.mark.parametrize("gradient", ["identity", "clipped", "polynomial", "swish"])
+@pytest.mark.parametrize(("dtype", "huge"), [(torch.float32, 1e4), (torch.float32, 3e38), (torch.float16, 6e4)])
+def test_gradient_of_huge_inputs_is_finite(gradient, dtype, huge):
+    u = torch.tensor([-huge, huge], dtype=dtype, requires_grad=True)
+    sign(u, gradient).sum().backward()
+    assert u.grad.tolist() == ([1, 1] if gradient == "identity" else [0, 0])
+
+
+def test_gradient_flows_through_a_sign_in_the_middle_of_a_network():
+    x = torch.tensor([[0.5, -0.5]], requires_grad=True)
+    weight = torch.tensor([[3.0, -2.0]], requires_grad=True)
+    (sign(x) @ sign(weight).T).sum().backward()
+    assert x.grad.tolist() == [[1, -1]]  # the signs of the weight
+    assert weight.grad.tolist() == [[0, 0]]  # both beyond the clip
+
+
+@pytest.mark.parametrize("function", [sign, straight_through])
+def test_unknown_gradient_is_an_error_that_lists_the_known_ones(function):
+    with pytest.raises(ValueError, match=r"'tanh'.*identity, clipped, polynomial, swish"):
+        function(torch.zeros(1), "tanh")

@@ -1,0 +1,124 @@
+import pytest
+import torch
+from torch import nn
+
+from bnnlight.nn import (
+    CP,
+    BinaryConv2d,
+    BinaryLinear,
+    Dense,
+    Holistic,
+    Matrix,
+    TensorTrain,
+    Tucker,
+    factorize,
+    named_binary_layers,
+    parameter_groups,
+)
+
+
+def network(scale="channel", latent=Dense):
+    model = nn.Sequential()
+    model.stem = nn.Conv2d(3, 4, 3)
+    model.norm = nn.BatchNorm2d(4)
+    model.body = nn.Sequential(BinaryConv2d(4, 4, 3, scale=scale), nn.PReLU(4), BinaryConv2d(4, 4, 3, scale=scale))
+    model.head = nn.Sequential(nn.Flatten(), BinaryLinear(4, 6, bias=True), nn.PReLU(), nn.Linear(6, 2))
+    return factorize(model, latent)
+
+
+def test_binary_layers_come_in_order_with_their_own_paths():
+    model = network()
+    found = list(named_binary_layers(model))
+    assert [name for name, _ in found] == ["body.0", "body.2", "head.1"]
+    assert all(model.get_submodule(name) is layer for name, layer in found)
+
+
+def test_a_binary_layer_itself_has_an_empty_path_and_others_have_none():
+    layer = BinaryLinear(2, 2)
+    assert list(named_binary_layers(layer)) == [("", layer)]
+    assert list(named_binary_layers(nn.Linear(2, 2))) == []
+
+
+def test_a_layer_used_twice_comes_once():
+    layer = BinaryLinear(2, 2)
+    assert [name for name, _ in named_binary_layers(nn.Sequential(layer, nn.ReLU(), layer))] == ["0"]
+
+
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("scale", ["none", "analytic", "channel"])
+def test_every_parameter_is_in_exactly_one_group(latent, scale):
+    model = network(scale, latent)
+    grouped = [p for group in parameter_groups(model) for p in group.parameters]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    assert {id(p) for p in grouped} == {id(p) for p in model.parameters()}
+
+
+def test_weight_decay_is_for_real_weights_alone():
+    model = network(latent=Tucker)
+    decayed = [p for group in parameter_groups(model) if group.decay for p in group.parameters]
+    assert {id(p) for p in decayed} == {id(model.stem.weight), id(model.head[3].weight)}
+
+
+def test_groups_are_what_their_names_say():
+    model = network()
+    groups = {group.name: {id(p) for p in group.parameters} for group in parameter_groups(model)}
+    binary = [layer for _, layer in named_binary_layers(model)]
+    one_dimensional = [model.stem.bias, *model.norm.parameters(), model.body[1].weight, binary[2].bias]
+    assert groups == {
+        "latent": {id(layer.latent.weight) for layer in binary},
+        "alpha": {id(layer.scale.alpha) for layer in binary},
+        "norm": {id(p) for p in (*one_dimensional, model.head[2].weight, model.head[3].bias)},
+        "weight": {id(model.stem.weight), id(model.head[3].weight)},
+    }
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = network()
+    model.stem.requires_grad_(False)
+    model.body[0].latent.requires_grad_(False)
+    grouped = {id(p) for group in parameter_groups(model) for p in group.parameters}
+    assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("latent", [Dense, Matrix, lambda w: Matrix(w, start="balanced"), Tucker, Holistic, CP])
+def test_learning_rates_follow_the_latents_scales_to_two_digits(latent):
+    model = network(latent=latent)
+    rates = {id(p): group.lr_scale for group in parameter_groups(model) for p in group.parameters}
+    for _, layer in named_binary_layers(model):
+        for name, parameter in layer.latent.named_parameters():
+            assert rates.pop(id(parameter), None) in (None, pytest.approx(layer.latent.lr_scales[name], rel=0.05))
+    assert set(rates.values()) == {1.0}  # all that is no latent
+
+
+def test_learning_rate_of_alpha_is_as_asked():
+    groups = {group.name: group.lr_scale for group in parameter_groups(network(), alpha_lr=0.25)}
+    assert groups == {"latent": 1, "alpha": 0.25, "norm": 1, "weight": 1}
+
+
+def test_spatial_positions_count_as_alpha():
+    layer = BinaryConv2d(2, 3, 3, scale="spatial", output_size=(4, 4))
+    groups = {group.name: len(group.parameters) for group in parameter_groups(layer)}
+    assert groups == {"latent": 1, "alpha": 3}
+
+
+def test_a_factor_with_one_dimension_is_a_latent_and_no_norm():
+    # s of Matrix is a vector, as batch norm's parameters are
+    layer = BinaryLinear(4, 4, latent=Matrix, scale="none")
+    assert {group.name.split("@")[0] for group in parameter_groups(layer)} == {"latent"}
+    assert sum(len(group.parameters) for group in parameter_groups(layer)) == 3
+
+
+def test_a_frozen_factor_is_one_with_rate_zero():
+    layer = BinaryLinear(4, 4, latent=lambda w: Tucker(w, factor_lr=0.0), scale="none")
+    rates = {id(p): group.lr_scale for group in parameter_groups(layer) for p in group.parameters}
+    assert [rates[id(f)] for f in layer.latent.factors] == [0, 0]
+    assert rates[id(layer.latent.core)] == pytest.approx(1, rel=0.05)
+
+
+def test_groups_hold_the_parameters_themselves():
+    layer = BinaryLinear(4, 4)
+    optimizer = torch.optim.SGD([{"params": list(g.parameters)} for g in parameter_groups(layer)], lr=1.0)
+    before = layer.latent.weight.detach().clone()
+    layer(torch.randn(3, 4)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(layer.latent.weight, before)
