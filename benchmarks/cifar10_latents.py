@@ -27,7 +27,7 @@ BASELINE = "dense, channel α"
 METHODS: dict[str, tuple[str, str, dict[str, object]]] = {
     "dense, analytic α": ("Dense", "analytic", {}),
     "dense, channel α": ("Dense", "channel", {}),
-    "Matrix, channel α": ("Matrix", "channel", {"start": "svd", "factor_lr": 0.3}),
+    "Matrix, channel α": ("Matrix", "channel", {"start": "svd", "factor_lr": 0.7}),
     "Tucker, channel α": ("Tucker", "channel", {"start": "hosvd", "factor_lr": 0.1}),
     "Holistic, channel α": ("Holistic", "channel", {"start": "hosvd", "factor_lr": 0.1}),
 }
