@@ -54,7 +54,6 @@ def run(name: str, lr: float, seed: int, epochs: int, test: bool, args: argparse
             f"--run_dir={run_dir}",
         ]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-        env.pop("BNNLIGHT_RUN_DIR", None)
         start = time.monotonic()
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").unlink(missing_ok=True)  # of a run that was stopped half-way

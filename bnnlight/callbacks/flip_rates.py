@@ -31,11 +31,14 @@ class FlipRates(L.Callback):
         self.interval = interval
         self._signs: dict[str, Tensor] = {}
         self._last_step = -1
+        self._resumed = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._signs:
+        if not self._resumed:
+            self._signs = {}
             self._look(pl_module)
             self._last_step = trainer.global_step
+        self._resumed = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         # with gradient accumulation several batches end at one step
@@ -66,3 +69,4 @@ class FlipRates(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._signs, self._last_step = dict(state_dict["signs"]), state_dict["last_step"]
+        self._resumed = True

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-import yaml
 from jsonargparse import ArgumentError
 from jsonargparse._util import import_object
 
@@ -27,12 +26,10 @@ def explain(error: Exception) -> tuple[int, str]:
         2 and a line for what is wrong on the command line or in a config, 1 and a line for all else.
     """
     text = str(error)
+    if "Problems parsing config" in text:
+        return 2, "the config is not valid YAML: " + _join(text.removeprefix("Problems parsing config:").splitlines())
     if isinstance(error, ArgumentError) or "Does not validate against" in text:
         return 2, _explain_config(text)
-    if isinstance(error, yaml.YAMLError):
-        return 2, "the config is not valid YAML: " + _join(text.splitlines())
-    if "Error(s) in loading state_dict" in text:
-        return 1, _explain_state_dict(text)
     # an error in a data loader's worker arrives with the worker's traceback; its last line is the message
     lines = [line for line in text.splitlines() if line.strip()]
     if text.startswith("Caught ") and lines:
@@ -81,17 +78,23 @@ def _hint(cause: str, owner: str | None) -> str:
     if found := re.search(r"Option '([^']+)' is not accepted|Key '([^']+)' is not expected", cause):
         key = found[1] or found[2]
         named = f"{owner} has no option {key!r}" if owner else f"no option {key!r}"
-        return named + _nearest(key.split(".")[-1], _options(owner))
+        # of a key at the top of a config the first part is wrong, else the last
+        return named + _nearest(key.split(".")[0 if owner is None else -1], _options(owner))
+    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", cause):
+        known = _trainer_options() if found[1] == "trainer" else []
+        return f"{found[1]} has no option {found[2]!r}" + _nearest(found[2], known)
     nested = r"[Uu]nrecognized arguments?: (.*)|Group '[^']*' does not accept nested key '([^']*)'"
     if found := re.search(nested, cause):
         key = (found[1] or found[2]).split()[0]
         return f"no option {key!r}" + _nearest(key.lstrip("-").split("=")[0].split(".")[-1], _trainer_options())
+    if found := re.search(r"the following arguments are required: (model|data)", cause):
+        return f"no {found[1]} is configured: pass --config FILE, such as configs/quickstart.yaml"
     if found := re.search(r"Expected a dot import path string: (\S+)", cause):
         return f"no class named {found[1]!r}" + _nearest(found[1], _class_names())
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", cause):
         names = {n: f"{found[1]}.{n}" for n in _public_names(found[1])}
         return f"{found[1]} has no class named {found[2]!r}" + _nearest(found[2], names)
-    if found := re.search(r"typing\.Literal\[(.*?)\]\. Got value: (\S+)", cause):
+    if found := re.search(r"typing\.Literal\[(.*?)\]\. Got value: ([^\s.]+)", cause):
         choices = re.findall(r"'([^']*)'", found[1])
         return f"{found[2]!r} is none of {', '.join(choices)}" + _nearest(found[2], choices, silent=True)
     if found := re.search(r"Expected a <class '(\w+)'>\. Got value: (.*)", cause):
@@ -148,16 +151,3 @@ def _class_names() -> dict[str, str]:
     names = {n: f"bnnlight.{m}.{n}" for m in modules for n in _public_names(f"bnnlight.{m}")}
     return names | {n: f"torch.optim.{n}" for n in _public_names("torch.optim")}
 
-
-def _explain_state_dict(text: str) -> str:
-    missing = re.search(r"Missing key\(s\) in state_dict: (.*)", text)
-    unexpected = re.search(r"Unexpected key\(s\) in state_dict: (.*)", text)
-    sizes = re.findall(r"size mismatch for ([^:]+):", text)
-    parts = []
-    for label, found in (("lacks", missing), ("has besides", unexpected)):
-        if found:
-            keys = re.findall(r'"([^"]+)"', found[1])
-            parts.append(f"{label} {len(keys)} entries (first {keys[0]})")
-    if sizes:
-        parts.append(f"{len(sizes)} entries have other sizes (first {sizes[0]})")
-    return "the checkpoint is of another network than the config: it " + "; ".join(parts)

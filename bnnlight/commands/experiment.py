@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import bnnlight.backbones
 import bnnlight.data
@@ -111,8 +112,6 @@ class Experiment(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self._args)
-        if "model" not in self.config or self.config.model is None:
-            raise ValueError("no model is configured: pass --config FILE, such as configs/quickstart.yaml")
 
     def before_instantiate_classes(self) -> None:
         if not self._for_fit:
@@ -154,7 +153,8 @@ def new_run_dir(config: Namespace) -> Path:
     Raises:
         ValueError: the directory asked for holds a run already.
     """
-    if RUN_DIR_VARIABLE in os.environ:
+    # rank zero decides, and the processes that it starts find its choice in their environment
+    if rank_zero_only.rank != 0 and RUN_DIR_VARIABLE in os.environ:
         return Path(os.environ[RUN_DIR_VARIABLE])
     if config.run_dir:
         run_dir = Path(config.run_dir).expanduser()

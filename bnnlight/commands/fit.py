@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment, command_line
 from bnnlight.commands.report import draw_curves, print_results, read_metrics, write_json
 from bnnlight.tracking import sync_hint, wandb_mode
@@ -23,9 +22,10 @@ def fit(args: list[str]) -> None:
     """Train a network, then test its best checkpoint."""
     experiment = Experiment("fit", _describe("fit", fit), args, for_fit=True)
     trainer, run_dir = experiment.trainer, experiment.run_dir
+    _check_inputs(experiment, "fit")
     if trainer.is_global_zero:
         print(f"run directory: {run_dir}", flush=True)
-        if any(type(logger).__name__ == "WandbLogger" for logger in trainer.loggers):
+        if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             print(_wandb_line(), flush=True)
     trainer.fit(experiment.model, experiment.datamodule, ckpt_path=experiment.config.ckpt_path)
     if trainer.interrupted or trainer.fast_dev_run:
@@ -42,10 +42,23 @@ def fit(args: list[str]) -> None:
 
 
 @rank_zero_only
+def _check_inputs(experiment: Experiment, stage: str) -> None:
+    """Finds missing data and wrong checkpoints before loggers have written anything."""
+    checkpoint = experiment.config.ckpt_path
+    if checkpoint:
+        check_fits(read_checkpoint(checkpoint)["state_dict"], experiment.model, checkpoint)
+    if experiment.datamodule is not None:
+        experiment.datamodule.prepare_data()
+        experiment.datamodule.setup(stage)
+
+
+@rank_zero_only
 def _finish(experiment: Experiment, results: dict[str, float], best: str) -> None:
     run_dir, trainer = experiment.run_dir, experiment.trainer
     for logger in trainer.loggers:
         logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # writes the run to the end before the user is told where it lies
     places = {"run directory": str(run_dir)}
     if best:
         places["best checkpoint"] = best
@@ -90,8 +103,7 @@ def _evaluate(verb: str, args: list[str]) -> None:
     checkpoint = experiment.config.ckpt_path
     if not checkpoint:
         raise ValueError("no checkpoint to measure: pass --ckpt_path RUN/checkpoints/best.ckpt")
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"checkpoint not found: {checkpoint}")
+    _check_inputs(experiment, verb)
     run = getattr(experiment.trainer, verb)
     measured = run(experiment.model, experiment.datamodule, ckpt_path=checkpoint, verbose=False)
     if experiment.trainer.is_global_zero:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
 from torch import Tensor
 
+from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.report import write_json
 from bnnlight.data.folders import load_rgb
@@ -94,21 +95,16 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
 
     Raises:
         FileNotFoundError: the checkpoint or its config is missing.
-        ValueError: the file is no checkpoint, or the config's data module has no ``eval_transform``.
-        RuntimeError: the checkpoint is of another network.
+        ValueError: the file is no checkpoint or is of another network, or the config's data module has no
+            ``eval_transform``.
     """
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"checkpoint not found: {checkpoint}")
+    content = read_checkpoint(checkpoint)
     config = config or checkpoint.parent.parent / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"config of the run not found: {config}; name it with --config FILE")
     experiment = Experiment("predict", "", ["--config", str(config)])
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        weights = content["state_dict"]
-    except Exception as error:
-        raise ValueError(f"{checkpoint} is not a checkpoint of bnnlight fit, or is damaged") from error
-    experiment.model.load_state_dict(weights)
+    check_fits(content["state_dict"], experiment.model, checkpoint)
+    experiment.model.load_state_dict(content["state_dict"])
     experiment.model.on_load_checkpoint(content)
     transform = getattr(experiment.datamodule, "eval_transform", None)
     if transform is None:

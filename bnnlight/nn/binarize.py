@@ -38,22 +38,25 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
     Raises:
         ValueError: the name is none of the four.
     """
+    check_gradient(gradient)
     if gradient == "identity":
         return torch.ones_like(u)
     if gradient == "clipped":
         return (u.abs() <= 1).to(u.dtype)
     if gradient == "polynomial":
         return (2 - 2 * u.abs()).clamp_min(0)
-    if gradient == "swish":
-        scaled = SWISH_BETA * u
-        # sech²(x/2)/2 equals 1/(1 + cosh x) and, unlike cosh, does not overflow
-        tanh = torch.tanh(scaled / 2)
-        return SWISH_BETA * (2 - scaled * tanh) * (1 - tanh.square()) / 2
-    raise ValueError(_unknown(gradient))
+    # beyond 100 the derivative is zero in every dtype, and the product would be ∞ · 0
+    scaled = (SWISH_BETA * u).clamp(-100, 100)
+    # sech²(x/2)/2 equals 1/(1 + cosh x) and, unlike cosh, does not overflow
+    tanh = torch.tanh(scaled / 2)
+    return SWISH_BETA * (2 - scaled * tanh) * (1 - tanh.square()) / 2
 
 
-def _unknown(gradient: str) -> str:
-    return f"unknown straight-through gradient {gradient!r}: choose one of {', '.join(get_args(Gradient))}"
+def check_gradient(gradient: str) -> None:
+    """Raises ValueError where ``gradient`` is none of the known names."""
+    if gradient not in get_args(Gradient):
+        known = ", ".join(get_args(Gradient))
+        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {known}")
 
 
 class _Sign(torch.autograd.Function):
@@ -95,6 +98,5 @@ def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
     Raises:
         ValueError: the gradient's name is unknown.
     """
-    if gradient not in get_args(Gradient):
-        raise ValueError(_unknown(gradient))
+    check_gradient(gradient)
     return _Sign.apply(u, gradient)

@@ -18,6 +18,8 @@ from bnnlight.nn.scale import ScaleName, analytic_alpha, make_scale
 SHORTCUTS = ("*downsample*", "*shortcut*")
 """Paths of the 1×1 convolutions on shortcuts, as torchvision and this package name them."""
 
+NO_INPUT_SHAPE = "scale 'spatial' needs the input's shape (C, H, W): its factors have one entry per position"
+
 
 def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
     """Replaces the latent of every binary layer by a decomposition of its present weight W̃, in place.
@@ -35,7 +37,7 @@ def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
     Raises:
         ValueError: the latent cannot be made for a layer; the message begins with the layer's path.
     """
-    made: dict[tuple[type, torch.Size], list[tuple[BinaryLayer, Latent, Tensor]]] = {}
+    made: dict[tuple[type, torch.Size], list[tuple[str, BinaryLayer, Latent, Tensor]]] = {}
     for name, layer in list(named_binary_layers(model)):
         with torch.no_grad():
             weight = layer.latent().detach().clone()
@@ -43,11 +45,16 @@ def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
             new = latent(weight)
         except ValueError as error:
             raise ValueError(f"layer {name or '(the model itself)'}: {error}") from error
-        made.setdefault((type(new), weight.shape), []).append((layer, new, weight))
+        made.setdefault((type(new), weight.shape), []).append((name, layer, new, weight))
     for (kind, _), members in made.items():
-        kind.couple([new for _, new, _ in members], [weight for _, _, weight in members])
-        for layer, new, _ in members:
-            layer.latent = new
+        try:
+            kind.couple([new for _, _, new, _ in members], [weight for *_, weight in members])
+        except ValueError as error:
+            raise ValueError(f"layers {', '.join(name for name, *_ in members)}: {error}") from error
+    # only now, so that an error leaves the model as it was
+    for members in made.values():
+        for _, layer, new, _ in members:
+            layer.latent = new.train(layer.training)
     return model
 
 
@@ -84,7 +91,8 @@ def convert(
 
     Each becomes batch norm → binary convolution. The batch norm (``PATH.norm``, before ``PATH.conv``) is what
     makes this work on any network: most feed their convolutions from a ReLU, whose outputs have only one
-    sign. Linear layers stay real.
+    sign. Linear layers stay real. First and last are meant in the order of registration, which is the order of
+    use in torchvision's networks; where yours differs, name the layers in ``keep``.
 
     Args:
         model: any torch or torchvision network.
@@ -105,6 +113,8 @@ def convert(
         ValueError: nothing is left to convert, a convolution pads otherwise than with zeros (its path is
             named), or what latent and scale raise.
     """
+    if scale == "spatial" and input_shape is None:
+        raise ValueError(NO_INPUT_SHAPE)
     weighted = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     convolutions = [(n, m) for n, m in weighted if isinstance(m, nn.Conv2d)]
     real = {convolutions[0][0]} if keep_first and convolutions else set()
@@ -134,7 +144,10 @@ def convert(
             layer.bias = nn.Parameter(conv.bias.detach().clone())
         norm = nn.BatchNorm2d(conv.in_channels, device=conv.weight.device, dtype=conv.weight.dtype)
         block = nn.Sequential(OrderedDict(norm=norm, conv=layer)).train(conv.training)
-        model.set_submodule(name, block)
+        # a convolution that is used in two places is replaced in both
+        for path in [p for p, m in model.named_modules(remove_duplicate=False) if m is conv]:
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, block)
     factorize(model, latent)
     if scale == "spatial":
         make_spatial(model, input_shape)
@@ -164,7 +177,7 @@ def output_sizes(
         ValueError: no input shape was given, or a module is not reached.
     """
     if input_shape is None:
-        raise ValueError("scale 'spatial' needs the input's shape (C, H, W): its factors have one entry per position")
+        raise ValueError(NO_INPUT_SHAPE)
     sizes: dict[str, tuple[int, ...]] = {}
     hooks = [
         model.get_submodule(name).register_forward_hook(

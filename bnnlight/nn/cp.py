@@ -45,7 +45,8 @@ class CP(Latent):
         full = min(weight.shape[:2]) * math.prod(weight.shape[2:])
         num_components = resolve_rank(rank, full, "the sum of rank-one tensors")
         factors = _cp_start(weight.detach(), num_components)
-        if start == "als":
+        # at full rank the start is exact, and the sweeps would solve singular systems
+        if start == "als" and num_components < full:
             with tensorly.backend_context("pytorch", local_threadsafe=True):
                 start_value = tensorly.cp_tensor.CPTensor((None, factors))
                 scales, factors = parafac(weight.detach(), num_components, n_iter_max=10, init=start_value)

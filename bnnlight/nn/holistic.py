@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
-from bnnlight.nn.rank import Rank, resolve_ranks
+from bnnlight.nn.rank import Rank, resolve_rank, resolve_ranks
 from bnnlight.nn.tucker import tucker_product, tucker_start
 
 
@@ -80,7 +81,10 @@ class Holistic(Latent):
         check_factor_lr(factor_lr)
         self.rank, self.start, self.factor_lr = rank, start, factor_lr
         # a rank for the layers' mode means something only once the layers are joined
-        alone = list(rank)[1:] if isinstance(rank, Sequence) and len(rank) == weight.ndim + 1 else rank
+        alone = rank
+        if isinstance(rank, Sequence) and len(rank) == weight.ndim + 1:
+            layers, *alone = rank
+            resolve_rank(layers, sys.maxsize, "layers")
         self._join(SharedTucker([weight], alone, start), 0, weight)
 
     def _join(self, shared: SharedTucker, layer: int, weight: Tensor) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlight.nn.binarize import Gradient, sign
+from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
@@ -36,7 +36,9 @@ class BinaryLayer(nn.Module):
         activation_gradient, weight_gradient: names of the straight-through gradients.
         bias: ``(O,)`` or None, added after α.
 
-    In eval mode and without gradients, B and α are computed once and kept until a parameter changes.
+    In eval mode and without gradients, B and α are computed once and kept until a parameter changes. Changes
+    are seen by the version that torch counts for each tensor, which writing through ``parameter.data`` leaves
+    as it is: after such a write call ``train()`` or ``eval()``.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class BinaryLayer(nn.Module):
         bias: bool,
     ) -> None:
         super().__init__()
+        check_gradient(activation_gradient)
+        check_gradient(weight_gradient)
         self.latent = latent(weight)
         with torch.no_grad():
             self.scale = make_scale(scale, self.latent(), output_size)
@@ -74,12 +78,16 @@ class BinaryLayer(nn.Module):
             return self._weight_and_alpha()[1]
 
     def _fingerprint(self) -> object:
-        """Changes whenever a parameter is written to, moved or replaced."""
+        """Changes whenever a parameter is written to, moved or replaced; None where that cannot be seen."""
         parts = (self.latent, self.scale)
-        return tuple((id(t), t._version, t.data_ptr(), t.dtype, t.device) for p in parts for t in p.parameters())
+        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+        if any(t.is_inference() for t in tensors):
+            return None  # tensors made in inference mode do not count what is written to them
+        return *map(id, parts), *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in tensors)
 
     def _rebuild(self) -> tuple[Tensor, Tensor | None]:
-        with _full_precision(next(self.latent.parameters()).device):
+        tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
+        with _full_precision(next(tensors).device):
             weight = self.latent()
             return sign(weight, self.weight_gradient), self.scale(weight)
 
@@ -87,6 +95,8 @@ class BinaryLayer(nn.Module):
         if self.training or torch.is_grad_enabled():
             return self._rebuild()
         version = self._fingerprint()
+        if version is None:
+            return self._rebuild()
         if self._kept is None or self._kept[0] != version:
             # an inference tensor could not be used by a later call outside inference mode
             with torch.inference_mode(False), torch.no_grad():
@@ -237,10 +247,7 @@ class BinaryLinear(BinaryLayer):
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(value, int):
         return value, value
+    if isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{value!r} is no size of a convolution: give one number or (height, width)")
     height, width = value
     return int(height), int(width)
-
-
-def num_binary_weights(layer: BinaryLayer) -> int:
-    """How many weights of the layer are one bit."""
-    return math.prod(layer.weight_shape)

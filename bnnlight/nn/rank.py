@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 Rank = int | float | Sequence[int | float]
 """A number of components (int), a fraction of each mode's size (float), or one of either per mode."""
@@ -20,12 +21,12 @@ def resolve_rank(rank: int | float, size: int, mode: str) -> int:
     Raises:
         ValueError: the rank is zero, negative, not a number, or above the mode's size.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int | float):
+    if isinstance(rank, bool) or not isinstance(rank, Real):
         raise ValueError(f"rank of {mode} is {rank!r}: give a fraction such as 0.5 or a whole number")
-    if isinstance(rank, int):
+    if isinstance(rank, Integral):
         if not 1 <= rank <= size:
             raise ValueError(f"rank {rank} of {mode} is out of range: it must lie in 1..{size}")
-        return rank
+        return int(rank)
     if not 0 < rank <= 1:
         raise ValueError(f"rank {rank} of {mode} is out of range: a fraction must lie in (0, 1]")
     return max(1, round(rank * size))

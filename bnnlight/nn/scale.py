@@ -111,7 +111,7 @@ def make_scale(name: ScaleName, weight: Tensor, output_size: Sequence[int] | Non
         num_dims = weight.ndim - 2
         if num_dims and (output_size is None or len(output_size) != num_dims or math.prod(output_size) < 1):
             raise ValueError(f"scale 'spatial' needs the layer's output size ({num_dims} numbers), got {output_size}")
-        return SpatialScale(weight, output_size or ())
+        return SpatialScale(weight, output_size if num_dims else ())
     if name == "channel":
         return ChannelScale(weight)
     if name == "analytic":

@@ -155,7 +155,8 @@ def _num_positions(model: nn.Module, input_shape: Sequence[int]) -> dict[str, in
     hooks = [m.register_forward_hook(count(n)) for n, m in model.named_modules() if isinstance(m, weighted)]
     modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()(torch.zeros(1, *input_shape))
+        like = next(model.parameters())
+        model.eval()(torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the network does not run on an input of {tuple(input_shape)}: {reason}") from error

@@ -32,7 +32,7 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
     ]
     made = optimizer(listed)
     for group, entry in zip(groups, made.param_groups, strict=True):
-        entry["lr"] *= group.lr_scale
+        entry["lr"] = entry["lr"] * group.lr_scale
     return made
 
 

@@ -114,7 +114,8 @@ def test_cp_equals_tensorly(shape, rank):
 
 
 @pytest.mark.parametrize(
-    ("shape", "rank"), [((4, 6, 3, 5), 1.0), ((8, 4, 3, 3), 0.5), ((8, 4, 3, 3), (3, 5, 2)), ((5, 4, 3), 2), ((6, 10), 4)]
+    ("shape", "rank"),
+    [((4, 6, 3, 5), 1.0), ((8, 4, 3, 3), 0.5), ((8, 4, 3, 3), (3, 5, 2)), ((5, 4, 3), 2), ((6, 10), 4)],
 )
 def test_tensor_train_equals_tensorly(shape, rank):
     latent = randomize(TensorTrain(torch.randn(shape, dtype=torch.float64), rank))
@@ -224,7 +225,7 @@ def test_unknown_start_is_an_error_that_lists_the_known_ones(kind, known):
 
 @pytest.mark.parametrize("kind", [Matrix, Tucker, Holistic])
 def test_identity_start_below_full_rank_is_an_error(kind):
-    with pytest.raises(ValueError, match="identity.*full rank"):
+    with pytest.raises(ValueError, match=r"identity.*full rank"):
         kind(torch.randn(4, 3, 3, 3), rank=0.5, start="identity")
 
 

@@ -4,12 +4,16 @@ import hashlib
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from torchvision import datasets
+
+from bnnlight.cli import main
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def real_data():
     """Return the folder of a real data set, or skip the test where it is absent."""
 
     def find(name):
-        default = Path(__file__).parents[2] / "data"
+        default = Path(__file__).parents[1] / "data"
         folder = Path(os.environ.get("BNNLIGHT_DATA", default)) / name
         if not folder.is_dir():
             pytest.skip(f"real data absent: {folder} (set BNNLIGHT_DATA to the folder above)")
@@ -108,3 +112,75 @@ def check_one_line():
             assert str(part) in message, message
 
     return check
+
+
+@pytest.fixture
+def bnnlight(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process, in an empty folder; return exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    # set, so that what a run writes to them is taken back after the test
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("BNNLIGHT_RUN_DIR", "")
+
+    def run(*args):
+        capsys.readouterr()
+        code = main([str(a) for a in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def bnnlight_error(bnnlight):
+    """Run the command line, check that it fails with one line of its own, and return (code, line)."""
+
+    def run(*args):
+        code, _, err = bnnlight(*args)
+        lines = [line for line in err.splitlines() if line.startswith(("bnnlight ", "bnnlight: "))]
+        assert code != 0
+        assert len(lines) == 1, err
+        # the line is the last word, and no traceback came before it
+        assert err.splitlines()[-1] == lines[0]
+        assert "Traceback" not in err
+        return code, lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def configs():
+    """The folder of the shipped configs."""
+    return Path(__file__).parents[1] / "configs"
+
+
+QUICK = (
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.logger=false",
+    "--trainer.accelerator=cpu",
+)
+"""Options that spare a test of the command line what it does not look at."""
+
+
+@pytest.fixture(scope="session")
+def quick():
+    return QUICK
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory, configs):
+    """The directory of one short run on digits, offline W&B and all, made by the real command."""
+    folder = tmp_path_factory.mktemp("digits")
+    run_dir = folder / "run"
+    command = [
+        *(sys.executable, "-m", "bnnlight", "fit", "--config", str(configs / "quickstart.yaml")),
+        *("--trainer.max_epochs=2", "--model.backbone.width=0.125", "--trainer.accelerator=cpu"),
+        f"--run_dir={run_dir}",
+    ]
+    # no home: a new user, not logged in anywhere
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT"))} | {"HOME": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return run_dir, done.stdout

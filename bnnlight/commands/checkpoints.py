@@ -1,0 +1,49 @@
+"""Reading checkpoints before anything is started or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a Lightning checkpoint, on the CPU. Loading runs no code from the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, is damaged, or holds more than plain data.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint not found: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"].keys()
+    except Exception as error:  # whatever a damaged file makes the reader stumble over
+        raise ValueError(f"{path} is not a checkpoint of bnnlight fit, or is damaged") from error
+    return content
+
+
+def check_fits(state: dict[str, Tensor], model: nn.Module, path: str | Path) -> None:
+    """Makes sure that a checkpoint's weights are those of this network.
+
+    Raises:
+        ValueError: entries are missing, unknown or of other sizes; the message counts them and names the
+            first of each kind.
+    """
+    own = model.state_dict()
+    lacking = [name for name in own if name not in state]
+    unknown = [name for name in state if name not in own]
+    resized = [name for name in own if name in state and own[name].shape != state[name].shape]
+    parts = []
+    for what, names in (("lacks", lacking), ("has besides", unknown)):
+        if names:
+            parts.append(f"{what} {len(names)} entries (first {names[0]})")
+    if resized:
+        name = resized[0]
+        theirs, ours = ("×".join(map(str, t[name].shape)) or "()" for t in (state, own))
+        parts.append(f"{len(resized)} entries have other sizes (first {name}: {theirs}, the config's {ours})")
+    if parts:
+        raise ValueError(f"{path} is of another network than the config: it {'; '.join(parts)}")

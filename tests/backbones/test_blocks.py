@@ -1,0 +1,116 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bnnlight.backbones import BinaryBlock, BinaryUnit
+from bnnlight.nn import BinaryConv2d
+
+
+def plus_minus(u):
+    return torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
+
+
+def batch_norm(x, norm):
+    """Batch norm from its definition, with the batch's statistics in training and the running ones else."""
+    if norm.training:
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+    else:
+        mean, variance = norm.running_mean.view(1, -1, 1, 1), norm.running_var.view(1, -1, 1, 1)
+    return (x - mean) / (variance + norm.eps).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+
+
+def unit_by_hand(x, unit, stride):
+    y = plus_minus(batch_norm(x, unit.norm))
+    weight = unit.conv.latent.weight
+    y = F.conv2d(y, plus_minus(weight), stride=stride, padding=1) * unit.conv.scale.alpha.view(1, -1, 1, 1)
+    slope = unit.activation.weight.view(1, -1, 1, 1)
+    return y.clamp_min(0) + slope * y.clamp_max(0)
+
+
+def scramble(module):
+    """Values of which none is neutral, so that a part left out is seen."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_()
+                part.running_var.uniform_(0.5, 2)
+    return module.double()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("channels", "stride"), [((3, 5), 1), ((6, 4), 2)])
+def test_unit_is_norm_sign_convolution_alpha_prelu(channels, stride, training):
+    unit = scramble(BinaryUnit(*channels, stride)).train(training)
+    x = torch.randn(2, channels[0], 7, 6, dtype=torch.float64)
+    torch.testing.assert_close(unit(x), unit_by_hand(x, unit, stride))
+
+
+def test_prelu_has_one_slope_for_each_channel_that_it_sees():
+    # sized for the block's input it would fail, or work by luck where the two are equal
+    assert BinaryUnit(3, 5).activation.weight.shape == (5,)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("style", ["conv", "block"])
+def test_block_with_identity_shortcuts(style, training):
+    block = scramble(BinaryBlock(4, 4, 1, style)).train(training)
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    first = unit_by_hand(x, block.unit1, 1)
+    if style == "conv":
+        first = first + x
+        expected = unit_by_hand(first, block.unit2, 1) + first
+    else:
+        expected = unit_by_hand(first, block.unit2, 1) + x
+    torch.testing.assert_close(block(x), expected)
+
+
+def shortcut_by_hand(x, shortcut, stride):
+    _, conv, norm = shortcut
+    if stride == 2:
+        rows = [x[:, :, i : i + 2].mean(2) for i in range(0, x.shape[2], 2)]  # an odd last row stands alone
+        x = torch.stack(rows, 2)
+        x = torch.stack([x[..., i : i + 2].mean(3) for i in range(0, x.shape[3], 2)], 3)
+    return batch_norm(torch.einsum("oi,nihw->nohw", conv.weight[:, :, 0, 0], x), norm)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("style", ["conv", "block"])
+@pytest.mark.parametrize(
+    ("channels", "stride", "size"), [((4, 8), 2, (6, 8)), ((4, 8), 2, (7, 5)), ((4, 6), 1, (5, 5))]
+)
+def test_block_that_changes_size_has_a_pooled_real_shortcut(channels, stride, size, style, training):
+    block = scramble(BinaryBlock(*channels, stride, style)).train(training)
+    x = torch.randn(2, channels[0], *size, dtype=torch.float64)
+    way_round = shortcut_by_hand(x, block.shortcut, stride)
+    first = unit_by_hand(x, block.unit1, stride)
+    if style == "conv":
+        first = first + way_round
+        expected = unit_by_hand(first, block.unit2, 1) + first
+    else:
+        expected = unit_by_hand(first, block.unit2, 1) + way_round
+    torch.testing.assert_close(block(x), expected)
+    assert expected.shape == (2, channels[1], -(-size[0] // stride), -(-size[1] // stride))
+
+
+def test_shortcut_convolution_is_real_and_without_bias():
+    pool, conv, norm = BinaryBlock(4, 8, 2, "conv").shortcut
+    assert isinstance(pool, nn.AvgPool2d) and isinstance(norm, nn.BatchNorm2d)
+    assert type(conv) is nn.Conv2d and conv.kernel_size == (1, 1) and conv.bias is None
+
+
+def test_options_reach_both_convolutions():
+    block = BinaryBlock(
+        4, 8, 2, "conv", scale="none", activation_gradient="swish", weight_gradient="identity", padding_value=1
+    )
+    for conv in (block.unit1.conv, block.unit2.conv):
+        assert isinstance(conv, BinaryConv2d)
+        assert (conv.activation_gradient, conv.weight_gradient) == ("swish", "identity")
+        assert (conv.scale.name, conv.padding_value, conv.kernel_size, conv.bias) == ("none", 1, (3, 3), None)
+
+
+def test_unknown_style_is_an_error():
+    with pytest.raises(ValueError, match=r"'pair'.*block or conv"):
+        BinaryBlock(4, 4, 1, "pair")

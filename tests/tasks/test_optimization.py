@@ -1,0 +1,173 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.cli import ReduceLROnPlateau
+from torch import nn
+
+from bnnlight.nn import BinaryConv2d, Dense, Holistic, Matrix, Tucker, factorize
+from bnnlight.tasks.optimization import configure_optimizers, make_optimizer, warmup_cosine
+
+
+def network(latent=Dense):
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BinaryConv2d(4, 4, 3), nn.PReLU(4), BinaryConv2d(4, 4, 3)
+    return factorize(nn.Sequential(*layers), latent)
+
+
+def settings(optimizer):
+    """(learning rate, weight decay) by parameter."""
+    found = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in found
+            found[id(parameter)] = (group["lr"], group["weight_decay"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("make", "lr"),
+    [
+        (lambda groups: torch.optim.AdamW(groups, lr=2e-3, weight_decay=0.05), 2e-3),
+        (lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.05), 0.1),
+    ],
+)
+@pytest.mark.parametrize("latent", [Dense, lambda w: Matrix(w, start="balanced"), Tucker, Holistic])
+def test_every_parameter_has_its_rate_and_decay(latent, make, lr):
+    model = network(latent)
+    found = settings(make_optimizer(model, make, alpha_lr=0.5))
+    assert set(found) == {id(p) for p in model.parameters()}
+    assert found.pop(id(model[0].weight)) == (lr, 0.05)
+    for layer in (model[2], model[4]):
+        assert found.pop(id(layer.scale.alpha)) == (pytest.approx(lr * 0.5), 0)
+        for name, parameter in layer.latent.named_parameters():
+            wanted = pytest.approx(lr * layer.latent.lr_scales[name], rel=0.05), 0
+            assert found.pop(id(parameter), None) in (None, wanted)  # None: shared, and seen before
+    # bias, batch norm and PReLU
+    assert list(found.values()) == [(lr, 0)] * 4
+
+
+def test_default_decay_of_the_optimizer_stays_on_real_weights():
+    model = network()
+    found = settings(make_optimizer(model, torch.optim.AdamW))
+    assert found[id(model[0].weight)] == (1e-3, 1e-2)
+    assert {decay for parameter, (_, decay) in found.items() if parameter != id(model[0].weight)} == {0}
+
+
+def test_a_step_moves_only_what_has_a_rate():
+    model = network(lambda w: Tucker(w, factor_lr=0.0))
+    optimizer = make_optimizer(model, lambda groups: torch.optim.SGD(groups, lr=0.1))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert not any("factors" in name for name in moved)
+    assert {"2.latent.core", "2.scale.alpha", "0.weight"} <= moved
+
+
+def test_a_learning_rate_given_as_a_tensor_is_scaled_for_each_group_alone():
+    model = network()
+    optimizer = make_optimizer(model, lambda g: torch.optim.SGD(g, lr=torch.tensor(0.1)), alpha_lr=0.5)
+    rates = {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
+    assert rates == {name: pytest.approx(0.05 if name == "alpha" else 0.1) for name in rates}
+
+
+def factors(num_steps, warmup):
+    """Learning rates over a run, as shares of the peak, for two groups of different rate."""
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": parameters[:1], "lr": 0.4}, {"params": parameters[1:], "lr": 0.1}])
+    scheduler = warmup_cosine(optimizer, num_steps, warmup)
+    seen = []
+    for _ in range(num_steps + 1):
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        assert first == pytest.approx(4 * second)
+        seen.append(first / 0.4)
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_schedule_by_hand():
+    # 20 of 100 steps warm up, from 1/21 in even steps; then half a cosine over the 80 that are left
+    seen = factors(100, 0.2)
+    assert seen[0] == pytest.approx(1 / 21)
+    assert seen[10] == pytest.approx(11 / 21)
+    assert seen[19] == pytest.approx(20 / 21)
+    assert seen[20] == 1
+    assert seen[40] == pytest.approx((1 + math.sqrt(0.5)) / 2)  # a quarter of the way: cos 45°
+    assert seen[60] == pytest.approx(0.5)
+    assert seen[80] == pytest.approx((1 - math.sqrt(0.5)) / 2)
+    assert 0 < seen[99] < 0.001
+    assert seen[100] == pytest.approx(0, abs=1e-12)
+    assert max(seen) == 1
+
+
+def test_schedule_without_warm_up_begins_at_the_peak_and_stays_at_zero():
+    seen = factors(4, 0.0)
+    assert seen == [1, pytest.approx((1 + math.sqrt(0.5)) / 2), pytest.approx(0.5), pytest.approx(0.14645, abs=1e-5), 0]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = warmup_cosine(optimizer, 2, 0.0)
+    for _ in range(5):  # more steps than planned must not climb the cosine again
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == [0]
+
+
+def test_schedule_of_a_single_step_is_not_zero_from_the_start():
+    assert factors(1, 0.9)[0] > 0
+    assert factors(1, 0.0)[0] == 1
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1.0, 5, float("nan")])
+def test_warm_up_out_of_range_is_an_error(warmup):
+    with pytest.raises(ValueError, match="warmup is"):
+        warmup_cosine(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), 10, warmup)
+
+
+@pytest.mark.parametrize("num_steps", [0, -1, float("inf")])
+def test_a_run_without_end_is_an_error(num_steps):
+    with pytest.raises(ValueError, match=r"max_epochs or trainer\.max_steps"):
+        warmup_cosine(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), num_steps, 0.1)
+
+
+class Attached(nn.Module):
+    """Stands for a LightningModule in a trainer that plans so many steps."""
+
+    def __init__(self, num_steps):
+        super().__init__()
+        self.backbone = network()
+        self.trainer = SimpleNamespace(estimated_stepping_batches=num_steps)
+
+
+def test_default_schedule_runs_over_the_whole_run_once_a_batch():
+    made = configure_optimizers(Attached(50), lambda g: torch.optim.SGD(g, lr=0.1), None, 0.2, 0.5)
+    assert made["lr_scheduler"]["interval"] == "step"
+    # 10 of 50 steps warm up, so the first runs at 1/11, with α at half of that
+    rates = {group["name"]: group["lr"] for group in made["optimizer"].param_groups}
+    assert rates["weight"] == pytest.approx(0.1 / 11)
+    assert rates["alpha"] == pytest.approx(0.05 / 11)
+
+
+def test_own_schedule_steps_once_an_epoch():
+    made = configure_optimizers(
+        Attached(50),
+        lambda g: torch.optim.SGD(g, lr=0.1),
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1),
+        0.2,
+        1.0,
+    )
+    assert isinstance(made["lr_scheduler"]["scheduler"], torch.optim.lr_scheduler.StepLR)
+    assert made["lr_scheduler"]["interval"] == "epoch"
+    assert "monitor" not in made["lr_scheduler"]
+    assert {group["lr"] for group in made["optimizer"].param_groups} == {0.1}  # no warm-up in between
+
+
+def test_plateau_schedule_says_what_it_watches():
+    made = configure_optimizers(
+        Attached(50),
+        lambda g: torch.optim.SGD(g, lr=0.1),
+        lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/acc1"),
+        0.2,
+        1.0,
+    )
+    assert made["lr_scheduler"]["monitor"] == "val/acc1"

@@ -1,0 +1,126 @@
+"""The table of verbs, and how every error reads."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+VERBS = ("fit", "validate", "test", "predict", "summary")
+
+
+def test_help_names_every_verb(bnnlight):
+    code, out, _ = bnnlight("--help")
+    assert code == 0
+    assert [verb for verb in VERBS if re.search(rf"^  {verb} ", out, re.M)] == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_an_example_in_its_help_and_a_row_in_readme(bnnlight, capsys, configs, verb):
+    with pytest.raises(SystemExit) as stopped:
+        bnnlight(verb, "--help")
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"xample: bnnlight {verb} --", text)
+    rows = [row for row in (configs.parent / "README.md").read_text().splitlines() if row.startswith("| `bnnlight")]
+    assert any(verb in row for row in rows)
+
+
+def test_version(bnnlight):
+    code, out, _ = bnnlight("--version")
+    assert code == 0
+    assert re.fullmatch(r"bnnlight \d+\.\d+\.\d+\n", out)
+
+
+def test_no_verb_shows_help_and_is_a_usage_error(bnnlight):
+    code, out, _ = bnnlight()
+    assert code == 2
+    assert "usage:" in out
+
+
+def test_wrong_verb_is_answered_with_the_nearest(bnnlight_error):
+    code, line = bnnlight_error("fti")
+    assert code == 2
+    assert "'fti'" in line
+    assert "did you mean fit?" in line
+
+
+def test_module_and_exit_code():
+    done = subprocess.run([sys.executable, "-m", "bnnlight", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no verb named 'nope'" in done.stderr
+
+
+# what is typed → what the line must contain
+TYPING_ERRORS = {
+    "--model.backbone.widht=1": ("model.backbone", "'widht'", "did you mean width?"),
+    "--model.backbone.latent.rnk=3": ("model.backbone.latent", "'rnk'", "did you mean rank?"),
+    "--model.backbone=ResNet81": ("'ResNet81'", "did you mean bnnlight.backbones.ResNet18?"),
+    "--model.backbone=bnnlight.backbones.ResNte": ("'ResNte'", "did you mean bnnlight.backbones.ResNet?"),
+    "--model.backbone.latent=Tuker": ("'Tuker'", "did you mean bnnlight.nn.Tucker?"),
+    "--model.backbone.scale=chanel": ("'chanel'", "did you mean channel?"),
+    "--model.backbone.latent.start=svd": ("model.backbone.latent.start", "'svd'", "hosvd, identity"),
+    "--model.optimizer.lr=fast": ("model.optimizer.lr", "'fast'", "float"),
+    "--data.batch_sise=3": ("data", "'batch_sise'", "did you mean batch_size?"),
+    "--data.batch_size=ten": ("data.batch_size", "'ten'", "int"),
+    "--trainer.max_epoch=3": ("trainer.max_epoch", "did you mean max_epochs?"),
+    "--flip_rates.intervall=3": ("intervall", "interval"),
+}
+
+
+@pytest.mark.parametrize("option", TYPING_ERRORS)
+def test_typing_error_on_the_command_line(bnnlight_error, configs, tmp_path, option):
+    code, line = bnnlight_error("fit", "--config", configs / "quickstart.yaml", option)
+    assert code == 2
+    for part in TYPING_ERRORS[option]:
+        assert part in line, line
+    assert list(tmp_path.iterdir()) == []
+
+
+CONFIG_ERRORS = {
+    ("width: 0.5", "widht: 0.5"): ("'widht'", "did you mean width?"),
+    ("bnnlight.nn.Tucker", "bnnlight.nn.Tuker"): ("'Tuker'", "did you mean bnnlight.nn.Tucker?"),
+    ("bnnlight.tasks.ClassificationTask", "bnnlight.tasks.ClasificationTask"): (
+        "'ClasificationTask'",
+        "did you mean bnnlight.tasks.ClassificationTask?",
+    ),
+    ("model:\n", "modle:\n"): ("modle", "did you mean model?"),
+    ("max_epochs", "max_epoch"): ("max_epoch", "did you mean max_epochs?"),
+    ("rank: 1.0", "rank: 2.0"): ("stages.0.0.unit1.conv", "rank 2.0", "output channels", "(0, 1]"),
+    ("rank: 1.0", "rank: 0"): ("stages.0.0.unit1.conv", "rank 0", "output channels", "1..32"),
+    ("rank: 1.0", "rank: -3"): ("stages.0.0.unit1.conv", "rank -3", "output channels", "1..32"),
+    ("rank: 1.0", "rank: [8, 8, 4, 3]"): ("stages.0.0.unit1.conv", "rank 4", "kernel height", "1..3"),
+    ("seed_everything: 0\n", "seed_everything: [0\n"): ("YAML",),
+}
+
+
+@pytest.mark.parametrize("change", CONFIG_ERRORS, ids=lambda change: change[1].strip())
+def test_error_in_a_config_file(bnnlight_error, configs, tmp_path, change):
+    text = (configs / "quickstart.yaml").read_text()
+    assert change[0] in text
+    file = tmp_path / "changed.yaml"
+    file.write_text(text.replace(*change))
+    code, line = bnnlight_error("fit", "--config", file)
+    assert code == 2
+    for part in CONFIG_ERRORS[change]:
+        assert part in line, line
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_missing_config_file(bnnlight_error):
+    code, line = bnnlight_error("fit", "--config", "nope.yaml")
+    assert code == 2
+    assert "nope.yaml" in line
+
+
+def test_no_config_at_all(bnnlight_error):
+    code, line = bnnlight_error("fit")
+    assert code == 2
+    assert "--config" in line
+
+
+def test_debug_shows_where(bnnlight, configs):
+    code, _, err = bnnlight("fit", "--config", configs / "quickstart.yaml", "--data.batch_size=ten", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("bnnlight fit: error:")

@@ -1,0 +1,87 @@
+"""Every shipped config trains two real steps through the real entry point."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+
+
+@pytest.fixture
+def data_for(draw_folder, write_fashion, tmp_path):
+    """Draw a tiny data set of the kind that a config reads; return the options that name it."""
+    digits = [str(n) for n in range(10)]
+    cifar = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+    def draw(module):
+        if module == "DigitsDataModule":
+            return ["--data.batch_size=4"]
+        root = tmp_path / "data"
+        if module == "FashionMNISTDataModule":
+            write_fashion(root=root)
+            return [f"--data.root={root}", "--data.batch_size=4", "--data.val_size=20", "--data.num_workers=0"]
+        if module == "CIFAR10DataModule":
+            for split in ("train", "test"):
+                draw_folder(split, cifar, num_images=4, size=(32, 32), root=root)
+            return [f"--data.root={root}", "--data.batch_size=4", "--data.val_size=10", "--data.num_workers=0"]
+        if module == "ImageFolderDataModule":
+            for split in ("train", "val"):
+                draw_folder(split, digits, num_images=2, size=(70, 60), root=root)
+            return [f"--data.root={root}", "--data.batch_size=4", "--data.image_size=64", "--data.num_workers=0"]
+        raise AssertionError(f"no tiny data for {module}: add it here")
+
+    return draw
+
+
+def test_there_are_configs():
+    assert {c.name for c in CONFIGS} >= {
+        "quickstart.yaml",
+        "resnet18_imagenet.yaml",
+        "resnet18_cifar10.yaml",
+        "resnet_small_cifar10.yaml",
+        "resnet_small_fashion.yaml",
+    }
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_two_real_steps(bnnlight, quick, data_for, config, tmp_path):
+    content = yaml.safe_load(config.read_text())
+    options = data_for(content["data"]["class_path"].rsplit(".", 1)[-1])
+    code, out, err = bnnlight(
+        *("fit", "--config", config, *options, *quick, f"--run_dir={tmp_path / 'run'}", "--trainer.devices=1"),
+        *("--trainer.max_steps=2", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2"),
+    )
+    assert code == 0, err
+    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2
+    # two steps of an optimizer that reached the factors: their moments are there and not all zero
+    moments = [state["exp_avg"] for state in checkpoint["optimizer_states"][0]["state"].values()]
+    assert all(moment.abs().sum() > 0 for moment in moments)
+    saved = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    backbones = [c["model"]["init_args"]["backbone"]["class_path"] for c in (saved, content)]
+    assert backbones[0] == backbones[1]
+    assert "test/acc1" in out
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_opens_with_its_command_hardware_and_result(config):
+    comment = "".join(line for line in config.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert f"bnnlight fit --config configs/{config.name}" in comment
+    for word in ("Hardware:", "Time", "esult"):
+        assert word in comment, f"{config.name} does not say {word}"
+
+
+def test_real_data_with_one_command(bnnlight, quick, real_data, configs, tmp_path):
+    root = real_data("imagenette72")
+    assert Image.open(next((root / "train").glob("*/*"))).mode == "RGB"
+    code, _, err = bnnlight(
+        *("fit", "--config", configs / "resnet18_imagenet.yaml", f"--data.root={root}", "--data.image_size=64"),
+        *("--data.batch_size=8", "--model.backbone.width=0.125", *quick, f"--run_dir={tmp_path / 'run'}"),
+        *("--trainer.devices=1", "--trainer.max_steps=2", "--trainer.limit_val_batches=2"),
+        *("--trainer.limit_test_batches=2", "--data.num_workers=0"),
+    )
+    assert code == 0, err
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["class_names"][0] == "n01440764"

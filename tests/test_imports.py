@@ -1,0 +1,57 @@
+"""Who may import whom: read from the source, so that a cycle cannot creep in unseen."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import bnnlight
+
+ROOT = Path(bnnlight.__file__).parent
+# part of the package → what of the house it may import besides itself; a part that is not here may import none
+ALLOWED = {
+    "backbones": {"nn"},
+    "deploy": {"nn", "backbones"},
+    "tasks": {"metrics", "nn.inspect", "data.heatmaps"},
+    "callbacks": {"metrics", "nn.inspect"},
+}
+EVERYTHING_BUT_CLI = {"nn", "backbones", "data", "metrics", "tasks", "callbacks", "deploy", "tracking"}
+ALLOWED |= {"commands": EVERYTHING_BUT_CLI, "cli": EVERYTHING_BUT_CLI | {"commands"}, "__main__": {"cli"}}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imported(path):
+    """Full names of all that a file imports; `from a.b import c` gives `a.b.c`, which may be a module."""
+    package = ("bnnlight", *path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def within(name, part):
+    return name == part or name.startswith(f"{part}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_what_its_part_may(path):
+    part = path.relative_to(ROOT).with_suffix("").parts[0]
+    allowed = ALLOWED.get(part, set()) | {part, "__version__"}
+    house = [name.removeprefix("bnnlight.") for name in imported(path) if within(name, "bnnlight")]
+    assert [name for name in house if not any(within(name, a) for a in allowed)] == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "nn"], ids=lambda path: path.name)
+def test_the_method_needs_torch_and_tensorly_alone(path):
+    foreign = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
+    assert foreign <= {"torch", "tensorly", "bnnlight"}
+
+
+def test_the_rules_are_read_from_real_files():
+    # an empty list of files or imports would pass everything
+    names = {name for path in FILES for name in imported(path)}
+    assert {"bnnlight.nn.inspect.named_binary_layers", "bnnlight.nn.BinaryConv2d", "torch"} <= names
