@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from difflib import get_close_matches
@@ -60,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_VERBS)}"
         print(f"bnnlight: error: no verb named {verb!r}: {hint}", file=sys.stderr)
         return 2
+    # Lightning calls jsonargparse by names that are going out of use; that is no news for a user
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # imported late: `bnnlight --help` should not wait for torch
     from bnnlight.commands.errors import explain
 

@@ -52,7 +52,8 @@ def test_two_real_steps(bnnlight, quick, data_for, config, tmp_path):
     options = data_for(content["data"]["class_path"].rsplit(".", 1)[-1])
     code, out, err = bnnlight(
         *("fit", "--config", config, *options, *quick, f"--run_dir={tmp_path / 'run'}", "--trainer.devices=1"),
-        *("--trainer.max_steps=2", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2"),
+        *("--trainer.max_epochs=1", "--trainer.limit_train_batches=2"),
+        *("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2"),
     )
     assert code == 0, err
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from jsonargparse import ArgumentError
-from jsonargparse._util import import_object
 
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
@@ -120,7 +120,8 @@ def _options(owner: str | None) -> list[str]:
     if owner is None:
         return ["model", "data", "trainer", "seed_everything", "checkpoint", "flip_rates", "lr_monitor", "progress"]
     try:
-        found = import_object(owner)
+        module, _, name = owner.rpartition(".")
+        found = getattr(importlib.import_module(module), name)
     except Exception:  # a hint must not hide the error it is for
         return []
     names: list[str] = []
@@ -140,7 +141,7 @@ def _trainer_options() -> list[str]:
 
 def _public_names(module: str) -> list[str]:
     try:
-        found = import_object(module)
+        found = importlib.import_module(module)
     except Exception:
         return []
     return [n for n in getattr(found, "__all__", dir(found)) if n[:1].isupper()]

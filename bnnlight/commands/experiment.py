@@ -36,8 +36,9 @@ _LOGGERS: list[dict[str, Any]] = [
 class SaveConfig(SaveConfigCallback):
     """Writes the whole config into the run's directory and onto the W&B run, on rank zero, before training."""
 
-    def __init__(self, *args: Any, run_dir: Path, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+    def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, asked: Namespace, **kwargs: Any) -> None:
+        # as it was asked for: the places of this run filled in would lead a repetition into its directory
+        super().__init__(parser, asked, save_to_log_dir=False, **kwargs)
         self.run_dir = run_dir
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -77,7 +78,6 @@ class Experiment(LightningCLI):
             seed_everything_default=0,
             save_config_callback=SaveConfig if for_fit else None,
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
             parser_kwargs={
                 "prog": f"bnnlight {verb}",
                 "description": description,
@@ -117,8 +117,10 @@ class Experiment(LightningCLI):
         if not self._for_fit:
             self.config.trainer.logger = False
             return
+        asked = self.config.clone()
+        asked.run_dir = None
         self.run_dir = new_run_dir(self.config)
-        self.save_config_kwargs = {"run_dir": self.run_dir}
+        self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
         self.config.trainer.default_root_dir = str(self.run_dir)
         if self.config.checkpoint.dirpath is None:
             self.config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
@@ -134,6 +136,9 @@ class Experiment(LightningCLI):
         # the directory is new, so nothing of an earlier run can be lost in it
         warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        # of Lightning to its own authors, and of callbacks that measuring has no use for
+        warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:

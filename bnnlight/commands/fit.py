@@ -33,6 +33,9 @@ def fit(args: list[str]) -> None:
     results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "train/"))}
     checkpoint = trainer.checkpoint_callback
     best = checkpoint.best_model_path if checkpoint else ""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if checkpoint and not best and not last.exists():
+        trainer.save_checkpoint(last)  # the run ended before its first validation, which is when Lightning saves
     if best:
         results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)
         if experiment.config.test_after_fit:

@@ -97,6 +97,15 @@ def test_new_runs_get_directories_of_their_own(bnnlight, quick, configs, tmp_pat
     assert len(list((tmp_path / "runs/quickstart").iterdir())) == 2
 
 
+def test_a_run_that_ends_before_its_first_validation_is_not_lost(bnnlight, quick, configs, tmp_path):
+    code, _, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", "--trainer.max_steps=3", *quick),
+        *("--model.backbone.width=0.0625", f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert code == 0, err
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+
+
 def test_a_run_directory_in_use_is_refused(digits_run, bnnlight_error):
     run_dir, _ = digits_run
     before = {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()}
