@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -30,18 +32,20 @@ def fit(args: list[str]) -> None:
     trainer.fit(experiment.model, experiment.datamodule, ckpt_path=experiment.config.ckpt_path)
     if trainer.interrupted or trainer.fast_dev_run:
         return
-    results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val/", "train/"))}
+    logged = trainer.callback_metrics.items()
+    last_epoch = {f"last {k}": float(v) for k, v in logged if k.startswith(("val/", "train/"))}
+    results: dict[str, float] = {}
     checkpoint = trainer.checkpoint_callback
     best = checkpoint.best_model_path if checkpoint else ""
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if checkpoint and not best and not last.exists():
-        trainer.save_checkpoint(last)  # the run ended before its first validation, which is when Lightning saves
+    newest = run_dir / "checkpoints" / "last.ckpt"
+    if checkpoint and not best and not newest.exists():
+        trainer.save_checkpoint(newest)  # the run ended before its first validation, which is when Lightning saves
     if best:
         results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)
         if experiment.config.test_after_fit:
             tested = trainer.test(experiment.model, experiment.datamodule, ckpt_path=best, verbose=False)
             results |= {k: float(v) for part in tested for k, v in part.items()}
-    _finish(experiment, results, best)
+    _finish(experiment, results | last_epoch, best)
 
 
 @rank_zero_only
@@ -64,7 +68,7 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
             logger.experiment.finish()  # writes the run to the end before the user is told where it lies
     places = {"run directory": str(run_dir)}
     if best:
-        places["best checkpoint"] = best
+        places["best checkpoint"] = os.path.relpath(best)
     if any(isinstance(logger, CSVLogger) for logger in trainer.loggers) and (run_dir / "metrics.csv").exists():
         picture = run_dir / "curves.png"
         draw_curves(read_metrics(run_dir / "metrics.csv"), picture, title="/".join(run_dir.parts[-2:]))

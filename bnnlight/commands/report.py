@@ -59,7 +59,8 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
     if "bnn/flip_rate" in metrics:
         flips.plot(*metrics["bnn/flip_rate"], color="black", linewidth=2, label="all weights")
         flips.set_yscale("log" if min(v for n in (*layers, "bnn/flip_rate") for v in metrics[n][1]) > 0 else "linear")
-    for axes, label in ((loss, "cross entropy"), (accuracy, "top-1 accuracy (%)"), (flips, "flip rate per look")):
+    titles = ("cross entropy", "top-1 accuracy (%)", "flip rate (share of weights per look)")
+    for axes, label in zip((loss, accuracy, flips), titles, strict=True):
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)

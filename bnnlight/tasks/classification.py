@@ -43,7 +43,8 @@ class ClassificationTask(L.LightningModule):
             cosine to zero over the whole run, stepped once a batch.
         warmup: share of the run that the default schedule warms up, in [0, 1).
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        alpha_lr: learning rate of α relative to the optimizer's.
+        alpha_lr: learning rate of α relative to the optimizer's. Small, because every step moves an entry of
+            α by about the learning rate, a large part of its size of some 0.1.
         channels_last: keeps feature maps as (N, H, W, C) in memory, which most convolutions are quicker on.
 
     Raises:
@@ -57,7 +58,7 @@ class ClassificationTask(L.LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         warmup: float = 0.05,
         label_smoothing: float = 0.0,
-        alpha_lr: float = 1.0,
+        alpha_lr: float = 0.1,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
