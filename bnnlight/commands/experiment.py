@@ -96,6 +96,8 @@ class Experiment(LightningCLI):
         for name, kind, default, text in options:
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        # on its own: `save_last` of the first one writes only where the best checkpoint is new too
+        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(FlipRates, "flip_rates")
         parser.add_lightning_class_args(RichProgressBar, "progress")
@@ -105,7 +107,7 @@ class Experiment(LightningCLI):
                 "checkpoint.monitor": "val/acc1",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
+                "last_checkpoint.filename": "last",
                 "lr_monitor.logging_interval": "step",
             }
         )
@@ -122,15 +124,18 @@ class Experiment(LightningCLI):
         self.run_dir = new_run_dir(self.config)
         self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
         self.config.trainer.default_root_dir = str(self.run_dir)
-        if self.config.checkpoint.dirpath is None:
-            self.config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        for checkpoint in (self.config.checkpoint, self.config.last_checkpoint):
+            if checkpoint.dirpath is None:
+                checkpoint.dirpath = str(self.run_dir / "checkpoints")
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if isinstance(logger, Namespace) and "save_dir" in logger.get("init_args", {}):
+            if not isinstance(logger, Namespace):
+                continue
+            if logger.init_args.get("save_dir") in (None, "", "."):
                 logger.init_args.save_dir = str(self.run_dir)
-                if logger.class_path.endswith("WandbLogger"):
-                    logger.init_args.name = logger.init_args.name or "-".join(self.run_dir.parts[-2:])
-                    wandb_mode()
+            if logger.class_path.endswith("WandbLogger"):
+                logger.init_args.name = logger.init_args.name or "-".join(self.run_dir.parts[-2:])
+                wandb_mode()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         # the directory is new, so nothing of an earlier run can be lost in it
@@ -166,8 +171,10 @@ def new_run_dir(config: Namespace) -> Path:
         if (run_dir / "config.yaml").exists():
             raise ValueError(f"{run_dir} holds a run already: choose another --run_dir, or leave it out for a new one")
     else:
-        files = config.get("config") or ["run"]
-        base = Path("runs") / Path(str(files[-1])).stem / time.strftime("%Y%m%d-%H%M%S")
+        file = Path(str((config.get("config") or ["run"])[-1]))
+        # the config of an earlier run, repeated: RUNS/NAME/TIME/config.yaml
+        name = file.resolve().parent.parent.name if file.name == "config.yaml" else file.stem
+        base = Path("runs") / (name or "run") / time.strftime("%Y%m%d-%H%M%S")
         run_dir, count = base, 1
         while run_dir.exists():
             count += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import torch
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -68,7 +68,7 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
             logger.experiment.finish()  # writes the run to the end before the user is told where it lies
     places = {"run directory": str(run_dir)}
     if best:
-        places["best checkpoint"] = os.path.relpath(best)
+        places["best checkpoint"] = str(run_dir / Path(best).relative_to(run_dir.resolve()))
     if any(isinstance(logger, CSVLogger) for logger in trainer.loggers) and (run_dir / "metrics.csv").exists():
         picture = run_dir / "curves.png"
         draw_curves(read_metrics(run_dir / "metrics.csv"), picture, title="/".join(run_dir.parts[-2:]))

@@ -30,8 +30,10 @@ def summary(args: list[str]) -> None:
     example = "Example: bnnlight summary --config configs/resnet18_imagenet.yaml"
     experiment = _SummaryExperiment("summary", f"{summary.__doc__} {example}", args)
     config: Namespace = experiment.config
-    size = config.image_size or getattr(experiment.datamodule, "image_size", None)
-    if not size:
+    size = config.image_size
+    if size is None:
+        size = getattr(experiment.datamodule, "image_size", 0)
+    if size < 1:
         raise ValueError("the input's size is not known: pass --image_size PX")
     channels = getattr(experiment.datamodule, "num_channels", 3)
     found = summarize(experiment.model.backbone, (channels, size, size))

@@ -97,6 +97,22 @@ def test_new_runs_get_directories_of_their_own(bnnlight, quick, configs, tmp_pat
     assert len(list((tmp_path / "runs/quickstart").iterdir())) == 2
 
 
+def test_last_checkpoint_is_the_last_also_where_an_earlier_one_was_better(bnnlight, quick, configs, tmp_path):
+    code, _, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", *quick, "--model.backbone.width=0.0625"),
+        # by this measure the first epoch is the best
+        *("--checkpoint.monitor=epoch", "--checkpoint.mode=min", "--trainer.max_epochs=3"),
+        *("--trainer.limit_train_batches=2", "--test_after_fit=false", f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert code == 0, err
+    steps = {
+        name: torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    }
+    assert steps == {"best": 2, "last": 6}
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 2
+
+
 def test_a_run_that_ends_before_its_first_validation_is_not_lost(bnnlight, quick, configs, tmp_path):
     code, _, err = bnnlight(
         *("fit", "--config", configs / "quickstart.yaml", "--trainer.max_steps=3", *quick),
@@ -232,3 +248,21 @@ def test_wandb_is_online_only_for_the_logged_in(monkeypatch, tmp_path):
     (tmp_path / ".netrc").unlink()
     monkeypatch.setenv("WANDB_API_KEY", "key")
     assert mode() == "online"
+
+
+def test_any_optimizer_and_scheduler_by_config(bnnlight, quick, configs, tmp_path):
+    code, _, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", *quick, "--model.backbone.width=0.0625"),
+        *("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.optimizer.momentum=0.9"),
+        *("--model.scheduler=torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size=1"),
+        *("--model.scheduler.gamma=0.5", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"),
+        *("--trainer.limit_val_batches=1", "--test_after_fit=false", f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert code == 0, err
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    assert all(group["momentum"] == 0.9 for group in groups)
+    rates = {group["name"]: group["lr"] for group in groups}
+    # halved once an epoch
+    assert rates["weight"] == pytest.approx(0.1 / 2**2)
+    assert rates["alpha"] == pytest.approx(0.1 * rates["weight"])

@@ -45,4 +45,4 @@ def test_table_lists_every_binary_layer(bnnlight, configs):
 def test_input_size_that_does_not_fit(bnnlight_error, configs):
     code, line = bnnlight_error("summary", "--config", configs / "quickstart.yaml", "--image_size=0")
     assert code == 2
-    assert "--image_size" in line or "(1, 0, 0)" in line
+    assert "--image_size" in line
