@@ -4,7 +4,7 @@
 
 Every run is an ordinary `bnnlight fit` of configs/resnet_small_cifar10.yaml on one thread, `--jobs` at a time;
 methods differ only in the options named in METHODS. First each method is trained once at each learning rate
-for fewer epochs, and the rate with the best accuracy on held-out training images is kept; then the final runs
+for `--search-epochs`, and the rate with the best accuracy on held-out training images is kept; then the final runs
 follow, and only they see the test images. Runs that are done already are not run again. Prints JSON, and
 writes OUTPUT.json and OUTPUT.md.
 """
@@ -113,6 +113,8 @@ def main() -> None:
         "commit": commit,
         "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), {args.jobs} runs at a time, one thread each",
         "epochs": args.epochs,
+        "search_epochs": args.search_epochs,
+        "search_seed": args.search_seed,
         "seeds": args.seeds,
         "rows": rows,
     }
@@ -133,8 +135,9 @@ def as_markdown(report: dict) -> str:
         f"`{CONFIG}`: {report['epochs']} epochs of 45,000 training images, seeds "
         f"{', '.join(map(str, report['seeds']))}; 5,000 training images held out. Test accuracy in % of the "
         "checkpoint that is best on the held-out images, mean and standard deviation over the seeds; difference "
-        f"from “{BASELINE}” paired by seed, with its standard error. Learning rates: searched with one other seed "
-        f"and fewer epochs on the held-out images; accuracies of the search at {', '.join(rates)} stand last.",
+        f"from “{BASELINE}” paired by seed, with its standard error. Learning rates: searched with seed "
+        f"{report['search_seed']} and {report['search_epochs']} epochs on the held-out images; accuracies of the "
+        f"search at {', '.join(rates)} stand last.",
         "",
         "| method | learning rate | test accuracy | by seed | difference | seconds a run | search |",
         "|---|---|---|---|---|---|---|",
