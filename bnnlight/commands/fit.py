@@ -68,7 +68,9 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
             logger.experiment.finish()  # writes the run to the end before the user is told where it lies
     places = {"run directory": str(run_dir)}
     if best:
-        places["best checkpoint"] = str(run_dir / Path(best).relative_to(run_dir.resolve()))
+        # short where it lies in the run's directory; --checkpoint.dirpath may have put it elsewhere
+        inside = Path(best).is_relative_to(run_dir.resolve())
+        places["best checkpoint"] = str(run_dir / Path(best).relative_to(run_dir.resolve())) if inside else best
     if any(isinstance(logger, CSVLogger) for logger in trainer.loggers) and (run_dir / "metrics.csv").exists():
         picture = run_dir / "curves.png"
         draw_curves(read_metrics(run_dir / "metrics.csv"), picture, title="/".join(run_dir.parts[-2:]))

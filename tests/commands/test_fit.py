@@ -122,6 +122,17 @@ def test_a_run_that_ends_before_its_first_validation_is_not_lost(bnnlight, quick
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 
+def test_checkpoints_may_lie_elsewhere(bnnlight, quick, configs, tmp_path):
+    code, out, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", *quick, "--model.backbone.width=0.0625"),
+        *(f"--checkpoint.dirpath={tmp_path / 'kept'}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"),
+        *("--trainer.limit_test_batches=1", f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert code == 0, err
+    assert str(tmp_path / "kept/best.ckpt") in out
+    assert (tmp_path / "run/results.json").is_file()
+
+
 def test_a_run_directory_in_use_is_refused(digits_run, bnnlight_error):
     run_dir, _ = digits_run
     before = {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()}
