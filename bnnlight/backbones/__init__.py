@@ -4,7 +4,17 @@ Add your own backbone: a `torch.nn.Module` that builds `BinaryConv2d` layers and
 `factorize(self, latent)` and `restart_alpha(self)`; then name the class in a config under `backbone:`.
 """
 
-from bnnlight.backbones.blocks import BinaryBlock, BinaryUnit
+from bnnlight.backbones.blocks import BinaryBlock, BinaryUnit, HierarchicalBlock
+from bnnlight.backbones.hourglass import Hourglass, StackedHourglass
 from bnnlight.backbones.resnet import ResNet, ResNet18, ResNet34
 
-__all__ = ["BinaryBlock", "BinaryUnit", "ResNet", "ResNet18", "ResNet34"]
+__all__ = [
+    "BinaryBlock",
+    "BinaryUnit",
+    "HierarchicalBlock",
+    "Hourglass",
+    "ResNet",
+    "ResNet18",
+    "ResNet34",
+    "StackedHourglass",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from bnnlight.nn import BinaryConv2d, Gradient, ScaleName
@@ -86,3 +87,41 @@ class BinaryBlock(nn.Module):
             return self.unit2(self.unit1(x)) + self.shortcut(x)
         x = self.unit1(x) + self.shortcut(x)
         return self.unit2(x) + x
+
+
+class HierarchicalBlock(nn.Module):
+    """Three binary units in series, C → C/2 → C/4 → C/4 channels, whose outputs are concatenated; with a shortcut.
+
+    Each output sees a larger part of the input than the one before, and gradients reach each convolution on a
+    way of its own: Bulat & Tzimiropoulos, ICCV 2017, https://arxiv.org/abs/1703.00862.
+
+    Args:
+        in_channels, out_channels: numbers of channels; the latter a multiple of 4. Where they differ, the
+            shortcut is batch norm → PReLU → real 1×1 convolution, else the identity.
+        **unit: options of :class:`BinaryUnit`.
+
+    Shapes:
+        ``(N, in_channels, H, W)`` → ``(N, out_channels, H, W)``.
+
+    Raises:
+        ValueError: the output channels are no multiple of 4.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **unit) -> None:
+        super().__init__()
+        if out_channels % 4:
+            raise ValueError(f"a hierarchical block of {out_channels} channels: give a multiple of 4")
+        half, quarter = out_channels // 2, out_channels // 4
+        self.unit1 = BinaryUnit(in_channels, half, **unit)
+        self.unit2 = BinaryUnit(half, quarter, **unit)
+        self.unit3 = BinaryUnit(quarter, quarter, **unit)
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = nn.Sequential(nn.BatchNorm2d(in_channels), nn.PReLU(in_channels), convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.unit1(x)
+        second = self.unit2(first)
+        third = self.unit3(second)
+        return torch.cat((first, second, third), 1) + self.shortcut(x)

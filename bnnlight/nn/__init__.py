@@ -12,6 +12,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `scale.py` | α: `none`, `analytic`, `channel`, `spatial` |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
 | `convert.py` | a real network made binary; latents decomposed |
+| `real.py` | the real-valued twin of a binary network |
 | `inspect.py` | what callbacks, summary and deployment may know of a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 
@@ -28,6 +29,7 @@ from bnnlight.nn.latent import Dense, Latent, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnnlight.nn.matrix import Matrix
 from bnnlight.nn.rank import Rank
+from bnnlight.nn.real import real_valued
 from bnnlight.nn.scale import ScaleName
 from bnnlight.nn.tensor_train import TensorTrain
 from bnnlight.nn.tucker import Tucker
@@ -53,6 +55,7 @@ __all__ = [
     "make_spatial",
     "named_binary_layers",
     "parameter_groups",
+    "real_valued",
     "restart_alpha",
     "sign",
     "straight_through",

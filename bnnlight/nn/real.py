@@ -1,0 +1,54 @@
+"""The real-valued twin of a binary network: what binarization costs is measured against it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bnnlight.nn.inspect import named_binary_layers
+from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
+
+
+@torch.no_grad()
+def real_valued(model: nn.Module) -> nn.Module:
+    """Replaces every binary layer by an ordinary one, in place: without sign and α, with the weight W̃.
+
+    All else stays: batch norms, activations, shortcuts. Padding is with zeros, as ±1 has no meaning for real
+    activations. In a config the function stands where a class would::
+
+        backbone:
+          class_path: bnnlight.nn.real_valued
+          init_args:
+            model: {class_path: bnnlight.backbones.ResNet18}
+
+    Args:
+        model: any module with binary layers.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: there is no binary layer in it, or the model is itself a binary layer.
+    """
+    layers = list(named_binary_layers(model))
+    if not layers or layers[0][0] == "":
+        raise ValueError(f"{type(model).__name__} has no binary layer inside to be made real")
+    for name, layer in layers:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, _real(layer).train(layer.training))
+    return model
+
+
+def _real(layer: BinaryConv2d | BinaryLinear) -> nn.Conv2d | nn.Linear:
+    weight = layer.latent().detach().clone()
+    bias = layer.bias is not None
+    options = {"bias": bias, "device": weight.device, "dtype": weight.dtype}
+    if isinstance(layer, BinaryLinear):
+        made = nn.Linear(layer.in_features, layer.out_features, **options)
+    else:
+        shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
+        made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, **options)
+    made.weight.copy_(weight)
+    if bias:
+        made.bias.copy_(layer.bias)
+    return made
