@@ -13,8 +13,9 @@ _VERBS = {
     "fit": ("bnnlight.commands.fit:fit", "train a network, then test its best checkpoint"),
     "validate": ("bnnlight.commands.fit:validate", "measure a checkpoint on the validation data"),
     "test": ("bnnlight.commands.fit:test", "measure a checkpoint on the test data"),
-    "predict": ("bnnlight.commands.predict:predict", "classify image files or a folder, with pictures and JSON"),
+    "predict": ("bnnlight.commands.predict:predict", "classes or poses of image files, with pictures and JSON"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
+    "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
 }
 
 _HELP = """usage: bnnlight VERB [options]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-VERBS = ("fit", "validate", "test", "predict", "summary")
+VERBS = ("fit", "validate", "test", "predict", "summary", "pckh")
 
 
 def test_help_names_every_verb(bnnlight):

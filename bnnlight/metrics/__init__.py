@@ -1,5 +1,14 @@
 """Metrics: pure functions and torchmetrics classes."""
 
 from bnnlight.metrics.flip_rate import flip_rate, pack_signs
+from bnnlight.metrics.pck import PCK, head_size_px, mean_over_joints, mean_over_visible, pck_correct
 
-__all__ = ["flip_rate", "pack_signs"]
+__all__ = [
+    "PCK",
+    "flip_rate",
+    "head_size_px",
+    "mean_over_joints",
+    "mean_over_visible",
+    "pack_signs",
+    "pck_correct",
+]

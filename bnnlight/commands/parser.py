@@ -1,0 +1,15 @@
+"""Arguments of the verbs that have no config."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from jsonargparse import ArgumentError
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as all other errors are reported, instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(None, message)

@@ -1,0 +1,61 @@
+"""What the joints of a pose data set are called, which are pairs, and which of them a limb connects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The joints of a data set.
+
+    Attributes:
+        joints: names, in the order of the annotations. Those of a left and a right joint begin with "left "
+            and "right ".
+        limbs: pairs of joint indices between which a line is drawn.
+        torso: indices of left shoulder and right hip; their distance is PCK's reference length.
+        excluded: indices of joints that the data set's metric leaves out of its means.
+    """
+
+    joints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    torso: tuple[int, int]
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """For each joint the index of the joint that a mirror image shows in its place."""
+        swap = {"left": "right", "right": "left"}
+        names = (name.split(" ", 1) for name in self.joints)
+        return tuple(self.joints.index(" ".join([swap.get(side, side), *rest])) for side, *rest in names)
+
+
+MPII = Skeleton(
+    joints=(
+        *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
+        *("pelvis", "thorax", "upper neck", "head top"),
+        *("right wrist", "right elbow", "right shoulder", "left shoulder", "left elbow", "left wrist"),
+    ),
+    limbs=(
+        *((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5)),
+        *((6, 7), (7, 8), (8, 9)),
+        *((10, 11), (11, 12), (12, 7), (7, 13), (13, 14), (14, 15)),
+    ),
+    torso=(13, 2),
+    excluded=(6, 7),
+)
+"""Joints of MPII Human Pose (Andriluka et al., CVPR 2014); its PCKh leaves out pelvis and thorax."""
+
+LSP = Skeleton(
+    joints=(
+        *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
+        *("right wrist", "right elbow", "right shoulder", "left shoulder", "left elbow", "left wrist"),
+        *("neck", "head top"),
+    ),
+    limbs=(
+        *((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (2, 8), (3, 9)),
+        *((6, 7), (7, 8), (8, 12), (12, 9), (9, 10), (10, 11), (12, 13)),
+    ),
+    torso=(9, 2),
+)
+"""Joints of Leeds Sports Pose (Johnson & Everingham, BMVC 2010) and its extended training set."""
