@@ -52,8 +52,52 @@ class View(Dataset):
         return self.transform(picture), int(label)
 
 
-class ClassificationDataModule(LightningDataModule):
-    """Base of the image data modules: the loaders, and the attributes a network is built from.
+class ImageDataModule(LightningDataModule):
+    """Base of all data modules: the loaders over ``train_set``, ``val_set`` and ``test_set``.
+
+    A subclass sets the three in ``setup``.
+
+    Args:
+        batch_size: images in a batch, per process.
+        num_workers: loader processes; None takes one for each available CPU core, at most 8.
+    """
+
+    def __init__(self, batch_size: int, num_workers: int | None) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.train_set: Dataset | None = None
+        self.val_set: Dataset | None = None
+        self.test_set: Dataset | None = None
+
+    def train_dataloader(self) -> DataLoader:
+        """Load shuffled, augmented batches; the last, incomplete one is dropped."""
+        num_processes = self.trainer.world_size if self.trainer else 1
+        # Batch statistics of a few left-over images are poor, but some batch is better than none.
+        drop_last = len(self.train_set) // num_processes >= self.batch_size
+        return self._loader(self.train_set, shuffle=True, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        """Load the validation images in order."""
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader:
+        """Load the test images in order."""
+        return self._loader(self.test_set)
+
+    def _loader(self, view: Dataset, **options: bool) -> DataLoader:
+        return DataLoader(
+            view,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+
+class ClassificationDataModule(ImageDataModule):
+    """Base of the data modules with classes: the attributes a network is built from.
 
     A subclass sets ``classes``, ``train_set``, ``val_set`` and ``test_set`` in ``setup``.
 
@@ -82,16 +126,11 @@ class ClassificationDataModule(LightningDataModule):
         batch_size: int,
         num_workers: int | None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers)
         self.num_channels = image_format.num_channels
         self.image_size = image_format.image_size
         self.eval_transform = image_format.eval_transform()
         self.train_transform = image_format.train_transform(augmentation)
-        self.batch_size = batch_size
-        self.num_workers = default_num_workers() if num_workers is None else num_workers
-        self.train_set: View | None = None
-        self.val_set: View | None = None
-        self.test_set: View | None = None
 
     def augmented(self, items: Any, indices: Sequence[int] | None = None) -> View:
         """View items as training images."""
@@ -100,28 +139,3 @@ class ClassificationDataModule(LightningDataModule):
     def plain(self, items: Any, indices: Sequence[int] | None = None) -> View:
         """View items as images to measure on."""
         return View(items, self.eval_transform, indices)
-
-    def train_dataloader(self) -> DataLoader:
-        """Load shuffled, augmented batches; the last, incomplete one is dropped."""
-        num_processes = self.trainer.world_size if self.trainer else 1
-        # Batch statistics of a few left-over images are poor, but some batch is better than none.
-        drop_last = len(self.train_set) // num_processes >= self.batch_size
-        return self._loader(self.train_set, shuffle=True, drop_last=drop_last)
-
-    def val_dataloader(self) -> DataLoader:
-        """Load the validation images in order."""
-        return self._loader(self.val_set)
-
-    def test_dataloader(self) -> DataLoader:
-        """Load the test images in order."""
-        return self._loader(self.test_set)
-
-    def _loader(self, view: View, **options: bool) -> DataLoader:
-        return DataLoader(
-            view,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )

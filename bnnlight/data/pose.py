@@ -1,0 +1,125 @@
+"""What all pose data modules share: a person in a picture, views of a data set, and the loaders over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bnnlight.data.loaders import ImageDataModule
+from bnnlight.data.pose_transforms import MEAN, STD, PoseAugmentation, PoseTransform
+from bnnlight.data.skeletons import Skeleton
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated person. Coordinates are pixels of the picture as it is stored: x to the right, y down,
+    (0, 0) in the middle of the top left pixel.
+
+    Attributes:
+        joints: ``(J, 2)`` float32, x and y; any number where not annotated.
+        annotated: ``(J,)`` bool.
+        center: ``(2,)`` float32, middle of the square box that is cut out.
+        side_px: side of the box.
+        head_px: 0.6 × the diagonal of the head box, the reference length of PCKh; NaN where there is none.
+    """
+
+    joints: np.ndarray
+    annotated: np.ndarray
+    center: np.ndarray
+    side_px: float
+    head_px: float = float("nan")
+
+
+@dataclass(frozen=True)
+class PosePicture:
+    """A picture with the person to be found in it.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8, RGB.
+        person: in pixels of the picture as it is stored.
+        shrink: how many times smaller than stored the image was read (1, 2, 4 or 8).
+    """
+
+    image: np.ndarray
+    person: Person
+    shrink: int = 1
+
+
+class PoseItems(Protocol):
+    """What a pose data set has to offer."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> PosePicture: ...
+
+
+class PoseView(Dataset):
+    """Chosen items of a pose data set, each seen through a transform.
+
+    Args:
+        items: yields :class:`PosePicture`.
+        transform: from a picture to a sample.
+        indices: the items to show, in order; all if None.
+    """
+
+    def __init__(self, items: PoseItems, transform: PoseTransform, indices: Sequence[int] | None = None) -> None:
+        self.items, self.transform = items, transform
+        self.indices = range(len(items)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        return self.transform(self.items[self.indices[position]])
+
+
+class PoseDataModule(ImageDataModule):
+    """Base of the pose data modules: the attributes that a task and a command need.
+
+    A subclass sets ``train_set``, ``val_set`` and ``test_set`` in ``setup``. A batch is a dictionary; see
+    :class:`bnnlight.data.pose_transforms.PoseTransform` for its entries.
+
+    Args:
+        skeleton: names of the joints, pairs, limbs.
+        image_size: width and height of the network's input, px.
+        augmentation: of the training pictures; None is none.
+        batch_size: pictures in a batch, per process.
+        num_workers: loader processes; None takes one for each available CPU core, at most 8.
+
+    Attributes:
+        num_channels: 3 (RGB).
+        eval_transform: from a :class:`PosePicture` to a sample, without randomness.
+    """
+
+    num_channels = 3
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        image_size: int,
+        augmentation: PoseAugmentation | None,
+        batch_size: int,
+        num_workers: int | None,
+    ) -> None:
+        super().__init__(batch_size, num_workers)
+        self.skeleton, self.image_size = skeleton, image_size
+        self.train_transform = PoseTransform(skeleton, image_size, augmentation)
+        self.eval_transform = PoseTransform(skeleton, image_size)
+
+    def augmented(self, items: PoseItems, indices: Sequence[int] | None = None) -> PoseView:
+        """View items as training pictures."""
+        return PoseView(items, self.train_transform, indices)
+
+    def plain(self, items: PoseItems, indices: Sequence[int] | None = None) -> PoseView:
+        """View items as pictures to measure on."""
+        return PoseView(items, self.eval_transform, indices)
+
+    def to_pixels(self, images: Tensor) -> np.ndarray:
+        """Undo the normalization: ``(N, 3, H, W)`` float to ``(N, H, W, 3)`` uint8, RGB."""
+        pixels = 255 * (images.float().cpu().numpy().transpose(0, 2, 3, 1) * STD + MEAN)
+        return pixels.round().clip(0, 255).astype(np.uint8)
