@@ -13,7 +13,7 @@ ROOT = Path(bnnlight.__file__).parent
 ALLOWED = {
     "backbones": {"nn"},
     "deploy": {"nn", "backbones"},
-    "tasks": {"metrics", "nn.inspect", "data.heatmaps"},
+    "tasks": {"metrics", "nn.inspect", "data.heatmaps", "data.skeletons"},
     "callbacks": {"metrics", "nn.inspect"},
 }
 EVERYTHING_BUT_CLI = {"nn", "backbones", "data", "metrics", "tasks", "callbacks", "deploy", "tracking"}

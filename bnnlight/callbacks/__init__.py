@@ -1,5 +1,6 @@
-"""Callbacks: what is peculiar to training binary networks, logged. Each works on any model with binary layers."""
+"""Callbacks: what is peculiar to training binary networks, and what they predict, logged."""
 
 from bnnlight.callbacks.flip_rates import FlipRates
+from bnnlight.callbacks.pictures import Pictures
 
-__all__ = ["FlipRates"]
+__all__ = ["FlipRates", "Pictures"]

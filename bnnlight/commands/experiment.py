@@ -21,7 +21,7 @@ import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import FlipRates
+from bnnlight.callbacks import FlipRates, Pictures
 from bnnlight.tracking import wandb_mode
 
 RUN_DIR_VARIABLE = "BNNLIGHT_RUN_DIR"
@@ -100,6 +100,7 @@ class Experiment(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(FlipRates, "flip_rates")
+        parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(RichProgressBar, "progress")
         parser.set_defaults(
             {

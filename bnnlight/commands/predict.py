@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from jsonargparse import ArgumentError
-from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
-from torch import Tensor
 
 from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
+from bnnlight.commands.parser import Parser
+from bnnlight.commands.predict_classes import ClassPredictor
+from bnnlight.commands.predict_poses import PosePredictor
 from bnnlight.commands.report import write_json
 from bnnlight.data.folders import load_rgb
+from bnnlight.tasks import PoseTask
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 """Endings of the files that are taken from a folder."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ArgumentError(None, message)
-
-
 def predict(args: list[str]) -> None:
-    """Classify image files or folders: one picture with the top classes for each, and one JSON for all."""
-    parser = _Parser(
+    """Predict classes or poses of image files or folders: a picture of the answer for each, and one JSON for all.
+
+    A pose network looks for the one person that fills the picture: cut out people in larger scenes first.
+    """
+    parser = Parser(
         prog="bnnlight predict",
         description=predict.__doc__,
         epilog="example: bnnlight predict --ckpt_path RUN/checkpoints/best.ckpt photos/ cat.jpg --output predictions",
@@ -41,27 +39,28 @@ def predict(args: list[str]) -> None:
     output = "folder to write (default: predictions)"
     parser.add_argument("--output", type=Path, default=Path("predictions"), help=output)
     parser.add_argument("--top", type=int, default=5, help="number of classes to name (default: 5)")
+    confidence = "joints of a pose that are less sure are not drawn (default: 0, all are)"
+    parser.add_argument("--min_confidence", type=float, default=0.0, metavar="SHARE", help=confidence)
     parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: 32)")
     options = parser.parse_args(args)
     if options.top < 1 or options.batch_size < 1:
         raise ValueError("--top and --batch_size must be at least 1")
     files = find_images(options.images)
     task, transform = load_run(options.ckpt_path, options.config)
-    names = task.class_names
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    task.to(device).eval()
+    task.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    if isinstance(task, PoseTask):
+        predictor = PosePredictor(task, transform, options.min_confidence)
+    else:
+        predictor = ClassPredictor(task, transform, options.top)
     options.output.mkdir(parents=True, exist_ok=True)
     record, taken = [], set()
     for batch in track(list(_batches(files, options.batch_size)), "predicting"):
-        pictures = [load_rgb(str(file)) for file in batch]
         with torch.inference_mode():
-            inputs = torch.stack([transform(picture) for picture in pictures]).to(device)
-            probabilities = task.predict_step(inputs, 0).cpu()
-        for file, picture, row in zip(batch, pictures, probabilities, strict=True):
-            best = top_classes(row, names, options.top)
+            results = predictor([load_rgb(str(file)) for file in batch])
+        for file, (found, drawn) in zip(batch, results, strict=True):
             place = options.output / _free_name(file, taken)
-            annotate(picture, [f"{100 * c['probability']:.1f} %  {c['class']}" for c in best]).save(place)
-            record.append({"image": str(file), "picture": place.name, "classes": best})
+            drawn.save(place)
+            record.append({"image": str(file), "picture": place.name, **found})
     write_json(options.output / "predictions.json", record)
     print(f"{len(files)} images: {options.output}/predictions.json and a picture for each beside it")
 
@@ -110,35 +109,6 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
     if transform is None:
         raise ValueError(f"the data module of {config} has no eval_transform to prepare images with")
     return experiment.model, transform
-
-
-def top_classes(probabilities: Tensor, names: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """The most probable classes, best first.
-
-    Args:
-        probabilities: ``(classes,)``.
-        names: of the classes; without them, their indices.
-        count: how many, at most all.
-    """
-    best = probabilities.topk(min(count, len(probabilities)))
-    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    return [{"class": names[i] if i < len(names) else str(i), "probability": p} for p, i in pairs]
-
-
-def annotate(picture: Image.Image, lines: Sequence[str], width_px: int = 480) -> Image.Image:
-    """The picture, enlarged to a readable size, with lines of text below it."""
-    scale = width_px / picture.width
-    height = max(1, round(picture.height * scale))
-    # small pictures are enlarged in blocks: blurred digits tell less than sharp ones
-    enlarged = picture.resize((width_px, height), Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BILINEAR)
-    line_height = 24
-    sheet = Image.new("RGB", (width_px, height + line_height * len(lines) + 12), "white")
-    sheet.paste(enlarged)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=17)
-    for index, line in enumerate(lines):
-        draw.text((8, height + 6 + index * line_height), line, fill="black" if index == 0 else "dimgray", font=font)
-    return sheet
 
 
 def _batches(files: list[Path], size: int) -> Iterator[list[Path]]:

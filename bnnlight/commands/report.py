@@ -11,6 +11,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+_ACCURACIES = {
+    "train/acc": "top-1, train",
+    "val/acc1": "top-1, validation",
+    "val/pckh": "PCKh@0.5, validation",
+    "val/pck": "PCK@0.2, validation",
+}
+
 
 def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Every column of a ``metrics.csv`` of Lightning's CSVLogger, as (steps, values); empty cells are left out.
@@ -46,7 +53,7 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
     for name, label in (("train/loss", "train (batch)"), ("val/loss", "validation")):
         if name in metrics:
             loss.plot(*metrics[name], label=label, alpha=0.6 if name == "train/loss" else 1.0)
-    for name, label in (("train/acc", "train"), ("val/acc1", "validation")):
+    for name, label in _ACCURACIES.items():
         if name in metrics:
             steps, values = metrics[name]
             accuracy.plot(steps, [100 * v for v in values], label=label, marker="." if len(values) < 40 else None)
@@ -59,7 +66,7 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
     if "bnn/flip_rate" in metrics:
         flips.plot(*metrics["bnn/flip_rate"], color="black", linewidth=2, label="all weights")
         flips.set_yscale("log" if min(v for n in (*layers, "bnn/flip_rate") for v in metrics[n][1]) > 0 else "linear")
-    titles = ("cross entropy", "top-1 accuracy (%)", "flip rate (share of weights per look)")
+    titles = ("loss", "accuracy (%)", "flip rate (share of weights per look)")
     for axes, label in zip((loss, accuracy, flips), titles, strict=True):
         axes.set_xlabel("step")
         axes.set_ylabel(label)
@@ -98,7 +105,7 @@ def print_results(title: str, results: dict[str, float], places: dict[str, str])
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in results.items():
-        table.add_row(name, f"{100 * value:.2f} %" if "/acc" in name else f"{value:.4f}")
+        table.add_row(name, f"{100 * value:.2f} %" if "/acc" in name or "/pck" in name else f"{value:.4f}")
     console.print(table)
     width = max((len(what) for what in places), default=0)
     for what, where in places.items():

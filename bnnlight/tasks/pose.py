@@ -1,0 +1,216 @@
+"""Human pose estimation by heat maps."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from bnnlight.data import heatmaps
+from bnnlight.data.skeletons import Skeleton
+from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
+from bnnlight.tasks.optimization import configure_optimizers
+from bnnlight.tasks.pose_pictures import compare_poses
+
+MEASURES = {"pckh": ("head_px", 0.5), "pckh01": ("head_px", 0.1), "pck": ("torso_px", 0.2)}
+"""Name in the log → reference length in the batch, threshold: PCKh@0.5, PCKh@0.1 and PCK@0.2."""
+
+PICTURE_PX = 256
+"""About how wide a person is shown."""
+
+
+def heatmap_loss(maps: Tensor, targets: Tensor, weight: Tensor, kind: Literal["bce", "mse"]) -> Tensor:
+    """Mean loss of a heat-map pixel over the joints that count.
+
+    Args:
+        maps: logits, ``(N, stacks, J, H, W)``.
+        targets: ``(N, J, H, W)``, in [0, 1].
+        weight: ``(N, J)``, 0 for joints without loss.
+        kind: ``bce``: binary cross entropy of the logits. ``mse``: squared difference, the maps taken as they
+            are.
+
+    Returns:
+        A number: the sum over the stacks of the mean over joints and pixels; 0 where no joint counts.
+    """
+    targets = targets.unsqueeze(1).expand_as(maps)
+    pixels = F.binary_cross_entropy_with_logits if kind == "bce" else F.mse_loss
+    losses = pixels(maps, targets, reduction="none").mean((3, 4)).sum(1)
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
+
+
+class PoseTask(L.LightningModule):
+    """Trains a network to find joints: heat maps, PCKh and PCK.
+
+    Logs ``train/loss``; ``val/loss``; where the data have head boxes ``val/pckh`` (PCKh@0.5) and ``val/pckh01``
+    (PCKh@0.1); where shoulder and hip are annotated ``val/pck`` (PCK@0.2 of the torso's length); the same under
+    ``test/``. These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and
+    ``…_wrist`` a joint's, left and right averaged. All are shares in [0, 1]. Joints that the skeleton excludes
+    (MPII: pelvis and thorax) are in no mean.
+
+    Args:
+        backbone: ``(N, 3, H, W)`` → heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
+        loss: ``bce``: cross entropy with logits, as in Bulat's line of work. ``mse``: as in Newell et al. and
+            mmpose. On every stack.
+        sigma: standard deviation of the targets, heat-map pixels.
+        flip_test: averages the heat maps of each picture and of its mirror image when measuring.
+        optimizer, scheduler, warmup, alpha_lr, channels_last: see :class:`bnnlight.tasks.ClassificationTask`.
+
+    Raises:
+        ValueError: an unknown loss, or a sigma that is not above 0.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: Literal["bce", "mse"] = "bce",
+        sigma: float = 1.0,
+        flip_test: bool = True,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        warmup: float = 0.05,
+        alpha_lr: float = 0.1,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if loss not in ("bce", "mse"):
+            raise ValueError(f"unknown loss {loss!r}: choose bce or mse")
+        if sigma <= 0:
+            raise ValueError(f"sigma is {sigma}: give heat-map pixels above 0")
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone = backbone.to(memory_format=self.memory_format)
+        self.loss, self.sigma, self.flip_test = loss, sigma, flip_test
+        self.optimizer, self.scheduler, self.warmup, self.alpha_lr = optimizer, scheduler, warmup, alpha_lr
+        self.skeleton: Skeleton | None = None
+        self.losses = nn.ModuleDict({split: MeanMetric() for split in ("val", "test")})
+        self.measures = nn.ModuleDict()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(x.contiguous(memory_format=self.memory_format))
+
+    def setup(self, stage: str) -> None:
+        self.skeleton = getattr(self.trainer.datamodule, "skeleton", None) or self.skeleton
+        if self.skeleton is None:
+            raise ValueError("the data module has no skeleton: pose needs one of bnnlight.data's, or of your own")
+        num_joints = len(self.skeleton.joints)
+        self.measures = nn.ModuleDict(
+            {
+                f"{split}/{name}": PCK(num_joints, threshold)
+                for split in ("val", "test")
+                for name, (_, threshold) in MEASURES.items()
+            }
+        )
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        maps = self._maps(batch["image"])
+        loss = self._loss(maps, batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_measures("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_measures("test")
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Joints ``(N, J, 2)`` in pixels of the stored picture, and confidences ``(N, J)`` in [0, 1]."""
+        return self._decode(self._maps(batch["image"]), batch)
+
+    def draw(self, batch: dict[str, Tensor], outputs: dict[str, Tensor], count: int) -> list[np.ndarray]:
+        """Truth and prediction side by side, wrong joints marked: by PCKh@0.5, or PCK@0.2 without head boxes.
+
+        Args:
+            batch: as it was handed to the step.
+            outputs: what the step returned.
+            count: how many pictures, at most.
+
+        Returns:
+            A picture ``(H, W, 3)`` uint8 for each of the batch's first items.
+        """
+        pixels = self.trainer.datamodule.to_pixels(batch["image"][:count])
+        enlarge = max(1, round(PICTURE_PX / pixels.shape[1]))
+        annotated = batch["annotated"]
+        columns = (batch["joints"], outputs["crop_joints"], annotated, annotated & ~outputs["correct"])
+        rows = zip(pixels, *(column[:count].detach().cpu().numpy() for column in columns), strict=True)
+        return [compare_poses(*row, self.skeleton, enlarge) for row in rows]
+
+    def _maps(self, images: Tensor) -> Tensor:
+        maps = self(images)
+        joints = len(self.skeleton.joints)
+        if maps.ndim != 5 or maps.shape[2] != joints:
+            raise ValueError(
+                f"the backbone gives heat maps {tuple(maps.shape)}: wanted (N, stacks, {joints}, h, w), as the data "
+                f"have {joints} joints; set model.backbone.num_joints to {joints}"
+            )
+        return maps
+
+    def _loss(self, maps: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        height, width = maps.shape[-2:]
+        joints = heatmaps.to_heatmap(batch["joints"], batch["image"].shape[-1] / width)
+        targets = heatmaps.render(joints, height, width, self.sigma)
+        return heatmap_loss(maps.float(), targets, batch["weight"], self.loss)
+
+    def _decode(self, maps: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        answer = maps[:, -1].float()
+        answer = answer.sigmoid() if self.loss == "bce" else answer
+        if self.flip_test:
+            flipped = self(batch["image"].flip(-1))[:, -1].float()
+            flipped = flipped.sigmoid() if self.loss == "bce" else flipped
+            answer = (answer + heatmaps.mirror(flipped, self.skeleton.mirrored)) / 2
+        joints, confidence = heatmaps.decode(answer)
+        joints = heatmaps.to_input(joints, batch["image"].shape[-1] / answer.shape[-1])
+        turn, shift = batch["to_image"][:, :, :2], batch["to_image"][:, :, 2]
+        in_image = joints @ turn.transpose(1, 2) + shift.unsqueeze(1)
+        return {"joints": in_image, "crop_joints": joints, "confidence": confidence.clamp(0, 1)}
+
+    def _evaluate(self, batch: dict[str, Tensor], split: str) -> dict[str, Tensor]:
+        maps = self._maps(batch["image"])
+        self.losses[split].update(self._loss(maps, batch), weight=batch["weight"].sum())
+        self.log(f"{split}/loss", self.losses[split], on_step=False, on_epoch=True)
+        found = self._decode(maps, batch)
+        for name, (reference, _) in MEASURES.items():
+            measure = self.measures[f"{split}/{name}"]
+            measure.update(found["joints"], batch["truth"], batch["annotated"], batch[reference])
+        # what a picture marks as wrong: by the head where there is one, else by the torso
+        reference = torch.where(batch["head_px"] > 0, 0.5 * batch["head_px"], 0.2 * batch["torso_px"])
+        found["correct"] = pck_correct(found["joints"], batch["truth"], reference, 1.0)
+        return found
+
+    def _log_measures(self, split: str) -> None:
+        groups: dict[str, list[int]] = {}
+        for index, name in enumerate(self.skeleton.joints):
+            groups.setdefault(name.removeprefix("left ").removeprefix("right ").replace(" ", "_"), []).append(index)
+        for name in MEASURES:
+            measure = self.measures[f"{split}/{name}"]
+            correct, count = measure.totals()  # of all ranks together: they all log the same
+            measure.reset()
+            if not count.sum():
+                continue
+            excluded = self.skeleton.excluded
+            self.log(f"{split}/{name}", mean_over_visible(correct, count, excluded), prog_bar=name != "pckh01")
+            self.log(f"{split}/{name}_mean", mean_over_joints(correct, count, excluded))
+            for group, indices in groups.items():
+                self.log(f"{split}/{name}_{group}", (correct / count)[indices].nanmean())
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skeleton"] = dataclasses.asdict(self.skeleton)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "skeleton" in checkpoint:
+            self.skeleton = Skeleton(**checkpoint["skeleton"])
