@@ -1,6 +1,7 @@
 """Tiny data sets in the real formats, drawn for each test."""
 
 import hashlib
+import json
 import os
 import pickle
 import struct
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import scipy.io
+from PIL import Image, ImageDraw
 from torchvision import datasets
 
 from bnnlight.cli import main
+from bnnlight.data.skeletons import LSP, MPII
 
 
 @pytest.fixture
@@ -184,3 +187,97 @@ def digits_run(tmp_path_factory, configs):
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return run_dir, done.stdout
+
+
+def stick_figure(rng, names, center, height_px):
+    """Joints (J, 2) of somebody who stands facing the camera, each moved a little."""
+    places = {
+        **{"ankle": (0.1, 0.45), "knee": (0.1, 0.2), "hip": (0.08, -0.05), "pelvis": (0, -0.05), "thorax": (0, -0.3)},
+        **{"wrist": (0.3, -0.05), "elbow": (0.2, -0.15), "shoulder": (0.12, -0.3), "neck": (0, -0.34)},
+        **{"upper neck": (0, -0.34), "head top": (0, -0.5)},
+    }
+    rows = []
+    for name in names:
+        side, _, rest = name.partition(" ")
+        x, y = places[rest if side in ("left", "right") else name]
+        rows.append((-x if side == "right" else x, y))
+    return np.array(center) + height_px * np.array(rows) + rng.uniform(-2, 2, (len(names), 2))
+
+
+def draw_figure(path, joints, limbs, size):
+    """Write a picture of joints, in pixels from 0, with lines between them."""
+    image = Image.new("RGB", size, (90, 110, 90))
+    for a, b in limbs:
+        ImageDraw.Draw(image).line([*map(float, joints[a]), *map(float, joints[b])], (230, 190, 160), 5)
+    image.save(path, quality=95)
+
+
+@pytest.fixture
+def write_mpii(tmp_path):
+    """Write ROOT/images, annot/train.json, annot/valid.json (raw form) and annot/gt_valid.mat; return ROOT.
+
+    Everybody has a picture of 160×120 px and stands in its middle; every second one lacks the left wrist. Head
+    boxes of the validation people are 12 by 16 px.
+    """
+
+    def write(root=tmp_path / "mpii", num_people=6):
+        (root / "images").mkdir(parents=True)
+        (root / "annot").mkdir()
+        rng, lists = np.random.default_rng(0), {}
+        for split in ("train", "valid"):
+            lists[split] = []
+            for number in range(num_people):
+                joints = stick_figure(rng, MPII.joints, (80, 60), 80)
+                name = f"{split}{number:03}.jpg"
+                draw_figure(root / "images" / name, joints, MPII.limbs, (160, 120))
+                visible = np.ones(16, int)
+                joints = np.round(joints + 1, 4)
+                if number % 2:
+                    joints[15], visible[15] = -1, 0
+                person = {"image": name, "center": [81.0, 55.0], "scale": 0.42, "joints": joints.tolist()}
+                lists[split].append({**person, "joints_vis": visible.tolist()})
+            (root / "annot" / f"{split}.json").write_text(json.dumps(lists[split]))
+        joints = np.array([person["joints"] for person in lists["valid"]])
+        missing = 1 - np.array([person["joints_vis"] for person in lists["valid"]])
+        heads = np.tile([[75.0, 20.0], [87.0, 36.0]], (num_people, 1, 1))
+        heads_and_joints = {
+            "pos_gt_src": np.where(missing[..., None], 0, joints).transpose(1, 2, 0),
+            "headboxes_src": heads.transpose(1, 2, 0),
+            "jnt_missing": missing.T.astype(np.uint8),
+        }
+        scipy.io.savemat(root / "annot" / "gt_valid.mat", heads_and_joints)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_lsp(tmp_path, monkeypatch):
+    """Write LSP and LSP Extended, each a folder with images/ and joints.mat; return both folders.
+
+    As published, LSP's flag 1 means occluded, and LSP Extended's means visible: there the left wrist of every
+    second person is not, and stands at (0, 0). LSP's test set begins after `num_train` pictures instead of 1,000.
+    """
+
+    def write(root=tmp_path, num_train=6, num_test=4, num_extended=6):
+        monkeypatch.setattr("bnnlight.data.lsp.LSP_NUM_TRAIN", num_train)
+        rng = np.random.default_rng(0)
+        wrist = LSP.joints.index("left wrist")
+        for name, digits, number in (("lsp", 4, num_train + num_test), ("lspet", 5, num_extended)):
+            (root / name / "images").mkdir(parents=True)
+            table = np.zeros((number, 14, 3))
+            for i in range(number):
+                joints = stick_figure(rng, LSP.joints, (60, 65), 80)
+                draw_figure(root / name / "images" / f"im{i + 1:0{digits}}.jpg", joints, LSP.limbs, (120, 130))
+                table[i, :, :2] = joints + 0.5
+            if name == "lsp":
+                table[1::2, wrist, 2] = 1
+                table = table.transpose(2, 1, 0)
+            else:
+                table[:, :, 2] = 1
+                table[1::2, wrist] = 0
+                table = table.transpose(1, 2, 0)
+            scipy.io.savemat(root / name / "joints.mat", {"joints": table})
+        return root / "lsp", root / "lspet"
+
+    return write

@@ -1,4 +1,4 @@
-"""Image classification data as Lightning data modules.
+"""Image classification and human pose data as Lightning data modules.
 
 The map of this folder:
 
@@ -10,11 +10,22 @@ The map of this folder:
 ``transforms.py``   pictures to network inputs: resizing, channels, normalization, augmentation
 ``splits.py``       held-out images: stratified, and the same in every run
 ``folders.py``      reading class folders and single image files, with errors that name the file
+``mpii.py``         `MPIIDataModule`: MPII Human Pose, from lists of people; they are read in
+                    ``mpii_json.py``, ``mpii_heads.py`` and ``mpii_release.py``
+``lsp.py``          `LSPDataModule`: Leeds Sports Pose and its extended training set
+``people.py``       `PeopleDataModule`: drawn people, part of the installation; ``figures`` draws them
+``pose.py``         what the three pose sets share: a person in a picture, samples, attributes
+``pose_transforms.py`` a person cut out of a picture: one warp of pixels, one of colours
+``skeletons.py``    names of joints, sides, limbs
+``heatmaps.py``     joints to targets, heat maps to joints
+``pose_files.py``   annotated people and their pictures; ``pictures.py`` reads a picture
+``pose_checks.py``  what is checked of annotations, with errors that name file and entry
 =================== =========================================================================
 
-A batch is a pair: images, float32 of shape (batch, num_channels, image_size, image_size),
-normalized; and labels, int64 of shape (batch,). Training images pass through the
-augmentation; validation and test images never do.
+A batch of a classification set is a pair: images, float32 of shape (batch, num_channels,
+image_size, image_size), normalized; and labels, int64 of shape (batch,). A batch of a pose set
+is a dictionary; `bnnlight.data.pose_transforms.PoseTransform` lists what is in it. Training
+images pass through the augmentation; validation and test images never do.
 
 Add your own data set:
 
@@ -26,12 +37,17 @@ Add your own data set:
    ``val_set`` and ``test_set`` from anything that has a length and yields (picture, label):
    ``self.augmented(items)`` to train on, ``self.plain(items)`` to measure on.
    `DigitsDataModule` is the shortest example.
-3. Name the class in YAML: ``data: {class_path: my_package.MyDataModule}``. Nothing is
+3. People with joints: write MPII's JSON lists and use `MPIIDataModule`, if they have MPII's 16
+   joints; else subclass `bnnlight.data.pose.PoseDataModule`, as `LSPDataModule` does.
+4. Name the class in YAML: ``data: {class_path: my_package.MyDataModule}``. Nothing is
    registered anywhere.
 """
 
 from bnnlight.data.digits import DigitsDataModule
 from bnnlight.data.image_folder import ImageFolderDataModule
+from bnnlight.data.lsp import LSPDataModule
+from bnnlight.data.mpii import MPIIDataModule
+from bnnlight.data.people import PeopleDataModule
 from bnnlight.data.vision import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule
 
 __all__ = [
@@ -40,4 +56,7 @@ __all__ = [
     "DigitsDataModule",
     "FashionMNISTDataModule",
     "ImageFolderDataModule",
+    "LSPDataModule",
+    "MPIIDataModule",
+    "PeopleDataModule",
 ]
