@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-lowest coverage lint clean
+.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint clean
 
 help: ## Print this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # The stamp is newer than pyproject.toml once the installation has succeeded, so a broken one is made again.
 $(VENV)/.installed: pyproject.toml
@@ -22,6 +22,9 @@ install: $(VENV)/.installed ## Make the virtual environment and install everythi
 
 quickstart: $(VENV)/.installed ## Train a factorized binary network on handwritten digits (2 minutes)
 	$(BIN)/bnnlight fit --config configs/quickstart.yaml
+
+quickstart-pose: $(VENV)/.installed ## Train a binary hourglass on drawn people, test it, draw what it finds (7 minutes)
+	$(BIN)/bnnlight fit --config configs/hg_people.yaml
 
 test: $(VENV)/.installed ## Run the short tests
 	$(RUN) pytest -m 'not slow' -q

@@ -129,7 +129,8 @@ class Comparison:
             "baseline": self.baseline,
             "command": " ".join(["python", *sys.argv]),
             "commit": git.stdout.strip(),
-            "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), {args.jobs} runs at a time, one thread each",
+            "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})",
+            "jobs": args.jobs,
             "epochs": args.epochs,
             "search_epochs": args.search_epochs,
             "search_options": args.search_options,
@@ -194,8 +195,9 @@ def as_markdown(report: dict, note: str) -> str:
         )
     lines += [
         "",
-        f"Command: `{report['command']}`, commit {report['commit']}, on {report['machine']}. The seconds are no "
-        "benchmark: other work ran on the machine meanwhile.",
+        f"Command: `{report['command']}`, commit {report['commit']}, on {report['machine']}, "
+        f"{report['jobs']} runs at a time, each on one thread. The seconds are no benchmark: other work ran on "
+        "the machine meanwhile.",
         "",
     ]
     return "\n".join(lines)

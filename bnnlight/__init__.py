@@ -7,10 +7,10 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | folder | what is in it | it may import |
 |---|---|---|
 | `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
-| `backbones` | binary residual networks | `nn` |
-| `data` | digits, Fashion-MNIST, CIFAR, any folder of classes | nothing of the package |
-| `metrics` | flip rate | nothing of the package |
-| `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect` |
+| `backbones` | binary residual networks, binary stacked hourglass | `nn` |
+| `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | nothing of the package |
+| `metrics` | flip rate, PCK and PCKh | nothing of the package |
+| `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `.skeletons` |
 | `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
 | `tracking` | where a run's figures go | nothing of the package |
 | `commands` | the verbs of the command line | all |
@@ -24,7 +24,8 @@ Add your own …
 - latent weight: subclass `bnnlight.nn.Latent`; see `bnnlight/nn/__init__.py`.
 - backbone: any `torch.nn.Module` with binary layers; see `bnnlight/backbones/__init__.py`.
 - data set: a folder of classes needs nothing; else see `bnnlight/data/__init__.py`.
-- task: a LightningModule that is handed its backbone; see `bnnlight/tasks/classification.py`.
+- task: a LightningModule that is handed its backbone; see `bnnlight/tasks/classification.py`. One that has a method
+  `draw` gets its predictions shown; see `bnnlight/callbacks/pictures.py`.
 - callback: look at a network through `bnnlight.nn.inspect` alone; see `bnnlight/callbacks/flip_rates.py`.
 - verb: a function that takes the arguments behind its name, and a line in `bnnlight/cli.py`.
 """

@@ -103,7 +103,7 @@ def _hint(cause: str, owner: str | None) -> str:
 
 
 def _nearest(name: str, known: Iterable[str], silent: bool = False) -> str:
-    """", did you mean …" or, without anything near, the list of what there is."""
+    """ ", did you mean …" or, without anything near, the list of what there is."""
     table = known if isinstance(known, dict) else {k: k for k in known}
     short = name.split(".")[-1]
     lower = {k.lower(): k for k in table}
@@ -152,4 +152,3 @@ def _class_names() -> dict[str, str]:
     modules = ("nn", "backbones", "data", "tasks", "callbacks")
     names = {n: f"bnnlight.{m}.{n}" for m in modules for n in _public_names(f"bnnlight.{m}")}
     return names | {n: f"torch.optim.{n}" for n in _public_names("torch.optim")}
-

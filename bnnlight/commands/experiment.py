@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -92,6 +94,7 @@ class Experiment(LightningCLI):
             ("run_dir", str | None, None, "Directory of the run; runs/CONFIG/TIME unless given."),
             ("ckpt_path", str | None, None, "Checkpoint to start from."),
             ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
+            ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one a core by default."),
         )
         for name, kind, default, text in options:
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
@@ -117,6 +120,8 @@ class Experiment(LightningCLI):
         self.config = parser.parse_args(self._args)
 
     def before_instantiate_classes(self) -> None:
+        if self.config.num_threads:
+            torch.set_num_threads(self.config.num_threads)
         if not self._for_fit:
             self.config.trainer.logger = False
             return

@@ -47,8 +47,15 @@ def as_record(found: NetworkSummary) -> dict:
     """The summary as plain numbers: ``layers``, ``total`` and ``input_shape``."""
     layers = [dataclasses.asdict(layer) | {"num_bytes": layer.num_bytes} for layer in found.layers]
     total = {name: found.total(name) for name in _NUMBERS}
+    total["num_binary_bytes"] = num_binary_bytes(found)
+    total["binary_share"] = total["num_binary"] / (total["num_binary"] + total["num_real"])
     total["num_real_bytes_before"] = 4 * (total["num_binary"] + total["num_real"])
     return {"input_shape": found.input_shape, "layers": layers, "total": total}
+
+
+def num_binary_bytes(found: NetworkSummary) -> int:
+    """Bytes of the 1-bit weights alone, each layer's rounded up to whole bytes."""
+    return sum(-(-layer.num_binary // 8) for layer in found.layers)
 
 
 def _print(found: NetworkSummary, with_real: bool) -> None:
@@ -74,7 +81,10 @@ def _print(found: NetworkSummary, with_real: bool) -> None:
     console = Console(width=max(Console().width, Console(width=1000).measure(table).maximum))
     console.print(table)
     before, after = 4 * (found.total("num_binary") + found.total("num_real")), found.total("num_bytes")
+    binary, num_bytes = found.total("num_binary"), num_binary_bytes(found)
+    share = 100 * binary / (binary + found.total("num_real"))
     console.print(
+        f"1-bit weights: {binary:,}, {share:.1f} % of all numbers, {num_bytes / 1e6:.2f} MB. "
         f"Shipped: {after / 1e6:.2f} MB, {before / after:.1f} times smaller than the {before / 1e6:.2f} MB of the "
         "same network with 32-bit weights. Exact figures: --json.",
         highlight=False,

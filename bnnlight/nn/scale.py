@@ -144,5 +144,3 @@ def apply_alpha(y: Tensor, alpha: Tensor | None, channel_dim: int) -> Tensor:
     shape = [1] * y.ndim
     shape[channel_dim] = -1
     return y * alpha.view(shape)
-
-

@@ -20,6 +20,8 @@ def test_resnet18_with_1000_classes(bnnlight, configs):
     real += 4 * (64 + before + (128 + 256 + 512) + 512)
     assert total["num_real"] == real
     assert total["num_bytes"] == binary // 8 + 4 * real
+    assert total["num_binary_bytes"] == binary // 8
+    assert total["binary_share"] == binary / (binary + real)
     # full-rank Tucker: a core as large as the weight and square factors for its four modes
     shapes = [(64, 64)] * 4 + [s for n in (128, 256, 512) for s in [(n, n // 2)] + [(n, n)] * 3]
     assert total["num_factors"] == sum(o * i * 9 + o * o + i * i + 9 + 9 for o, i in shapes)

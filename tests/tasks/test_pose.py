@@ -21,9 +21,7 @@ from bnnlight.tasks.pose import heatmap_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")
 
-SKELETON = Skeleton(
-    joints=("left hand", "right hand", "nose"), limbs=((0, 2), (1, 2)), torso=(0, 1), excluded=(2,)
-)
+SKELETON = Skeleton(joints=("left hand", "right hand", "nose"), limbs=((0, 2), (1, 2)), torso=(0, 1), excluded=(2,))
 STRIDE, SIZE = 4, 32
 
 
@@ -293,9 +291,7 @@ def test_checkpoint_carries_the_skeleton_as_plain_data():
     assert other.skeleton == SKELETON
 
 
-@pytest.mark.parametrize(
-    ("options", "part"), [({"loss": "l1"}, "choose bce or mse"), ({"sigma": 0.0}, "sigma is 0")]
-)
+@pytest.mark.parametrize(("options", "part"), [({"loss": "l1"}, "choose bce or mse"), ({"sigma": 0.0}, "sigma is 0")])
 def test_wrong_options(options, part):
     with pytest.raises(ValueError, match=part):
         PoseTask(Given(), **options)

@@ -81,8 +81,8 @@ class Figure:
         body: lengths in heights.
         height_px: of a grown-up who stands.
         points: ``(22, 3)``, :data:`POINTS`.
-        frames: for "pelvis" and each of :data:`bnnlight.data.figures.poses.PARTS` a ``(3, 3)`` matrix, whose columns are the
-            part's own directions left, up and forward.
+        frames: for "pelvis" and each of ``poses.PARTS`` a ``(3, 3)`` matrix, whose columns are the part's own
+            directions left, up and forward.
     """
 
     body: Body

@@ -87,9 +87,9 @@ LEG_PAIRS = (
     (6, "step forward", "step back"),
     (5, "running forward", "running back"),
     (5, "seated", "seated"),
-    (2, "crouching", "crouching"),
+    (1, "crouching", "crouching"),
     (2, "half crouching", "half crouching"),
-    (2, "crouching", "kneeling"),
+    (1, "crouching", "kneeling"),
     (3, "lunging", "stretched back"),
     (4, "spread", "spread"),
     (2, "kicking", "standing"),
@@ -137,9 +137,9 @@ def draw_pose(dice: Dice) -> Pose:
 
 def _torso(dice: Dice) -> tuple[float, float, float]:
     kind = dice.share()
-    if kind < 0.7:
+    if kind < 0.8:
         bend = dice.near(4, 14)
-    elif kind < 0.9:
+    elif kind < 0.95:
         bend = dice.uniform(10, 40)
     else:
         bend = dice.uniform(40, 95)
@@ -148,16 +148,16 @@ def _torso(dice: Dice) -> tuple[float, float, float]:
 
 def _view(dice: Dice) -> tuple[float, float, float]:
     kind = dice.share()
-    if kind < 0.62:
-        yaw = dice.near(0, 70)
-    elif kind < 0.8:
+    if kind < 0.76:
+        yaw = dice.near(0, 55)
+    elif kind < 0.86:
         yaw = dice.choice((-90, 90)) + dice.near(0, 35)
     else:
         yaw = 180 + dice.near(0, 60)
     kind = dice.share()
-    if kind < 0.84:
+    if kind < 0.92:
         roll = dice.near(0, 14)
-    elif kind < 0.94:
+    elif kind < 0.97:
         roll = dice.uniform(-110, 110)
     else:
         roll = dice.near(180, 40)
