@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--lsp", required=True, help="LSP's folder")
     parser.add_argument("--lspet", required=True, help="LSP Extended's folder")
     known, _ = parser.parse_known_args()
-    data = LSPDataModule(known.lsp, known.lspet, train_on="lspet", image_size=128)
+    data = LSPDataModule(known.lsp, known.lspet, train_on="lspet", image_size=96)
     data.setup()
     note = (
         f"A predictor that always answers with the training joints' mean place in the box has {mean_pose(data):.2f} %."

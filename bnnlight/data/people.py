@@ -21,7 +21,7 @@ SKELETON = dataclasses.replace(MPII, excluded=())
 CANVAS_PX = 192
 MARGIN_PX = 6
 """From the picture's border to the nearest point of the body, at least."""
-BOX_PER_EXTENT = 1.15
+BOX_PER_EXTENT = 1.1
 """Side of the box that is cut out, in widths or heights of the figure, whichever is larger."""
 SMALLEST_BOX = 0.6
 """The same in heights of a grown-up: one who cowers is not blown up to full size."""

@@ -40,25 +40,25 @@ ARMS = {
     "free": ((-40, 130), (0, 110), (-80, 80), (0, 130)),
 }
 ARM_PAIRS = (
-    (8, "hanging", "hanging"),
+    (10, "hanging", "hanging"),
     (6, "swung forward", "swung back"),
     (5, "running forward", "running back"),
     (4, "hanging", "on the hip"),
     (3, "on the hip", "on the hip"),
-    (4, "crossed", "crossed"),
+    (2, "crossed", "crossed"),
     (3, "hands together", "hands together"),
-    (2, "behind the back", "behind the back"),
+    (1, "behind the back", "behind the back"),
     (4, "up", "up"),
     (3, "waving", "hanging"),
     (2, "waving", "on the hip"),
-    (3, "sideways", "sideways"),
+    (5, "sideways", "sideways"),
     (3, "pointing", "hanging"),
     (3, "hand to the head", "hanging"),
     (1, "hand to the head", "hand to the head"),
     (3, "overhead grip", "overhead grip"),
     (3, "carrying", "carrying"),
     (2, "up", "hanging"),
-    (8, "free", "free"),
+    (4, "free", "free"),
 )
 """Weight, one arm, the other."""
 
@@ -82,19 +82,19 @@ LEGS = {
     "free": ((-25, 100), (-5, 50), (-10, 35), (0, 120)),
 }
 LEG_PAIRS = (
-    (7, "standing", "standing"),
+    (9, "standing", "standing"),
     (5, "standing", "relaxed"),
     (6, "step forward", "step back"),
     (5, "running forward", "running back"),
-    (5, "seated", "seated"),
+    (4, "seated", "seated"),
     (1, "crouching", "crouching"),
     (2, "half crouching", "half crouching"),
     (1, "crouching", "kneeling"),
     (3, "lunging", "stretched back"),
-    (4, "spread", "spread"),
+    (6, "spread", "spread"),
     (2, "kicking", "standing"),
     (2, "drawn up", "standing"),
-    (3, "free", "free"),
+    (2, "free", "free"),
 )
 """Weight, one leg, the other."""
 
@@ -148,9 +148,9 @@ def _torso(dice: Dice) -> tuple[float, float, float]:
 
 def _view(dice: Dice) -> tuple[float, float, float]:
     kind = dice.share()
-    if kind < 0.76:
-        yaw = dice.near(0, 55)
-    elif kind < 0.86:
+    if kind < 0.8:
+        yaw = dice.near(0, 50)
+    elif kind < 0.88:
         yaw = dice.choice((-90, 90)) + dice.near(0, 35)
     else:
         yaw = 180 + dice.near(0, 60)
