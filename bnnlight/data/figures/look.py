@@ -73,8 +73,8 @@ class Look:
     def draw(dice: Dice) -> Look:
         """A random look."""
         skin, top = skin_colour(dice), cloth_colour(dice)
-        skirt = dice.chance(0.15)
-        leg = dice.uniform(0.45, 1.3) if skirt else dice.choice((2, 2, 2, 2, 1.6, 1.1, 0.7, 0.45))
+        skirt = dice.chance(0.08)
+        leg = dice.uniform(0.45, 1.3) if skirt else dice.choice((2, 2, 1.6, 1.1, 0.9, 0.7, 0.45))
         hair_style = dice.choice(("short", "short", "short", "long", "long", "tail", "bald"))
         return Look(
             skin=skin,
@@ -85,13 +85,13 @@ class Look:
             shoes=cloth_colour(dice),
             trim=cloth_colour(dice),
             hand=cloth_colour(dice) if dice.chance(0.08) else skin,
-            sleeve=dice.choice((2, 2, 2, 1.6, 0.9, 0.6, 0.6, 0.5, 0.0)),
+            sleeve=dice.choice((2, 2, 1.6, 0.9, 0.6, 0.6, 0.5, 0.0)),
             leg=leg,
             sock=dice.uniform(0.15, 0.6) if dice.chance(0.5) else 0.0,
             skirt=skirt,
             pattern=dice.choice(("plain", "plain", "hoops", "stripes", "print", "print", "buttons", "buttons")),
             tucked=dice.chance(0.4),
-            backpack=dice.chance(0.1),
+            backpack=dice.chance(0.06),
             hair_style=hair_style,
             headwear=dice.choice(("none", "none", "none", "none", "cap", "wool")),
             beard=hair_style in ("short", "bald") and dice.chance(0.3),

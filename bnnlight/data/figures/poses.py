@@ -58,7 +58,7 @@ ARM_PAIRS = (
     (3, "overhead grip", "overhead grip"),
     (3, "carrying", "carrying"),
     (2, "up", "hanging"),
-    (4, "free", "free"),
+    (3, "free", "free"),
 )
 """Weight, one arm, the other."""
 
@@ -148,16 +148,16 @@ def _torso(dice: Dice) -> tuple[float, float, float]:
 
 def _view(dice: Dice) -> tuple[float, float, float]:
     kind = dice.share()
-    if kind < 0.8:
-        yaw = dice.near(0, 50)
-    elif kind < 0.88:
+    if kind < 0.87:
+        yaw = dice.near(0, 45)
+    elif kind < 0.93:
         yaw = dice.choice((-90, 90)) + dice.near(0, 35)
     else:
         yaw = 180 + dice.near(0, 60)
     kind = dice.share()
-    if kind < 0.92:
+    if kind < 0.96:
         roll = dice.near(0, 14)
-    elif kind < 0.97:
+    elif kind < 0.985:
         roll = dice.uniform(-110, 110)
     else:
         roll = dice.near(180, 40)

@@ -14,7 +14,7 @@ from bnnlight.data.figures.look import cloth_colour, skin_colour
 
 CLUTTER = (0, 0, 1, 2, 3, 4, 5, 7)
 """Numbers of things in the background, equally likely."""
-OCCLUDED = 0.25
+OCCLUDED = 0.15
 """Share of the pictures with a thing in front of the figure."""
 HIDDEN = ("ankle", "knee", "hip", "wrist", "elbow")
 """Joints that a thing is put in front of; a head hidden would leave too little to go by."""
