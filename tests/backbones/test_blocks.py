@@ -28,21 +28,9 @@ def unit_by_hand(x, unit, stride):
     return y.clamp_min(0) + slope * y.clamp_max(0)
 
 
-def scramble(module):
-    """Values of which none is neutral, so that a part left out is seen."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_mean.normal_()
-                part.running_var.uniform_(0.5, 2)
-    return module.double()
-
-
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("channels", "stride"), [((3, 5), 1), ((6, 4), 2)])
-def test_unit_is_norm_sign_convolution_alpha_prelu(channels, stride, training):
+def test_unit_is_norm_sign_convolution_alpha_prelu(scramble, channels, stride, training):
     unit = scramble(BinaryUnit(*channels, stride)).train(training)
     x = torch.randn(2, channels[0], 7, 6, dtype=torch.float64)
     torch.testing.assert_close(unit(x), unit_by_hand(x, unit, stride))
@@ -55,7 +43,7 @@ def test_prelu_has_one_slope_for_each_channel_that_it_sees():
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("style", ["conv", "block"])
-def test_block_with_identity_shortcuts(style, training):
+def test_block_with_identity_shortcuts(scramble, style, training):
     block = scramble(BinaryBlock(4, 4, 1, style)).train(training)
     x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
     first = unit_by_hand(x, block.unit1, 1)
@@ -81,7 +69,7 @@ def shortcut_by_hand(x, shortcut, stride):
 @pytest.mark.parametrize(
     ("channels", "stride", "size"), [((4, 8), 2, (6, 8)), ((4, 8), 2, (7, 5)), ((4, 6), 1, (5, 5))]
 )
-def test_block_that_changes_size_has_a_pooled_real_shortcut(channels, stride, size, style, training):
+def test_block_that_changes_size_has_a_pooled_real_shortcut(scramble, channels, stride, size, style, training):
     block = scramble(BinaryBlock(*channels, stride, style)).train(training)
     x = torch.randn(2, channels[0], *size, dtype=torch.float64)
     way_round = shortcut_by_hand(x, block.shortcut, stride)

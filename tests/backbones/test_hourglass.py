@@ -12,18 +12,6 @@ from bnnlight.nn.summary import summarize
 SMALL = {"num_joints": 5, "features": 32, "depth": 2}
 
 
-def scramble(module):
-    """Values of which none is neutral, so that a part left out is seen."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_mean.normal_()
-                part.running_var.uniform_(0.5, 2)
-    return module.double().eval()
-
-
 def block_by_hand(x, block):
     outputs, y = [], x
     for unit in (block.unit1, block.unit2, block.unit3):
@@ -37,8 +25,8 @@ def block_by_hand(x, block):
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (8, 16), (16, 8)])
-def test_block_concatenates_three_units_and_adds_the_shortcut(inputs, outputs):
-    block = scramble(HierarchicalBlock(inputs, outputs))
+def test_block_concatenates_three_units_and_adds_the_shortcut(scramble, inputs, outputs):
+    block = scramble(HierarchicalBlock(inputs, outputs)).eval()
     x = torch.randn(2, inputs, 6, 5, dtype=torch.float64)
     torch.testing.assert_close(block(x), block_by_hand(x, block))
     sizes = [(unit.conv.in_channels, unit.conv.out_channels) for unit in (block.unit1, block.unit2, block.unit3)]
@@ -60,14 +48,14 @@ def hourglass_by_hand(x, module):
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_hourglass_against_its_definition(depth):
-    hourglass = scramble(Hourglass(depth, 16))
+def test_hourglass_against_its_definition(scramble, depth):
+    hourglass = scramble(Hourglass(depth, 16)).eval()
     x = torch.randn(1, 16, 16, 8, dtype=torch.float64)
     torch.testing.assert_close(hourglass(x), hourglass_by_hand(x, hourglass))
 
 
-def test_hourglass_sees_all_of_a_picture_at_its_depth():
-    hourglass = scramble(Hourglass(4, 16))
+def test_hourglass_sees_all_of_a_picture_at_its_depth(scramble):
+    hourglass = scramble(Hourglass(4, 16)).eval()
     x = torch.randn(1, 16, 64, 64, dtype=torch.float64)
     changed = x.clone()
     changed[:, :, 0, 0] += 100
@@ -80,8 +68,8 @@ def test_output_has_maps_for_every_stack_at_a_quarter_of_the_size(stacks, size):
     assert network(torch.zeros(2, 3, size, 2 * size)).shape == (2, stacks, 5, size // 4, size // 2)
 
 
-def test_stacks_follow_each_other_through_both_merges():
-    network = scramble(StackedHourglass(stacks=2, **SMALL))
+def test_stacks_follow_each_other_through_both_merges(scramble):
+    network = scramble(StackedHourglass(stacks=2, **SMALL)).eval()
     x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     features = network.stem(x)
     first = network.necks[0](network.hourglasses[0](features))
