@@ -101,15 +101,18 @@ def test_a_far_larger_picture_is_averaged_not_sampled():
 
 
 def test_flip_swaps_the_joints_and_the_sides_of_the_picture():
-    source = picture(center=(59.5, 39.5))
+    left, right = MPII.joints.index("left wrist"), MPII.joints.index("right wrist")
+    annotated = np.ones(16, bool)
+    annotated[right] = False
+    source = picture(center=(59.5, 39.5), annotated=annotated)
     plain = PoseTransform(MPII, 64)(source)
     always = PoseAugmentation(scale=(1, 1), rotation_deg=0, flip=1, **NO_COLOURS)
     flipped = PoseTransform(MPII, 64, always)(source)
     torch.testing.assert_close(flipped["image"], plain["image"].flip(2))
-    left, right = MPII.joints.index("left wrist"), MPII.joints.index("right wrist")
     expected = plain["joints"][right] * torch.tensor([-1.0, 1.0]) + torch.tensor([63.0, 0.0])
     torch.testing.assert_close(flipped["joints"][left], expected)
     torch.testing.assert_close(flipped["truth"][left], plain["truth"][right])
+    assert [bool(flipped[key][side]) for key in ("annotated", "weight") for side in (left, right)] == [0, 1, 0, 1]
 
 
 def test_rotation_turns_clockwise_as_seen():

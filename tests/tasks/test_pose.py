@@ -233,6 +233,19 @@ def test_figures_begin_anew_each_time():
     assert first == second
 
 
+def test_figures_of_an_epoch_do_not_count_the_one_before():
+    made = task()
+    made.trainer = SimpleNamespace(datamodule=Data([]))
+    made.setup("validate")
+    logged = {}
+    made.log = lambda name, value, **options: logged.update({name: value})
+    away = [[x + 20, y] for x, y in map(in_input, FOUND)]
+    for truth, expected in ((away, 0.0), (list(map(in_input, FOUND)), 1.0)):
+        made.validation_step(batch_of(sample(FOUND, truth, torso_px=50.0)), 0)
+        made.on_validation_epoch_end()
+        assert logged["val/pck"] == expected
+
+
 RANKS = """
 import lightning, json, sys
 sys.path.insert(0, {folder!r})
