@@ -29,3 +29,12 @@ def check_samples():
         return num_joints
 
     return check
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Collect what the readers tell on rank zero: whether loggers pass it on depends on what ran before."""
+    lines = []
+    for module in ("mpii", "mpii_json", "mpii_release"):
+        monkeypatch.setattr(f"bnnlight.data.{module}.rank_zero_info", lines.append)
+    return lines
