@@ -1,9 +1,9 @@
-"""What the comparisons of latents and scales share: a search for each method's learning rate, final runs, a table.
+"""What the comparisons of latents and scales share: runs of every method at every learning rate, and a table.
 
 Every run is an ordinary `bnnlight fit` of one config on one thread, `--jobs` at a time; methods differ in the
-backbone alone. First each method is trained once at each learning rate, and the rate with the best figure on
-held-out training pictures is kept; then the final runs follow, and only they see the test pictures. Runs that are
-done already are not run again. Prints JSON, and writes OUTPUT.json and OUTPUT.md.
+backbone alone. Of each method the learning rate counts that is best on held-out training pictures, in the mean over
+the seeds; what the others gave on the test pictures is not looked at. Runs that are done already are not run again.
+Prints JSON, and writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
@@ -64,21 +64,20 @@ class Comparison:
     methods: dict[str, Callable[[Backbone], Backbone]]
     note: str = ""
 
-    def run(self, name: str, lr: float, seed: int, epochs: int, args: argparse.Namespace, *options: str) -> dict:
+    def run(self, name: str, lr: float, seed: int, args: argparse.Namespace) -> dict:
         """One `bnnlight fit`; returns its results.json with the seconds it took."""
         slug = "".join(c if c.isalnum() else "-" for c in name.replace(" α", "").lower()).replace("--", "-")
-        kind = "search" if "--test_after_fit=false" in options else f"epochs{epochs}"
-        run_dir = Path(args.runs) / f"{slug}_lr{lr:g}_{kind}_seed{seed}"
+        run_dir = Path(args.runs) / f"{slug}_lr{lr:g}_epochs{args.epochs}_seed{seed}"
         done = run_dir / "results.json"
         if not done.exists():
             backbone = yaml.safe_load(Path(self.config).read_text())["model"]["init_args"]["backbone"]
             command = [
                 *(sys.executable, "-m", "bnnlight", "fit", "--config", self.config),
-                *("--data.num_workers=0", f"--seed_everything={seed}", f"--trainer.max_epochs={epochs}"),
+                *("--data.num_workers=0", f"--seed_everything={seed}", f"--trainer.max_epochs={args.epochs}"),
                 *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
                 f"--model.init_args.backbone={json.dumps(self.methods[name](backbone))}",
                 *(f"--model.init_args.optimizer.init_args.lr={lr}", "--trainer.accelerator=cpu"),
-                *(f"--run_dir={run_dir}", *args.data, *options),
+                *(f"--run_dir={run_dir}", *args.data),
             ]
             env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
             start = time.monotonic()
@@ -91,35 +90,35 @@ class Comparison:
             record = json.loads(done.read_text()) | {"seconds": time.monotonic() - start}
             done.write_text(json.dumps(record, indent=2))
         record = json.loads(done.read_text())
-        figure = record["results"].get(f"test/{self.metric}", record["results"][f"best val/{self.metric}"])
-        print(f"{name:<22} lr {lr:<6g} seed {seed} {epochs} epochs: {100 * figure:.2f} %", file=sys.stderr, flush=True)
+        figure = record["results"][f"test/{self.metric}"]
+        print(f"{name:<22} lr {lr:<6g} seed {seed}: {100 * figure:.2f} %", file=sys.stderr, flush=True)
         return record
 
     def report(self, args: argparse.Namespace) -> dict:
-        """Search, final runs, rows of the table."""
+        """All runs, and the rows of the table."""
         # asked before the runs: they take an hour, in which work on the code may go on
         git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-        short = ["--test_after_fit=false", *args.search_options]
+        jobs = [(m, lr, s) for s in args.seeds for lr in args.rates for m in self.methods]
         with ThreadPoolExecutor(args.jobs) as pool:
-            trials = [(m, lr) for lr in args.rates for m in self.methods]
-            found = pool.map(lambda t: self.run(*t, args.search_seed, args.search_epochs, args, *short), trials)
-            search = {t: r["results"][f"best val/{self.metric}"] for t, r in zip(trials, found, strict=True)}
-            chosen = {m: max(args.rates, key=lambda lr, m=m: search[m, lr]) for m in self.methods}
-            finals = [(m, s) for s in args.seeds for m in self.methods]
-            records = list(pool.map(lambda f: self.run(f[0], chosen[f[0]], f[1], args.epochs, args), finals))
+            records = dict(zip(jobs, pool.map(lambda job: self.run(*job, args), jobs), strict=True))
+
+        def figures(method: str, lr: float, key: str) -> list[float]:
+            return [100 * records[method, lr, s]["results"][f"{key}/{self.metric}"] for s in args.seeds]
+
         rows = []
         for method in self.methods:
-            own = [r for (m, _), r in zip(finals, records, strict=True) if m == method]
-            figures = [100 * r["results"][f"test/{self.metric}"] for r in own]
+            held_out = {lr: statistics.mean(figures(method, lr, "best val")) for lr in args.rates}
+            lr = max(held_out, key=held_out.get)
+            test = figures(method, lr, "test")
             rows.append(
                 {
                     "method": method,
-                    "lr": chosen[method],
-                    "search": {f"{lr:g}": 100 * search[method, lr] for lr in args.rates},
-                    "test": figures,
-                    "mean": statistics.mean(figures),
-                    "std": statistics.stdev(figures) if len(figures) > 1 else 0.0,
-                    "seconds": statistics.mean(r["seconds"] for r in own),
+                    "lr": lr,
+                    "held_out": {f"{rate:g}": value for rate, value in held_out.items()},
+                    "test": test,
+                    "mean": statistics.mean(test),
+                    "std": statistics.stdev(test) if len(test) > 1 else None,
+                    "seconds": statistics.mean(records[method, lr, s]["seconds"] for s in args.seeds),
                 }
             )
         return {
@@ -132,9 +131,7 @@ class Comparison:
             "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})",
             "jobs": args.jobs,
             "epochs": args.epochs,
-            "search_epochs": args.search_epochs,
-            "search_options": args.search_options,
-            "search_seed": args.search_seed,
+            "rates": args.rates,
             "seeds": args.seeds,
             "rows": rows,
         }
@@ -149,10 +146,7 @@ class Comparison:
         parser.add_argument("--output", required=True, help="path of the table without its ending")
         parser.add_argument("--runs", required=True, help="folder of the run directories")
         parser.add_argument("--rates", type=float, nargs="+", required=True, help="learning rates to try")
-        parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the final runs")
-        parser.add_argument("--search-seed", type=int, default=100, help="seed of the search's runs")
-        parser.add_argument("--search-epochs", type=int, default=1)
-        parser.add_argument("--search-options", nargs="*", default=[], help="more options of the search's runs")
+        parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the runs")
         parser.add_argument("--epochs", type=int, required=True)
         parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one thread")
         args = parser.parse_args()
@@ -168,30 +162,30 @@ class Comparison:
 def as_markdown(report: dict, note: str) -> str:
     """The report as a page with one table."""
     base = next(row for row in report["rows"] if row["method"] == report["baseline"])
-    rates = list(report["rows"][0]["search"])
-    extra = f" ({' '.join(report['search_options'])})" if report["search_options"] else ""
+    several = len(report["seeds"]) > 1
+    spread = "mean and standard deviation over the seeds; difference paired by seed, with its standard error"
     lines = [
         f"# {report['title']}",
         "",
-        f"`{report['config']}`, {report['epochs']} epochs, seeds {', '.join(map(str, report['seeds']))}. "
-        f"{report['metric']} on the test pictures, in %, of the checkpoint that is best on held-out training "
-        "pictures; mean and standard deviation over the seeds; difference from "
-        f"“{report['baseline']}” paired by seed, with its standard error. Learning rates: searched with seed "
-        f"{report['search_seed']} and {report['search_epochs']} epochs{extra} on the held-out pictures; figures of "
-        f"the search at {', '.join(rates)} stand last.",
+        f"`{report['config']}`, {report['epochs']} epochs, seeds {', '.join(map(str, report['seeds']))}: "
+        f"{report['metric']} in % on the test pictures, of the checkpoint best on held-out training pictures; "
+        f"{spread if several else 'one seed, so a first look: how far seeds spread is not known'}. The learning rate "
+        "is the one best on the held-out pictures, whose figures stand last.",
         "",
         *([note, ""] if note else []),
-        f"| method | learning rate | {report['metric']} | by seed | difference | seconds a run | search |",
+        f"| method | learning rate | {report['metric']} | by seed | against {report['baseline']} | seconds a run "
+        f"| held out at {', '.join(f'{rate:g}' for rate in report['rates'])} |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         differences = [a - b for a, b in zip(row["test"], base["test"], strict=True)]
-        error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
-        difference = "" if row is base else f"{statistics.mean(differences):+.2f} ± {error:.2f}"
+        difference = "" if row is base else f"{statistics.mean(differences):+.2f}"
+        if several and row is not base:
+            difference += f" ± {statistics.stdev(differences) / len(differences) ** 0.5:.2f}"
+        mean = f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if several else "")
         lines.append(
-            f"| {row['method']} | {row['lr']:g} | {row['mean']:.2f} ± {row['std']:.2f} "
-            f"| {', '.join(f'{a:.2f}' for a in row['test'])} | {difference} | {row['seconds']:.0f} "
-            f"| {', '.join(f'{a:.1f}' for a in row['search'].values())} |"
+            f"| {row['method']} | {row['lr']:g} | {mean} | {', '.join(f'{a:.2f}' for a in row['test'])} "
+            f"| {difference} | {row['seconds']:.0f} | {', '.join(f'{a:.1f}' for a in row['held_out'].values())} |"
         )
     lines += [
         "",
