@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import bnnlight.backbones
@@ -24,34 +24,16 @@ import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
 from bnnlight.callbacks import FlipRates, Pictures
+from bnnlight.commands.save_config import SaveConfig
 from bnnlight.tracking import wandb_mode
 
 RUN_DIR_VARIABLE = "BNNLIGHT_RUN_DIR"
 """Environment variable through which the processes of one run agree on its directory."""
 
 _LOGGERS: list[dict[str, Any]] = [
-    {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "bnnlight"}},
-    {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": ".", "name": "", "version": ""}},
+    {"class_path": "bnnlight.tracking.WandbRun", "init_args": {}},
+    {"class_path": "bnnlight.tracking.MetricsFile", "init_args": {}},
 ]
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the whole config into the run's directory and onto the W&B run, on rank zero, before training."""
-
-    def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, asked: Namespace, **kwargs: Any) -> None:
-        # as it was asked for: the places of this run filled in would lead a repetition into its directory
-        super().__init__(parser, asked, save_to_log_dir=False, **kwargs)
-        self.run_dir = run_dir
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        # written beside and moved into place, so that a killed process leaves no half a config
-        part = self.run_dir / "config.yaml.part"
-        part.write_text(text)
-        part.replace(self.run_dir / "config.yaml")
-        for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(text))
 
 
 class Experiment(LightningCLI):
@@ -93,6 +75,7 @@ class Experiment(LightningCLI):
         options = (
             ("run_dir", str | None, None, "Directory of the run; runs/CONFIG/TIME unless given."),
             ("ckpt_path", str | None, None, "Checkpoint to start from."),
+            ("resume", bool, False, "Whether fit goes on in run_dir where it was stopped; a new run where none is."),
             ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
             ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one a core by default."),
         )
@@ -126,8 +109,12 @@ class Experiment(LightningCLI):
             self.config.trainer.logger = False
             return
         asked = self.config.clone()
-        asked.run_dir = None
-        self.run_dir = new_run_dir(self.config)
+        asked.run_dir, asked.resume = None, False
+        if self.config.resume:
+            self.run_dir = resumed_run_dir(self.config)
+            self.config.ckpt_path = self.config.ckpt_path or last_checkpoint(self.run_dir)
+        else:
+            self.run_dir = new_run_dir(self.config)
         self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
         self.config.trainer.default_root_dir = str(self.run_dir)
         for checkpoint in (self.config.checkpoint, self.config.last_checkpoint):
@@ -139,8 +126,10 @@ class Experiment(LightningCLI):
                 continue
             if logger.init_args.get("save_dir") in (None, "", "."):
                 logger.init_args.save_dir = str(self.run_dir)
-            if logger.class_path.endswith("WandbLogger"):
-                logger.init_args.name = logger.init_args.name or "-".join(self.run_dir.parts[-2:])
+            if logger.class_path.endswith(("WandbRun", "WandbLogger")):
+                # W&B's own variable counts where the config says nothing
+                named = logger.init_args.name or os.environ.get("WANDB_NAME")
+                logger.init_args.name = named or "-".join(self.run_dir.parts[-2:])
                 wandb_mode()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -189,6 +178,18 @@ def new_run_dir(config: Namespace) -> Path:
     return run_dir
 
 
-def command_line() -> str:
-    """The command that started this process, for the record of a run."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+def resumed_run_dir(config: Namespace) -> Path:
+    """The directory in which a run goes on, whether there is a run in it already or not.
+
+    Raises:
+        ValueError: no directory is named.
+    """
+    if not config.run_dir:
+        raise ValueError("--resume needs the run's directory: pass --run_dir DIR")
+    return Path(config.run_dir).expanduser()
+
+
+def last_checkpoint(run_dir: Path) -> str | None:
+    """The newest checkpoint of a run; None where there is none."""
+    found = run_dir / "checkpoints" / "last.ckpt"
+    return str(found) if found.exists() else None

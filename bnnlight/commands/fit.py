@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnnlight.commands.checkpoints import check_fits, read_checkpoint
-from bnnlight.commands.experiment import Experiment, command_line
+from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.report import draw_curves, print_results, read_metrics, write_json
-from bnnlight.tracking import sync_hint, wandb_mode
+from bnnlight.commands.save_config import command_line
+from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
 
 _EXAMPLES = {
     "fit": "bnnlight fit --config configs/quickstart.yaml --trainer.max_epochs 5",
@@ -63,6 +64,8 @@ def _check_inputs(experiment: Experiment, stage: str) -> None:
 def _finish(experiment: Experiment, results: dict[str, float], best: str) -> None:
     run_dir, trainer = experiment.run_dir, experiment.trainer
     for logger in trainer.loggers:
+        if isinstance(logger, WandbRun) and logger.checkpoints:
+            _hand_over_checkpoints(logger, experiment, results, best)
         logger.finalize("success")
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # writes the run to the end before the user is told where it lies
@@ -71,9 +74,10 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
         # short where it lies in the run's directory; --checkpoint.dirpath may have put it elsewhere
         inside = Path(best).is_relative_to(run_dir.resolve())
         places["best checkpoint"] = str(run_dir / Path(best).relative_to(run_dir.resolve())) if inside else best
-    if any(isinstance(logger, CSVLogger) for logger in trainer.loggers) and (run_dir / "metrics.csv").exists():
+    figures = [logger.path for logger in trainer.loggers if isinstance(logger, MetricsFile) and logger.path.exists()]
+    if figures:
         picture = run_dir / "curves.png"
-        draw_curves(read_metrics(run_dir / "metrics.csv"), picture, title="/".join(run_dir.parts[-2:]))
+        draw_curves(read_metrics(figures[0]), picture, title="/".join(run_dir.parts[-2:]))
         places["curves"] = str(picture)
     offline = sync_hint(run_dir)
     if offline:
@@ -89,6 +93,15 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
     write_json(run_dir / "results.json", record)
     places["results"] = str(run_dir / "results.json")
     print_results("Results", results, places)
+
+
+def _hand_over_checkpoints(logger: WandbRun, experiment: Experiment, results: dict[str, float], best: str) -> None:
+    newest = experiment.run_dir / "checkpoints" / "last.ckpt"
+    count = {"epoch": experiment.trainer.current_epoch, "step": experiment.trainer.global_step}
+    for path, alias, wanted in ((newest, "last", "last "), (Path(best or newest), "best", ("best ", "test/"))):
+        if path.is_file():
+            figures = {key.removeprefix("last "): value for key, value in results.items() if key.startswith(wanted)}
+            logger.log_checkpoint(path, alias, figures | (count if alias == "last" else {}))
 
 
 def _wandb_line() -> str:

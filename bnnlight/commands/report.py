@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from bnnlight.tracking import read_rows
 
 _ACCURACIES = {
     "train/acc": "top-1, train",
@@ -20,7 +21,7 @@ _ACCURACIES = {
 
 
 def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Every column of a ``metrics.csv`` of Lightning's CSVLogger, as (steps, values); empty cells are left out.
+    """Every key of a run's ``metrics.jsonl``, as (steps, values).
 
     Args:
         path: of the file.
@@ -29,13 +30,12 @@ def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
         FileNotFoundError: there is no such file.
     """
     columns: dict[str, tuple[list[int], list[float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, cell in row.items():
-                if cell and name not in ("step", "epoch"):
-                    steps, values = columns.setdefault(name, ([], []))
-                    steps.append(int(row["step"]))
-                    values.append(float(cell))
+    for row in read_rows(path):
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                steps, values = columns.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(value)
     return columns
 
 

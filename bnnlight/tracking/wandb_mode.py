@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,8 +42,10 @@ def _logged_in() -> bool:
 def sync_hint(run_dir: Path) -> tuple[Path, str] | None:
     """Where a run's offline W&B files lie and the command that uploads them; None where there are none.
 
+    A run that was stopped and resumed has left one folder a start; the command sends them in their order, as one run.
+
     Args:
         run_dir: the run's directory.
     """
-    found = sorted(run_dir.glob("wandb/offline-run-*"))
-    return (found[-1], f"wandb sync {found[-1]}") if found else None
+    folder = run_dir / "wandb"
+    return (folder, f"wandb beta sync {shlex.quote(str(folder))}") if any(folder.glob("offline-run-*")) else None

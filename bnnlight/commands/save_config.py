@@ -1,0 +1,83 @@
+"""What a run is made of, kept with the run: its whole config, the code's version and the command."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import SaveConfigCallback
+
+from bnnlight.nn.inspect import named_binary_layers
+from bnnlight.tracking import WandbRun
+
+_LAYER_COLUMNS = ("layer", "weight", "latent", "ranks", "trained numbers", "1-bit weights", "α")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole config into the run's directory and onto the W&B run, on rank zero, before training.
+
+    The W&B run also gets the code's version and the command (config ``bnnlight``) and a table of its binary layers.
+    """
+
+    def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, asked: Namespace, **kwargs: Any) -> None:
+        # as it was asked for: the places of this run filled in would lead a repetition into its directory
+        super().__init__(parser, asked, save_to_log_dir=False, **kwargs)
+        self.run_dir = run_dir
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        # written beside and moved into place, so that a killed process leaves no half a config
+        part = self.run_dir / "config.yaml.part"
+        part.write_text(text)
+        part.replace(self.run_dir / "config.yaml")
+        for logger in trainer.loggers:
+            logger.log_hyperparams(yaml.safe_load(text))
+            if isinstance(logger, WandbRun):
+                logger.log_hyperparams({"bnnlight": provenance()})
+                logger.log_rows("bnn/layers", _LAYER_COLUMNS, layer_rows(pl_module))
+                if logger.watched:
+                    logger.watch(pl_module, log=logger.watched, log_freq=logger.watch_interval, log_graph=False)
+
+
+def layer_rows(model: L.LightningModule) -> list[list[Any]]:
+    """One row a binary layer: what it is and how many numbers it trains and ships."""
+    rows = []
+    for name, layer in named_binary_layers(model):
+        shape, ranks = ("×".join(map(str, sizes)) for sizes in (layer.weight_shape, layer.latent.ranks))
+        trained = sum(p.numel() for p in layer.latent.parameters())
+        kind = type(layer.latent).__name__
+        rows.append([name, shape, kind, ranks, trained, layer.weight_shape.numel(), layer.scale.name])
+    return rows
+
+
+def command_line() -> str:
+    """The command that started this process, for the record of a run."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def provenance() -> dict[str, Any]:
+    """Version, commit (None outside a git checkout, with a + where files were changed) and command."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "HEAD")
+    changed = "+" if commit and _git(here, "status", "--porcelain", "--untracked-files=no") else ""
+    return {
+        "version": version("bnnlight"),
+        "commit": commit + changed if commit else None,
+        "command": command_line(),
+    }
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,206 @@
+"""Reading runs: directories of ours, offline directories of W&B, runs on its server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import wandb
+import yaml
+
+from bnnlight.tracking.fragments import STEP_KEY, find_fragments, read_fragment
+from bnnlight.tracking.metrics_file import FILE_NAME, is_figure, read_rows
+
+_ONLINE = re.compile(r"(?:https?://\S+?/)?([^/\s]+)/([^/\s]+)/(?:runs/)?([^/\s?]+)(?:\?\S*)?")
+
+
+@dataclass
+class Run:
+    """One run, whatever it was read from and however often it was stopped.
+
+    Attributes:
+        name: of the run.
+        source: what the user named.
+        run_id: of W&B; "" where there is none.
+        config: flat, parts of a key joined by dots.
+        series: key → step → value, in the order of the steps.
+        results: key → best or final figure.
+        num_starts: how often it was started.
+        problems: what could not be read.
+    """
+
+    name: str
+    source: str
+    run_id: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    series: dict[str, dict[int, float]] = field(default_factory=dict)
+    results: dict[str, float] = field(default_factory=dict)
+    num_starts: int = 1
+    problems: list[str] = field(default_factory=list)
+
+    def add_rows(self, rows: Iterable[dict[str, Any]], step_key: str) -> None:
+        """Adds logged figures; of two values of one key at one step the later one stays."""
+        for row in rows:
+            if row.get(step_key) is None:
+                continue
+            step = int(row[step_key])
+            for key, value in row.items():
+                if key == step_key or key == STEP_KEY or key.startswith("_") or (number := as_number(value)) is None:
+                    continue
+                self.series.setdefault(key, {})[step] = number
+
+    def finish(self) -> Run:
+        """Sorts the steps and takes the results from the figures: the best of validation, the last of the rest."""
+        self.series = {key: dict(sorted(values.items())) for key, values in sorted(self.series.items())}
+        for key, values in self.series.items():
+            if key.startswith("val/"):
+                best = min if "loss" in key else max
+                self.results[f"best {key}"] = best(values.values())
+            elif key.startswith(("test/", "train/")):
+                self.results[f"last {key}" if key.startswith("train/") else key] = list(values.values())[-1]
+        return self
+
+
+def as_number(value: Any) -> float | None:
+    """A logged value as a number; None where it is none. W&B's files have NaN and infinity as words."""
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return float(value)
+    return float(value) if is_figure(value) else None
+
+
+def read_runs(sources: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """Reads runs; what belongs to one run of W&B, such as the fragments of a resumed one, is one run.
+
+    Args:
+        sources: directories of runs, offline directories of W&B or folders of such, ``.wandb`` files, or
+            ``entity/project/run``, also as the address of the run's page.
+
+    Returns:
+        The runs in the order they were named, and one line for each source that could not be read.
+    """
+    runs: list[Run] = []
+    problems: list[str] = []
+    files: list[tuple[str, Path]] = []
+    for source in sources:
+        try:
+            path = Path(source).expanduser()
+            if (path / FILE_NAME).exists() or (path / "config.yaml").exists():
+                runs.append(read_run_dir(path))
+            elif path.exists():
+                found = [path] if path.suffix == ".wandb" else find_fragments(path)
+                if not found:
+                    raise ValueError(f"{source}: no run in it: neither {FILE_NAME} nor a .wandb file")
+                files += [(source, file) for file in found]
+            elif match := _ONLINE.fullmatch(source):
+                runs.append(read_online("/".join(match.groups())))
+            else:
+                raise ValueError(f"{source}: no such directory, and not of the form entity/project/run")
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    offline, lost = read_offline(files)
+    return [*runs, *offline], [*problems, *lost]
+
+
+def read_run_dir(run_dir: Path) -> Run:
+    """Reads a directory of `bnnlight fit`: ``config.yaml``, ``metrics.jsonl``, ``results.json``.
+
+    Raises:
+        ValueError: a file in it is damaged.
+    """
+    fragments = find_fragments(run_dir / "wandb")
+    run = Run("-".join(run_dir.resolve().parts[-2:]), str(run_dir), num_starts=max(1, len(fragments)))
+    run.run_id = fragments[-1].stem.removeprefix("run-") if fragments else ""
+    if (run_dir / "config.yaml").exists():
+        try:
+            run.config = flatten(yaml.safe_load((run_dir / "config.yaml").read_text()) or {})
+        except yaml.YAMLError as error:
+            raise ValueError(f"{run_dir}/config.yaml: not valid YAML") from error
+    if (run_dir / FILE_NAME).exists():
+        run.add_rows(read_rows(run_dir / FILE_NAME), "step")
+    elif fragments:
+        (offline, *_), run.problems = read_offline([(str(run_dir), file) for file in fragments])
+        run.series, run.config = offline.series, run.config or offline.config
+    else:
+        run.problems.append(f"{run_dir}: no figures in it: neither {FILE_NAME} nor a .wandb file")
+    return run.finish()
+
+
+def read_offline(files: Sequence[tuple[str, Path]]) -> tuple[list[Run], list[str]]:
+    """Reads W&B's files and puts those of one run together, in the order of their start.
+
+    Args:
+        files: what the user named, and the ``.wandb`` file.
+
+    Returns:
+        The runs, and one line for each file of which nothing could be read.
+    """
+    groups: dict[str, list[tuple[str, Any]]] = {}
+    problems = []
+    for source, file in files:
+        try:
+            fragment = read_fragment(file)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        groups.setdefault(fragment.run_id, []).append((source, fragment))
+    runs = []
+    for run_id, members in groups.items():
+        members.sort(key=lambda member: member[1].started)
+        source, last = members[-1]
+        run = Run(last.name or run_id, source, run_id, num_starts=len(members))
+        for _, fragment in members:
+            run.config |= flatten(fragment.config)
+            run.add_rows(fragment.rows, STEP_KEY)
+            run.problems += [f"{fragment.path}: {problem}" for problem in fragment.problems]
+        runs.append(run.finish())
+    return runs, problems
+
+
+def read_online(path: str) -> Run:
+    """Reads a run from the server.
+
+    Args:
+        path: ``entity/project/run``.
+
+    Raises:
+        ValueError: it cannot be had; the message says why.
+    """
+    try:
+        found = wandb.Api(timeout=30).run(path)
+        run = Run(found.name, path, found.id, config=flatten(dict(found.config)))
+        run.add_rows(found.scan_history(), STEP_KEY)
+    except Exception as error:  # W&B raises several kinds, and requests' own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: {reason}") from error
+    return run.finish()
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config with one entry a leaf, the parts of its key joined by dots; a list of leaves is a leaf."""
+    if isinstance(config, dict) and config:
+        parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
+        return {key: value for part in parts for key, value in part.items()}
+    if isinstance(config, list) and any(isinstance(item, dict | list) for item in config):
+        return flatten(dict(enumerate(config)), prefix)
+    return {prefix: config} if prefix else {}
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """Keys of the config in which the runs differ, those that say most first: model, data, then the rest."""
+    missing = object()
+    # places and what started a run differ always and say nothing
+    said = ("bnnlight.", "run_dir", "resume", "ckpt_path", "config", "trainer.logger", "trainer.default_root_dir")
+    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(said))
+
+    def value(run: Run, key: str) -> str:
+        found = run.config.get(key, missing)
+        return "" if found is missing else json.dumps(found, sort_keys=True, default=str)
+
+    differing = [key for key in keys if len({value(run, key) for run in runs}) > 1]
+    order = ("model.", "data.", "seed_everything", "trainer.")
+    rank = {key: next((i for i, start in enumerate(order) if key.startswith(start)), len(order)) for key in differing}
+    return sorted(differing, key=lambda key: rank[key])

@@ -1,0 +1,158 @@
+"""The run on Weights & Biases."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from wandb.errors import CommError, UsageError
+
+from bnnlight.tracking.fragments import STEP_KEY, Fragment, find_fragments, read_fragment
+from bnnlight.tracking.metrics_file import FILE_NAME, last_steps, not_logged_before, read_rows
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger for W&B, for runs that are stopped and go on, and for what W&B's users look for.
+
+    - The best value of each result stands in the run's summary: ``val/acc1.max``, ``val/loss.min``.
+    - A run that is resumed in its directory keeps its W&B id. Rows that an earlier start has written already are not
+      written again, and rows that W&B had not yet written when the run was killed are taken from ``metrics.jsonl``.
+    - Where the server cannot be reached at the start, the run is kept on the disk, to be synced later.
+
+    What is not given here is taken from W&B's environment variables: ``WANDB_PROJECT``, ``WANDB_ENTITY``,
+    ``WANDB_NAME``, ``WANDB_RUN_GROUP``, ``WANDB_JOB_TYPE``, ``WANDB_TAGS``, ``WANDB_NOTES``, ``WANDB_RUN_ID``.
+
+    Args:
+        save_dir: the run's directory; W&B writes into its folder ``wandb``.
+        project: ``bnnlight`` unless given, here or in ``WANDB_PROJECT``.
+        entity: user or team that the project belongs to; the user's own unless given.
+        name: of the run.
+        group: of runs that belong together, such as the seeds of one experiment.
+        job_type: of the run, within its group.
+        tags: of the run.
+        notes: about the run, as text.
+        id: of the run. A new one, or the earlier one of a resumed run, unless given.
+        watch: what histograms of all parameters are logged: ``gradients``, ``parameters`` or ``all``; None: none.
+        watch_interval: steps between two such looks.
+        checkpoints: whether the best and the last checkpoint of a finished run become an artifact, with the aliases
+            ``best`` and ``last`` and their metrics as metadata.
+    """
+
+    def __init__(
+        self,
+        save_dir: str = ".",
+        project: str | None = None,
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: list[str] | None = None,
+        notes: str | None = None,
+        id: str | None = None,
+        watch: Literal["gradients", "parameters", "all"] | None = None,
+        watch_interval: int = 1000,
+        checkpoints: bool = True,
+    ) -> None:
+        self.watched, self.watch_interval, self.checkpoints = watch, watch_interval, checkpoints
+        self._last_steps: dict[str, int] = {}
+        self._defined: set[str] = set()
+        self._next_row: int | None = None
+        earlier = _earlier_fragments(Path(save_dir)) if rank_zero_only.rank == 0 else []
+        if id is None and earlier:
+            id = os.environ.get("WANDB_RUN_ID") or earlier[-1].run_id
+        self._earlier = [fragment for fragment in earlier if fragment.run_id == id]
+        project = project or os.environ.get("WANDB_PROJECT") or "bnnlight"
+        given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
+        super().__init__(name=name, save_dir=save_dir, project=project, id=id, **given)
+        self._wandb_init.pop("anonymous", None)  # gone from W&B, which warns where it is passed
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's own run; a stand-in that does nothing on ranks other than zero."""
+        if self._experiment is None:
+            self._start()
+        return self._experiment
+
+    def _start(self) -> None:
+        ask = super(WandbRun, type(self)).experiment.fget
+        try:
+            ask(self)
+        except (CommError, UsageError) as error:
+            if os.environ.get("WANDB_MODE") == "offline":
+                raise
+            reason = str(error).splitlines()[0]
+            print(f"W&B: {reason}; the run is kept in its directory, to be synced later", file=sys.stderr, flush=True)
+            os.environ["WANDB_MODE"] = "offline"
+            ask(self)
+        if self._earlier:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Takes up where the earlier fragments end."""
+        rows = [row for fragment in self._earlier for row in fragment.rows]
+        self._last_steps = last_steps((row for row in rows if STEP_KEY in row), STEP_KEY)
+        if rows and not self._experiment.step:
+            # W&B counts rows; a file of its own begins at zero again unless told
+            self._next_row = int(rows[-1]["_step"]) + 1
+        kept = Path(self.save_dir) / FILE_NAME
+        if kept.exists():
+            for row in read_rows(kept):
+                step = row.pop("step")
+                self.log_metrics(row, step)
+                # training repeats some of these rows, those after its checkpoint
+                self._last_steps |= {key: max(step, self._last_steps.get(key, -1)) for key in row}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        run = self.experiment
+        metrics = not_logged_before(metrics, step, self._last_steps)
+        if not metrics:
+            return
+        for key in metrics.keys() - self._defined:
+            self._define(key)
+        row = metrics if step is None else {**metrics, STEP_KEY: step}
+        run.log(row, step=self._next_row, commit=True)
+        self._next_row = None
+
+    def _define(self, key: str) -> None:
+        self._defined.add(key)
+        if key.startswith(("val/", "test/", "train/")) and not key.endswith("/pictures"):
+            best = "min" if "loss" in key else "max"
+            self._experiment.define_metric(key, step_metric=STEP_KEY, summary=f"{best},last")
+
+    @rank_zero_only
+    def log_checkpoint(self, path: str | Path, alias: str, metadata: Mapping[str, Any]) -> None:
+        """Hands a checkpoint over as an artifact of type ``model``.
+
+        Args:
+            path: of the file, which must stay as it is.
+            alias: ``best`` or ``last``.
+            metadata: the checkpoint's metrics.
+        """
+        artifact = wandb.Artifact(f"checkpoint-{self.experiment.id}", "model", metadata=dict(metadata))
+        # not copied: a second copy of every checkpoint on the disk would be for nothing
+        artifact.add_file(str(path), name=f"{alias}.ckpt", policy="immutable")
+        self.experiment.log_artifact(artifact, aliases=[alias])
+
+    @rank_zero_only
+    def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Puts a table into the run's summary."""
+        self.experiment.summary[key] = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+
+
+def _earlier_fragments(run_dir: Path) -> list[Fragment]:
+    fragments = []
+    for path in find_fragments(run_dir / "wandb"):
+        try:
+            fragments.append(read_fragment(path))
+        except ValueError:  # of a start that was killed before W&B had written anything
+            fragments.append(Fragment(path, run_id=path.stem.removeprefix("run-")))
+    return fragments
