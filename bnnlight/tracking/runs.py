@@ -49,7 +49,7 @@ class Run:
                 continue
             step = int(row[step_key])
             for key, value in row.items():
-                if key == step_key or key == STEP_KEY or key.startswith("_") or (number := as_number(value)) is None:
+                if key in (step_key, STEP_KEY) or key.startswith("_") or (number := as_number(value)) is None:
                     continue
                 self.series.setdefault(key, {})[step] = number
 
@@ -198,6 +198,8 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
     def value(run: Run, key: str) -> str:
         found = run.config.get(key, missing)
+        if is_figure(found):
+            found = float(found)  # W&B's files have 1 where YAML has 1.0
         return "" if found is missing else json.dumps(found, sort_keys=True, default=str)
 
     differing = [key for key in keys if len({value(run, key) for run in runs}) > 1]

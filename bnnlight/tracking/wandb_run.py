@@ -90,7 +90,7 @@ class WandbRun(WandbLogger):
                 raise
             reason = str(error).splitlines()[0]
             print(f"W&B: {reason}; the run is kept in its directory, to be synced later", file=sys.stderr, flush=True)
-            os.environ["WANDB_MODE"] = "offline"
+            os.environ["WANDB_MODE"] = self._wandb_init["mode"] = "offline"  # W&B has read its variables already
             ask(self)
         if self._earlier:
             self._continue()
