@@ -95,7 +95,7 @@ def test_a_training_set_below_one_batch_is_kept():
 def test_incomplete_batch_is_kept_where_processes_share_too_few_images():
     data = module_over(num_images=50, batch_size=20)
     assert data.train_dataloader().drop_last
-    data.trainer = SimpleNamespace(world_size=4)
+    data.trainer = SimpleNamespace(world_size=4, global_rank=0, strategy=SimpleNamespace(broadcast=lambda seed: seed))
     assert not data.train_dataloader().drop_last
 
 
