@@ -24,6 +24,7 @@ import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
 from bnnlight.callbacks import FlipRates, Pictures
+from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.tracking import wandb_mode
 
 RUN_DIR_VARIABLE = "BNNLIGHT_RUN_DIR"
@@ -94,6 +95,7 @@ class Experiment(LightningCLI):
             ("run_dir", str | None, None, "Directory of the run; runs/CONFIG/TIME unless given."),
             ("ckpt_path", str | None, None, "Checkpoint to start from."),
             ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
+            ("seed_per_rank", bool, False, "Whether each process draws random numbers (dropout) of its own."),
             ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one a core by default."),
         )
         for name, kind, default, text in options:
@@ -160,6 +162,11 @@ class Experiment(LightningCLI):
         if config.get("enable_checkpointing") is False or not self._for_fit:
             callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
             config["enable_checkpointing"] = False
+        if self.config.seed_per_rank:
+            callbacks = [*callbacks, SeedPerRank()]
+        if config.get("sync_batchnorm"):
+            plugins = config.get("plugins") or []
+            config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), SyncBatchNormAnywhere()]
         return super()._instantiate_trainer(config, callbacks)
 
 
