@@ -75,7 +75,8 @@ class TrainSampler(DistributedSampler):
 
     Order and seeds follow from the run's seed and the epoch; rank r of R takes the places r, r + R, r + 2R, … of
     the order. So the i-th batches of R processes, B pictures each, hold together what the i-th batch of R·B pictures
-    of a single process holds. As a ``DistributedSampler`` it is left alone by Lightning, which tells it the epoch.
+    of a single process holds. As a ``DistributedSampler`` it is left alone by Lightning, which tells it the epoch; a
+    loop of your own has to: ``loader.sampler.set_epoch(epoch)``.
 
     Args:
         dataset: has a length.

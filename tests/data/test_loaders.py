@@ -106,6 +106,17 @@ def test_validation_keeps_order_and_every_image():
     np.testing.assert_allclose(images[:, 0, 0, 0].numpy() * 255, np.arange(50), atol=1e-4)
 
 
+@pytest.mark.parametrize(("num_images", "shares"), [(5, [[0, 3], [1, 4], [2]]), (2, [[0], [1], []])])
+def test_processes_share_the_validation_images_without_repeating_any(num_images, shares):
+    data = module_over(num_images, batch_size=8)
+    for rank, share in enumerate(shares):
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)
+        # a batch in any case, or the others would wait for this process
+        [(images, labels)] = data.val_dataloader()
+        assert labels.tolist() == share
+        assert images.shape == (len(share), 3, 4, 4)
+
+
 def test_view_shows_chosen_items_in_order():
     view = View([(number, number % 2) for number in range(10)], lambda x: -x, [7, 2])
     assert [view[i] for i in range(len(view))] == [(-7, 1), (-2, 0)]
