@@ -163,6 +163,7 @@ def few_people(fit):
     return fit(
         *("hg_people.yaml", "--trainer.max_epochs=1", "--data.num_train=8", "--data.num_val=1", "--data.num_test=3"),
         *("--data.image_size=32", "--data.batch_size=4", "--model.backbone.features=16", "--model.backbone.depth=1"),
+        wandb="disabled",
     )
 
 
