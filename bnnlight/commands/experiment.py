@@ -22,6 +22,7 @@ import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
 from bnnlight.callbacks import FlipRates, Pictures
+from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.save_config import SaveConfig
 from bnnlight.tracking import wandb_mode
 
@@ -75,6 +76,7 @@ class Experiment(LightningCLI):
             ("ckpt_path", str | None, None, "Checkpoint to start from."),
             ("resume", bool, False, "Whether fit goes on in run_dir where it was stopped; a new run where none is."),
             ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
+            ("seed_per_rank", bool, False, "Whether each process draws random numbers (dropout) of its own."),
             ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one a core by default."),
         )
         for name, kind, default, text in options:
@@ -147,6 +149,11 @@ class Experiment(LightningCLI):
         if config.get("enable_checkpointing") is False or not self._for_fit:
             callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
             config["enable_checkpointing"] = False
+        if self.config.seed_per_rank:
+            callbacks = [*callbacks, SeedPerRank()]
+        if config.get("sync_batchnorm"):
+            plugins = config.get("plugins") or []
+            config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), SyncBatchNormAnywhere()]
         return super()._instantiate_trainer(config, callbacks)
 
 

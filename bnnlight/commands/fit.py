@@ -39,7 +39,8 @@ def fit(args: list[str]) -> None:
     checkpoint = trainer.checkpoint_callback
     best = checkpoint.best_model_path if checkpoint else ""
     newest = run_dir / "checkpoints" / "last.ckpt"
-    if checkpoint and not best and not newest.exists():
+    # asked on rank zero alone: the others might look when it is there already, and saving waits for all of them
+    if checkpoint and not best and not trainer.strategy.broadcast(newest.exists()):
         trainer.save_checkpoint(newest)  # the run ended before its first validation, which is when Lightning saves
     if best:
         results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)

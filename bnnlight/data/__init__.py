@@ -7,6 +7,7 @@ The map of this folder:
 ``vision.py``       `FashionMNISTDataModule`, `CIFAR10DataModule`, `CIFAR100DataModule`
 ``image_folder.py`` `ImageFolderDataModule`: ImageNet's layout, or any folder of class folders
 ``loaders.py``      what all of them share: batches, workers, attributes
+``sampling.py``     which pictures a process sees, in which order, with which random numbers
 ``transforms.py``   pictures to network inputs: resizing, channels, normalization, augmentation
 ``splits.py``       held-out images: stratified, and the same in every run
 ``folders.py``      reading class folders and single image files, with errors that name the file

@@ -9,6 +9,7 @@ from lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, no_items, run_seed, seeded_by
 from bnnlight.data.transforms import ImageFormat
 
 MAX_DEFAULT_WORKERS = 8
@@ -27,6 +28,8 @@ class View(Dataset):
 
     Two views of one data set share its memory; so training and held-out images can come
     from the same files and differ in augmentation.
+
+    A position that is a :class:`bnnlight.data.sampling.Draw` rules the transform's random numbers.
 
     Args:
         items: has a length and yields (picture, label).
@@ -48,14 +51,16 @@ class View(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
-        picture, label = self.items[self.indices[position]]
-        return self.transform(picture), int(label)
+        with seeded_by(position):
+            picture, label = self.items[self.indices[position]]
+            return self.transform(picture), int(label)
 
 
 class ImageDataModule(LightningDataModule):
     """Base of all data modules: the loaders over ``train_set``, ``val_set`` and ``test_set``.
 
-    A subclass sets the three in ``setup``.
+    A subclass sets the three in ``setup``. Several processes share a set among them: see
+    :mod:`bnnlight.data.sampling`.
 
     Args:
         batch_size: images in a batch, per process.
@@ -72,26 +77,41 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Load shuffled, augmented batches; the last, incomplete one is dropped."""
-        num_processes = self.trainer.world_size if self.trainer else 1
+        num_processes, rank = self._processes()
         # Batch statistics of a few left-over images are poor, but some batch is better than none.
         drop_last = len(self.train_set) // num_processes >= self.batch_size
-        return self._loader(self.train_set, shuffle=True, drop_last=drop_last)
+        # Without seed_everything each process has a seed of its own, yet all must draw from one order.
+        seed = self.trainer.strategy.broadcast(run_seed()) if self.trainer else run_seed()
+        sampler = TrainSampler(self.train_set, seed, num_processes, rank, drop_last)
+        return self._loader(self.train_set, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:
-        """Load the validation images in order."""
-        return self._loader(self.val_set)
+        """Load the validation images in order, each in one process alone."""
+        return self._measuring_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:
-        """Load the test images in order."""
-        return self._loader(self.test_set)
+        """Load the test images in order, each in one process alone."""
+        return self._measuring_loader(self.test_set)
 
-    def _loader(self, view: Dataset, **options: bool) -> DataLoader:
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _measuring_loader(self, view: Dataset) -> DataLoader:
+        num_processes, rank = self._processes()
+        if num_processes == 1:
+            return self._loader(view)
+        collate = no_items if rank >= len(view) else None
+        return self._loader(view, sampler=UnpaddedSampler(view, num_processes, rank), collate_fn=collate)
+
+    def _loader(self, view: Dataset, **options: Any) -> DataLoader:
         return DataLoader(
             view,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            # Each pass over a loader draws a number: from the global generator, it would be the training's.
+            generator=torch.Generator().manual_seed(run_seed()),
             **options,
         )
 

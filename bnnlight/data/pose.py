@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from bnnlight.data.loaders import ImageDataModule
 from bnnlight.data.pose_transforms import MEAN, STD, PoseAugmentation, PoseTransform
+from bnnlight.data.sampling import seeded_by
 from bnnlight.data.skeletons import Skeleton
 
 
@@ -61,6 +62,8 @@ class PoseItems(Protocol):
 class PoseView(Dataset):
     """Chosen items of a pose data set, each seen through a transform.
 
+    A position that is a :class:`bnnlight.data.sampling.Draw` rules the transform's random numbers.
+
     Args:
         items: yields :class:`PosePicture`.
         transform: from a picture to a sample.
@@ -75,7 +78,8 @@ class PoseView(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
-        return self.transform(self.items[self.indices[position]])
+        with seeded_by(position):
+            return self.transform(self.items[self.indices[position]])
 
 
 class PoseDataModule(ImageDataModule):

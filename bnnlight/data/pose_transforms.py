@@ -83,7 +83,7 @@ class PoseTransform:
         skeleton: tells left from right, and the torso.
         image_size: width and height of the crop, px.
         augmentation: None makes the transform deterministic. Random numbers come from torch's global
-            generator, which the data loaders seed anew for each worker and epoch.
+            generator, which :class:`bnnlight.data.pose.PoseView` seeds for each picture and epoch.
     """
 
     def __init__(self, skeleton: Skeleton, image_size: int, augmentation: PoseAugmentation | None = None) -> None:

@@ -12,6 +12,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `scale.py` | α: `none`, `analytic`, `channel`, `spatial` |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
 | `convert.py` | a real network made binary; latents decomposed |
+| `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
 | `inspect.py` | what callbacks, summary and deployment may know of a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.tasks.optimization import configure_optimizers
+from bnnlight.tasks.ranks import mean_over_ranks
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -82,7 +83,7 @@ class ClassificationTask(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         self._mean("train/acc", topk_correct(logits.detach(), labels, 1))
         return loss
 

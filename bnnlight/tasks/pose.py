@@ -18,6 +18,7 @@ from bnnlight.data.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
 from bnnlight.tasks.optimization import configure_optimizers
 from bnnlight.tasks.pose_pictures import compare_poses
+from bnnlight.tasks.ranks import mean_over_ranks
 
 MEASURES = {"pckh": ("head_px", 0.5), "pckh01": ("head_px", 0.1), "pck": ("torso_px", 0.2)}
 """Name in the log → reference length in the batch, threshold: PCKh@0.5, PCKh@0.1 and PCK@0.2."""
@@ -110,7 +111,7 @@ class PoseTask(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         maps = self._maps(batch["image"])
         loss = self._loss(maps, batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def test_a_training_set_below_one_batch_is_kept():
 def test_incomplete_batch_is_kept_where_processes_share_too_few_images():
     data = module_over(num_images=50, batch_size=20)
     assert data.train_dataloader().drop_last
-    data.trainer = SimpleNamespace(world_size=4)
+    data.trainer = SimpleNamespace(world_size=4, global_rank=0, strategy=SimpleNamespace(broadcast=lambda seed: seed))
     assert not data.train_dataloader().drop_last
 
 
@@ -104,6 +104,17 @@ def test_validation_keeps_order_and_every_image():
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(50))
     images = torch.cat([images for images, _ in batches])
     np.testing.assert_allclose(images[:, 0, 0, 0].numpy() * 255, np.arange(50), atol=1e-4)
+
+
+@pytest.mark.parametrize(("num_images", "shares"), [(5, [[0, 3], [1, 4], [2]]), (2, [[0], [1], []])])
+def test_processes_share_the_validation_images_without_repeating_any(num_images, shares):
+    data = module_over(num_images, batch_size=8)
+    for rank, share in enumerate(shares):
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)
+        # a batch in any case, or the others would wait for this process
+        [(images, labels)] = data.val_dataloader()
+        assert labels.tolist() == share
+        assert images.shape == (len(share), 3, 4, 4)
 
 
 def test_view_shows_chosen_items_in_order():

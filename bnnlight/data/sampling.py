@@ -1,0 +1,138 @@
+"""Which pictures a process sees, in which order, and with which random numbers.
+
+What a training loader draws follows from the run's seed, the epoch and the position in the data set alone: not
+from the number of loader workers or processes, nor from whether the run was resumed at an epoch's start.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils.data import DistributedSampler, default_collate
+
+
+def run_seed() -> int:
+    """The run's seed: what ``seed_everything`` was given, or else the one of torch's generator."""
+    chosen = os.environ.get("PL_GLOBAL_SEED")
+    return torch.initial_seed() if chosen is None else int(chosen)
+
+
+class Draw(int):
+    """A position in a data set that carries the seed of what is random in showing it.
+
+    It is an integer, so that a data set that knows nothing of seeds can be indexed with it too.
+
+    Args:
+        position: from 0.
+        seed: from 0, below 2³²: more is not taken by numpy, and torch ignores it on the CPU.
+    """
+
+    seed: int
+
+    def __new__(cls, position: int, seed: int) -> Draw:
+        draw = super().__new__(cls, position)
+        draw.seed = seed
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, int]:
+        # on its way to a loader worker it is pickled
+        return int(self), self.seed
+
+
+@contextmanager
+def seeded_by(position: int) -> Iterator[None]:
+    """Within, a :class:`Draw`'s seed rules the random numbers of torch (on the CPU), numpy and Python.
+
+    Afterwards the generators stand where they stood, so that loading in the main process takes no random numbers
+    away from the training. A plain position seeds nothing.
+    """
+    if not isinstance(position, Draw):
+        yield
+        return
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the GPUs as well, on which the training draws its own numbers
+        torch.default_generator.manual_seed(position.seed)
+        random.seed(position.seed)
+        np.random.seed(position.seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+class TrainSampler(DistributedSampler):
+    """Shuffles anew each epoch and deals the positions out to the processes in turn, as :class:`Draw`.
+
+    Order and seeds follow from the run's seed and the epoch; rank r of R takes the places r, r + R, r + 2R, … of
+    the order. So the i-th batches of R processes, B pictures each, hold together what the i-th batch of R·B pictures
+    of a single process holds. As a ``DistributedSampler`` it is left alone by Lightning, which tells it the epoch; a
+    loop of your own has to: ``loader.sampler.set_epoch(epoch)``.
+
+    Args:
+        dataset: has a length.
+        seed: of the run, from 0; the same on all ranks.
+        num_replicas: R.
+        rank: r, from 0.
+        drop_last: shares of equal length; up to R − 1 pictures are left out, others each epoch. Without it, the
+            shares differ by one picture at most, and with fewer pictures than processes some are seen twice, since
+            each process has to take part in a step.
+
+    Raises:
+        ValueError: the data set is empty.
+    """
+
+    def __init__(
+        self, dataset: Sized, seed: int, num_replicas: int = 1, rank: int = 0, drop_last: bool = False
+    ) -> None:
+        num = len(dataset)
+        if not num:
+            raise ValueError("the training set is empty: nothing can be drawn from it")
+        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=drop_last)
+        self.total_size = num - num % num_replicas if drop_last else max(num, num_replicas)
+        self.num_samples = len(range(rank, self.total_size, num_replicas))
+
+    def __iter__(self) -> Iterator[Draw]:
+        numbers = np.random.default_rng([self.seed, self.epoch])
+        seeds = numbers.integers(2**32, size=len(self.dataset))
+        order = np.resize(numbers.permutation(len(self.dataset)), self.total_size)
+        share = order[self.rank :: self.num_replicas]
+        return map(Draw, share.tolist(), seeds[share].tolist())
+
+
+class UnpaddedSampler(DistributedSampler):
+    """Deals the positions out to the processes in turn, in order, each to one process alone.
+
+    torch's own repeats some, to give all processes as many, and they would count twice in what is measured. Shares
+    differ by one picture at most. A process without any gets the first position nevertheless: each has to take part
+    in the measuring, with a batch that :func:`no_items` empties.
+
+    Args:
+        dataset: has a length.
+        num_replicas: number of processes.
+        rank: of this one, from 0.
+    """
+
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+        num = len(dataset)
+        self.positions = range(rank, num, num_replicas) or range(min(1, num))
+        self.num_samples = len(self.positions)
+        self.total_size = num
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+
+def no_items(samples: list[Any]) -> Any:
+    """Collates to a batch of the usual form, dtypes and shapes, that holds no items."""
+    return apply_to_collection(default_collate(samples), Tensor, lambda tensor: tensor[:0])
