@@ -1,5 +1,5 @@
 """Tracking: where a run's figures go, and reading them back."""
 
-from bnnlight.tracking.wandb_mode import sync_hint, wandb_mode
+from bnnlight.tracking.wandb_mode import logged_in, sync_hint, wandb_mode
 
-__all__ = ["sync_hint", "wandb_mode"]
+__all__ = ["logged_in", "sync_hint", "wandb_mode"]
