@@ -16,6 +16,7 @@ _VERBS = {
     "predict": ("bnnlight.commands.predict:predict", "classes or poses of image files, with pictures and JSON"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
+    "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
 }
 
 _HELP = """usage: bnnlight VERB [options]
