@@ -17,6 +17,7 @@ _VERBS = {
     "compare": ("bnnlight.commands.compare:compare", "runs side by side: table, curves, flip rates, ranks, α"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
+    "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
 }
 
 _HELP = """usage: bnnlight VERB [options]

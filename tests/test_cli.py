@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-VERBS = ("fit", "validate", "test", "predict", "summary", "pckh")
+VERBS = ("fit", "validate", "test", "predict", "summary", "pckh", "dashboard")
 
 
 def test_help_names_every_verb(bnnlight):
@@ -43,6 +43,17 @@ def test_wrong_verb_is_answered_with_the_nearest(bnnlight_error):
     assert code == 2
     assert "'fti'" in line
     assert "did you mean fit?" in line
+
+
+def test_help_waits_for_no_library():
+    code = """
+import sys
+from bnnlight.cli import main
+main(["--help"])
+print(*{name.split(".")[0] for name in sys.modules} & {"torch", "lightning", "wandb", "wandb_workspaces", "plotly"})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
 
 
 def test_module_and_exit_code():

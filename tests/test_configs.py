@@ -7,7 +7,9 @@ import torch
 import yaml
 from PIL import Image
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+ROOT = Path(__file__).parents[1] / "configs"
+# a sweep is no experiment, it starts some: see test_sweeps.py
+CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent != ROOT / "sweeps")
 
 
 @pytest.fixture
@@ -57,6 +59,12 @@ def test_there_are_configs():
         "hg_lsp_small.yaml",
         "hg_people.yaml",
     }
+
+
+def test_whatever_names_a_method_is_a_sweep_and_the_rest_are_experiments():
+    content = {path: yaml.safe_load(path.read_text()) for path in ROOT.glob("**/*.yaml")}
+    assert [path for path in content if ("method" in content[path]) != (path not in CONFIGS)] == []
+    assert [path for path in CONFIGS if not {"model", "data", "trainer"} <= content[path].keys()] == []
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

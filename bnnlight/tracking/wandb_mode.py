@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
+_PUBLIC_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+
 
 def wandb_mode() -> str:
     """Settles on ``online`` or ``offline`` for this process and its children.
@@ -19,22 +21,25 @@ def wandb_mode() -> str:
         The mode, as ``WANDB_MODE`` now has it.
     """
     if not os.environ.get("WANDB_MODE"):
-        os.environ["WANDB_MODE"] = "online" if _logged_in() else "offline"
+        os.environ["WANDB_MODE"] = "online" if logged_in() else "offline"
     if os.environ["WANDB_MODE"] == "offline":
         os.environ.setdefault("WANDB_SILENT", "true")
     return os.environ["WANDB_MODE"]
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
+    """Whether there is a W&B key to work with, from ``wandb login`` or ``WANDB_API_KEY``. Nobody is asked for it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     # where `wandb login` writes the key; read with the standard library, as wandb's own reader is not public
     file = os.environ.get("NETRC") or next(
         (str(f) for f in (Path.home() / ".netrc", Path.home() / "_netrc") if f.exists()), None
     )
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    # the public server has two names: wandb 0.31 writes keys under the second and reads them under both
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname
+    hosts = _PUBLIC_HOSTS if server is None or server in _PUBLIC_HOSTS else (server,)
     try:
-        return bool(file and host and netrc.netrc(file).authenticators(host))
+        return bool(file and any(netrc.netrc(file).authenticators(host) for host in hosts))
     except (OSError, netrc.NetrcParseError):  # asking must never stop a run: without an answer it goes offline
         return False
 
