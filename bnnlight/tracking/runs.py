@@ -139,19 +139,22 @@ def read_offline(files: Sequence[tuple[str, Path]]) -> tuple[list[Run], list[str
         The runs, and one line for each file of which nothing could be read.
     """
     groups: dict[str, list[tuple[str, Any]]] = {}
+    killed_at_once: list[str] = []
     problems = []
     for source, file in files:
         try:
             fragment = read_fragment(file)
         except ValueError as error:
             problems.append(str(error))
+            killed_at_once.append(file.stem.removeprefix("run-"))
             continue
         groups.setdefault(fragment.run_id, []).append((source, fragment))
     runs = []
     for run_id, members in groups.items():
         members.sort(key=lambda member: member[1].started)
         source, last = members[-1]
-        run = Run(last.name or run_id, source, run_id, num_starts=len(members))
+        num_starts = len(members) + killed_at_once.count(run_id)
+        run = Run(last.name or run_id, source, run_id, num_starts=num_starts)
         for _, fragment in members:
             run.config |= flatten(fragment.config)
             run.add_rows(fragment.rows, STEP_KEY)

@@ -58,7 +58,7 @@ def test_rows_that_a_kill_took_are_sent_again_from_the_metrics_file(tmp_path, wr
         read_fragment(lost[0])
     write_offline(tmp_path, [(40, {"a": -1.0}), (50, {"a": 50 / 8})])
     (run,), problems = read_offline([("x", path) for path in find_fragments(tmp_path)])
-    assert run.series["a"] == {step: step / 8 for step in range(0, 60, 10)}
+    assert run.series["a"] == {step: step / 8 for step in range(0, 60, 10)} and run.num_starts == 2
     assert len(problems) == 1 and str(lost[0]) in problems[0]
     assert len({path.name for path in find_fragments(tmp_path)}) == 1, "another id"
 
