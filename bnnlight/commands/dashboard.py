@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 
@@ -58,6 +59,13 @@ def find_project(project: str, entity: str | None) -> str:
     """
     if not logged_in():
         raise PermissionError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY; --dry-run needs neither")
+    server = os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
+    # wandb itself would try again and again, and call what it gives up on a failed login
+    if reason := _out_of_reach(server):
+        raise ConnectionError(
+            f"the W&B server {server} is out of reach ({reason}): check the network and WANDB_BASE_URL; --dry-run "
+            "needs no server"
+        )
     # wandb tells the address of a view too, in among its own messages
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
@@ -91,7 +99,7 @@ def save(view: Workspace) -> str:
         Its address.
 
     Raises:
-        OSError: the server does not take it: PermissionError or ConnectionError where that is known to be why.
+        OSError: the server does not take it; PermissionError where the user may not save there.
     """
     try:
         return view.save().url
@@ -100,25 +108,15 @@ def save(view: Workspace) -> str:
 
 
 def _explain(error: Exception, path: str = "") -> OSError:
-    """What an error of wandb means. Its type says little: a server out of reach is a failed authentication."""
-    server = _server()
+    """What an error of wandb means. Its type says little: wandb takes any failure of the server for a wrong key."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if reason := _out_of_reach(server):
-        return ConnectionError(
-            f"the W&B server {server} is out of reach ({reason}): check the network and WANDB_BASE_URL; --dry-run "
-            "needs no server"
-        )
     # found where the error began; a key that is none fails before the server is asked
     status = getattr(getattr(error.__cause__ or error, "response", None), "http_status", 0)
     if path and (status == 403 or "permission" in text):
         return PermissionError(f"you may not save views in the W&B project {path}: ask its owner ({text})")
     if isinstance(error, wandb.errors.Error) and (error.__cause__ is None or status in (401, 403)):
         return PermissionError(f"W&B does not take your key: run `wandb login --relogin` ({text})")
-    return OSError(f"the W&B server {server} does not answer as it should: {text}")
-
-
-def _server() -> str:
-    return os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
+    return OSError(f"the W&B server does not answer as it should: {text}")
 
 
 def _out_of_reach(server: str) -> str:
@@ -129,5 +127,6 @@ def _out_of_reach(server: str) -> str:
         return ""
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return str(getattr(reason, "strerror", None) or reason)
+        # wandb has certificates of its own
+        return "" if isinstance(reason, ssl.SSLError) else str(getattr(reason, "strerror", None) or reason)
     return ""
