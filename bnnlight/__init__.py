@@ -9,7 +9,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | nothing of the package |
-| `metrics` | flip rate, PCK and PCKh | nothing of the package |
+| `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `.skeletons` |
 | `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
 | `tracking` | where a run's figures go | nothing of the package |

@@ -76,6 +76,9 @@ TYPING_ERRORS = {
     "--data.batch_size=ten": ("data.batch_size", "'ten'", "int"),
     "--trainer.max_epoch=3": ("trainer.max_epoch", "did you mean max_epochs?"),
     "--flip_rates.intervall=3": ("intervall", "interval"),
+    "--factor_ranks.intervall=3": ("intervall", "interval"),
+    "--activation=3": ("'--activation=3'", "did you mean activations?"),
+    "--alphas.interval=0": ("interval is 0", "at least 1"),
 }
 
 

@@ -1,6 +1,25 @@
-"""Callbacks: what is peculiar to training binary networks, and what they predict, logged."""
+"""Callbacks: what is peculiar to training binary networks, and what they predict, logged.
 
+LAYER is a binary layer's path in the model. All go to every logger under the optimizer step; `interval` counts
+optimizer steps, whatever the gradient accumulation.
+
+| callback | keys | default interval |
+|---|---|---|
+| `FlipRates` | `bnn/flip_rate/LAYER`, `bnn/flip_rate` (all weights) | 100 |
+| `FactorRanks` | `bnn/rank_effective`, `_stable`, `_energy`, `_nominal` + `/LAYER/mode0` …, `/LAYER/factor0` … | 1000 |
+| `Alphas` | `bnn/alpha_mean`, `_std`, `_min`, `_max`, `_negative` + `/LAYER`; histogram `bnn/alpha/LAYER` (W&B) | 100 |
+| `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
+| `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
+| `Pictures` | `val/pictures`, `test/pictures` | each validation |
+
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers.
+"""
+
+from bnnlight.callbacks.activations import Activations
+from bnnlight.callbacks.alphas import Alphas
+from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
+from bnnlight.callbacks.step_time import StepTime
 
-__all__ = ["FlipRates", "Pictures"]
+__all__ = ["Activations", "Alphas", "FactorRanks", "FlipRates", "Pictures", "StepTime"]

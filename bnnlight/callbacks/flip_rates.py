@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
+from bnnlight.callbacks.interval import Interval
 from bnnlight.metrics.flip_rate import flip_rate, pack_signs
 from bnnlight.nn.inspect import named_binary_layers
 
@@ -26,30 +27,21 @@ class FlipRates(L.Callback):
     """
 
     def __init__(self, interval: int = 100) -> None:
-        if interval < 1:
-            raise ValueError(f"interval is {interval}: give a number of steps of at least 1")
-        self.interval = interval
+        self.interval = Interval(interval)
         self._signs: dict[str, Tensor] = {}
-        self._last_step = -1
-        self._resumed = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._resumed:
+        if self.interval.start(trainer.global_step):
             self._signs = {}
             self._look(pl_module)
-            self._last_step = trainer.global_step
-        self._resumed = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        # with gradient accumulation several batches end at one step
-        step = trainer.global_step
-        if step == self._last_step or step % self.interval:
+        if not self.interval.due(trainer.global_step):
             return
-        self._last_step = step
         rates = self._look(pl_module)
         if rates:
             for logger in trainer.loggers:
-                logger.log_metrics(rates, step=step)
+                logger.log_metrics(rates, step=trainer.global_step)
 
     def _look(self, model: L.LightningModule) -> dict[str, float]:
         rates: dict[str, float] = {}
@@ -65,8 +57,8 @@ class FlipRates(L.Callback):
         return rates
 
     def state_dict(self) -> dict[str, Any]:
-        return {"signs": self._signs, "last_step": self._last_step}
+        return {"signs": self._signs, "last_step": self.interval.last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._signs, self._last_step = dict(state_dict["signs"]), state_dict["last_step"]
-        self._resumed = True
+        self._signs = dict(state_dict["signs"])
+        self.interval.resume(state_dict["last_step"])

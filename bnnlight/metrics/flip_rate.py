@@ -17,9 +17,10 @@ def pack_signs(weight: Tensor) -> Tensor:
     Returns:
         ``(⌈n/8⌉,)`` uint8 on the CPU, for n entries.
     """
-    bits = (weight.detach().flatten() >= 0).to("cpu", torch.uint8)
+    bits = (weight.detach().flatten() >= 0).to(torch.uint8)
     bits = torch.nn.functional.pad(bits, (0, -bits.numel() % 8))
-    return (bits.view(-1, 8) * _BITS).sum(1, dtype=torch.uint8)
+    # packed where the weight lies, so that an eighth of the bytes travels
+    return (bits.view(-1, 8) * _BITS.to(bits.device)).sum(1, dtype=torch.uint8).cpu()
 
 
 def flip_rate(before: Tensor, after: Tensor, num_weights: int) -> float:

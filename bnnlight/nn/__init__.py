@@ -8,6 +8,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `latent.py` | `Latent`, the contract, and `Dense`, the baseline |
 | `matrix.py` `tucker.py` `holistic.py` | the decompositions of the paper |
 | `cp.py` `tensor_train.py` | two more |
+| `unfolding.py` | small matrices with the singular values of a weight's unfoldings |
 | `rank.py` | from the rank a user writes to the rank of each mode |
 | `scale.py` | α: `none`, `analytic`, `channel`, `spatial` |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import tensorly
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, check_start
 from bnnlight.nn.rank import resolve_rank
+from bnnlight.nn.unfolding import Triangle, triangle, unfold_all
 
 
 class CP(Latent):
@@ -59,12 +61,23 @@ class CP(Latent):
     def ranks(self) -> tuple[int, ...]:
         return (self.factors[0].shape[1],)
 
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        return unfold_all(_cp_product([triangle_of(factor) for factor in self.factors]))
+
+    def named_factors(self) -> dict[str, Tensor]:
+        return {f"factor{mode}": factor.detach() for mode, factor in enumerate(self.factors)}
+
     def forward(self) -> Tensor:
-        first, *rest = self.factors
-        product = rest[-1]
-        for factor in reversed(rest[:-1]):
-            product = (factor.unsqueeze(1) * product.unsqueeze(0)).flatten(0, 1)
-        return (first @ product.T).reshape(self.shape)
+        return _cp_product(list(self.factors))
+
+
+def _cp_product(factors: Sequence[Tensor]) -> Tensor:
+    """The sum over r of the outer products of the factors' columns r."""
+    first, *rest = factors
+    product = rest[-1]
+    for factor in reversed(rest[:-1]):
+        product = (factor.unsqueeze(1) * product.unsqueeze(0)).flatten(0, 1)
+    return (first @ product.T).reshape([factor.shape[0] for factor in factors])
 
 
 def _cp_start(weight: Tensor, num_components: int) -> list[Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
 from bnnlight.nn.rank import Rank, resolve_rank, resolve_ranks
-from bnnlight.nn.tucker import tucker_product, tucker_start
+from bnnlight.nn.tucker import tucker_product, tucker_start, tucker_unfoldings
+from bnnlight.nn.unfolding import Triangle, float64, triangle
 
 
 class SharedTucker(nn.Module):
@@ -45,6 +46,12 @@ class SharedTucker(nn.Module):
         # mixing the cores costs rL products an entry, so each layer does it alone instead of all at once
         core = (first[layer] @ self.core).view([factor.shape[1] for factor in rest])
         return tucker_product(core, rest)
+
+    def unfoldings(self, layer: int, triangle_of: Triangle) -> list[Tensor]:
+        """Of the weight of one layer, as :meth:`Latent.unfoldings` returns them."""
+        first, *rest = self.factors
+        core = (float64(first[layer]) @ float64(self.core)).view([factor.shape[1] for factor in rest])
+        return tucker_unfoldings(core, rest, triangle_of)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -112,6 +119,13 @@ class Holistic(Latent):
     @property
     def ranks(self) -> tuple[int, ...]:
         return self.shared.ranks
+
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        return self.shared.unfoldings(self.layer, triangle_of)
+
+    def named_factors(self) -> dict[str, Tensor]:
+        layers, *modes = (factor.detach() for factor in self.shared.factors)
+        return {"factor_layers": layers} | {f"factor{mode}": factor for mode, factor in enumerate(modes)}
 
     def forward(self) -> Tensor:
         return self.shared(self.layer)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnnlight.nn.layers import BinaryLayer
+from bnnlight.nn.unfolding import triangle
 
 
 def named_binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
@@ -23,6 +24,27 @@ def named_binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, BinaryLayer):
             yield name, module
+
+
+def named_unfoldings(model: nn.Module) -> Iterator[tuple[str, list[Tensor], dict[str, Tensor]]]:
+    """Yields (path, unfoldings, factors) for every binary layer, in the order of registration.
+
+    Unfoldings and factors are those of :class:`bnnlight.nn.Latent`; factors that several layers share are
+    decomposed once.
+
+    Args:
+        model: any module.
+    """
+    # with the factor itself, since only while it lives its id is its own
+    known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def remembered(factor: Tensor) -> Tensor:
+        if id(factor) not in known:
+            known[id(factor)] = factor, triangle(factor)
+        return known[id(factor)][1]
+
+    for name, layer in named_binary_layers(model):
+        yield name, layer.latent.unfoldings(remembered), layer.latent.named_factors()
 
 
 @dataclass(frozen=True)

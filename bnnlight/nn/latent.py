@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
+
 _KERNEL_MODES = ("kernel",), ("kernel height", "kernel width"), ("kernel depth", "kernel height", "kernel width")
 
 
@@ -43,6 +45,25 @@ class Latent(nn.Module):
     def ranks(self) -> tuple[int, ...]:
         """Nominal rank of each mode of the decomposition; empty where nothing is decomposed."""
         return ()
+
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        """For each mode of W̃ a matrix with the same nonzero singular values as W̃'s unfolding along it.
+
+        As small as the parameters allow, so that the lesser of its two sides is the largest rank that the
+        unfolding can have. W̃'s own unfoldings here; decompositions return less.
+
+        Args:
+            triangle_of: maps a factor to the triangle of its QR decomposition.
+
+        Returns:
+            One matrix per mode, float64, without gradient.
+        """
+        with torch.no_grad():
+            return unfold_all(float64(self()))
+
+    def named_factors(self) -> dict[str, Tensor]:
+        """Name → matrix of each factor, without gradient and sharing its memory; empty where there is none."""
+        return {}
 
     @staticmethod
     def couple(latents: Sequence[Latent], weights: Sequence[Tensor]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, check_start
 from bnnlight.nn.rank import resolve_rank
+from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
 
 
 class Matrix(Latent):
@@ -63,6 +64,15 @@ class Matrix(Latent):
     @property
     def ranks(self) -> tuple[int, ...]:
         return (self.s.numel(),)
+
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        left = triangle_of(self.U) * float64(self.s)
+        # V keeps the other modes apart, which its triangle would not
+        _, *others = unfold_all((left @ float64(self.V).T).reshape(-1, *self.shape[1:]))
+        return [left @ triangle_of(self.V).T, *others]
+
+    def named_factors(self) -> dict[str, Tensor]:
+        return {"factor0": self.U.detach(), "factor1": self.V.detach()}
 
     def forward(self) -> Tensor:
         return ((self.U * self.s) @ self.V.T).reshape(self.shape)

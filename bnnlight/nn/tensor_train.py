@@ -6,11 +6,13 @@ import itertools
 import math
 
 import tensorly
+import torch
 from tensorly.decomposition import tensor_train
 from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
 from bnnlight.nn.rank import Rank, resolve_ranks
+from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold
 
 
 class TensorTrain(Latent):
@@ -44,6 +46,20 @@ class TensorTrain(Latent):
     @property
     def ranks(self) -> tuple[int, ...]:
         return tuple(core.shape[2] for core in self.cores[:-1])
+
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        cores = [float64(core) for core in self.cores]
+        # each mode's core between the triangles of all that lies left and right of it
+        lefts, rights = [cores[0].new_ones(1, 1)], [cores[0].new_ones(1, 1)]
+        for core in cores[:-1]:
+            lefts.append(triangle(torch.tensordot(lefts[-1], core, 1).flatten(0, 1)))
+        for core in reversed(cores[1:]):
+            rights.append(triangle(torch.tensordot(core, rights[-1].T, 1).flatten(1).T))
+        between = zip(lefts, cores, reversed(rights), strict=True)
+        return [unfold(torch.tensordot(torch.tensordot(a, core, 1), b.T, 1), 1) for a, core, b in between]
+
+    def named_factors(self) -> dict[str, Tensor]:
+        return {f"factor{mode}": unfold(core.detach(), 1) for mode, core in enumerate(self.cores)}
 
     def forward(self) -> Tensor:
         # from the right: the kernel's cores are small, so the large product comes once, at the end

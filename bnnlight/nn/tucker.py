@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, check_start, mode_names
 from bnnlight.nn.rank import Rank, resolve_ranks
+from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
 
 
 def mode_product(tensor: Tensor, factor: Tensor, mode: int) -> Tensor:
@@ -39,6 +40,17 @@ def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
     (n0, r0), (n1, r1) = factors[0].shape, factors[1].shape
     first, second = (0, 1) if n0 * r1 * (r0 + n1) < n1 * r0 * (r1 + n0) else (1, 0)
     return mode_product(mode_product(core, factors[first], first), factors[second], second)
+
+
+def tucker_unfoldings(core: Tensor, factors: Sequence[Tensor], triangle_of: Triangle) -> list[Tensor]:
+    """Unfoldings of a Tucker decomposition as :meth:`Latent.unfoldings` returns them.
+
+    Args:
+        core: ``(r0, r1, *kernel ranks)``.
+        factors: one ``(n, r)`` per mode of the core.
+        triangle_of: maps a factor to the triangle of its QR decomposition.
+    """
+    return unfold_all(tucker_product(float64(core), [triangle_of(factor) for factor in factors]))
 
 
 def _svd(matrix: Tensor, n_eigenvecs: int | None = None, **_: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,6 +128,12 @@ class Tucker(Latent):
     @property
     def ranks(self) -> tuple[int, ...]:
         return tuple(self.core.shape)
+
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        return tucker_unfoldings(self.core, list(self.factors), triangle_of)
+
+    def named_factors(self) -> dict[str, Tensor]:
+        return {f"factor{mode}": factor.detach() for mode, factor in enumerate(self.factors)}
 
     def forward(self) -> Tensor:
         return tucker_product(self.core, list(self.factors))

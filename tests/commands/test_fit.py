@@ -88,6 +88,23 @@ def test_flip_rates_of_every_layer_are_in_the_metrics_file(digits_run):
         assert f"bnn/flip_rate/{layer}" in names
 
 
+def test_ranks_alphas_activations_and_times_are_in_the_metrics_file_from_start_to_end(digits_run):
+    run_dir, _ = digits_run
+    rows = metrics(run_dir)
+    layer = "backbone.stages.0.0.unit1.conv"
+    last = json.loads((run_dir / "results.json").read_text())["num_steps"]
+
+    def steps(key):
+        return [row["step"] for row in rows if key in row]
+
+    for key in (f"bnn/rank_effective/{layer}/mode0", f"bnn/rank_nominal/{layer}/factor1", f"bnn/alpha_mean/{layer}"):
+        assert (steps(key)[0], steps(key)[-1]) == (0, last)
+    assert last > 20
+    shares = [f"bnn/{name}/{layer}" for name in ("positive", "dead", "cut")]
+    for key in (*shares, "time/step", "time/data", "mem/peak"):
+        assert steps(key) == list(range(20, last + 1, 20))
+
+
 def test_new_runs_get_directories_of_their_own(bnnlight, quick, configs, tmp_path):
     for _ in range(2):
         code, _, err = bnnlight(

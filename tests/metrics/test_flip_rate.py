@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnnlight.metrics import flip_rate, pack_signs
 
@@ -52,3 +54,19 @@ def test_flip_rate_equals_a_count_over_entries():
 def test_different_numbers_of_weights_are_an_error(before, after, num_weights):
     with pytest.raises(ValueError, match=f"{num_weights} signs"):
         flip_rate(pack_signs(torch.ones(before)), pack_signs(torch.ones(after)), num_weights)
+
+
+def test_only_packed_bits_leave_the_device_of_the_weight():
+    copies = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._to_copy.default and (kwargs or {}).get("device") == torch.device("cpu"):
+                copies.append((args[0].device.type, args[0].dtype, args[0].numel()))
+            return function(*args, **(kwargs or {}))
+
+    # tensors without values, on a GPU that need not be there
+    with FakeTensorMode(allow_non_fake_inputs=True), Copies():
+        packed = pack_signs(torch.empty(5, 20, device="cuda"))
+    assert packed.device.type == "cpu"
+    assert copies == [("cuda", torch.uint8, 13)]

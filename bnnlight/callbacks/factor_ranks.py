@@ -1,0 +1,81 @@
+"""Logs how much of their rank the latent weights use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from bnnlight.callbacks.interval import Interval
+from bnnlight.metrics.rank import effective_rank, energy_rank, singular_values, stable_rank
+from bnnlight.nn.inspect import named_unfoldings
+
+
+class FactorRanks(L.Callback):
+    """Logs the ranks of each mode's unfolding of W̃ and of each factor, four kinds of each.
+
+    ``bnn/rank_nominal/LAYER/mode0`` … is the largest rank that the unfolding can have by the weight's shape and
+    the decomposition's ranks; ``bnn/rank_effective/…``, ``bnn/rank_stable/…`` and ``bnn/rank_energy/…`` (90 %)
+    say how much of it is used, see :mod:`bnnlight.metrics.rank`. Factors stand in the place of modes:
+    ``LAYER/factor0`` …, and for a tensor that layers share ``LAYER/factor_layers``. A factor that layers share
+    is decomposed once and logged for each of them.
+
+    The first look is before the first step, the last one after the last step. Weights are equal on all ranks
+    after a step, so nothing is communicated, and only rank zero looks.
+
+    Args:
+        interval: number of optimizer steps between two looks.
+
+    Raises:
+        ValueError: the interval is below 1.
+    """
+
+    def __init__(self, interval: int = 1000) -> None:
+        self.interval = Interval(interval)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.interval.start(trainer.global_step):
+            self._look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if self.interval.due(trainer.global_step):
+            self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.interval.overdue(trainer.global_step):
+            self._look(trainer, pl_module)
+
+    def _look(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        ranks: dict[str, float] = {}
+        # with the factor itself, since only while it lives its place in memory is its own
+        known: dict[tuple[int, tuple[int, ...]], tuple[Tensor, dict[str, float]]] = {}
+        for layer, unfoldings, factors in named_unfoldings(model):
+            measured = {f"mode{mode}": _ranks(matrix) for mode, matrix in enumerate(unfoldings)}
+            for name, factor in factors.items():
+                place = factor.data_ptr(), tuple(factor.shape)
+                if place not in known:
+                    known[place] = factor, _ranks(factor)
+                measured[name] = known[place][1]
+            ranks |= {f"bnn/rank_{k}/{layer}/{name}": v for name, found in measured.items() for k, v in found.items()}
+        if ranks:
+            for logger in trainer.loggers:
+                logger.log_metrics(ranks, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_step": self.interval.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.interval.resume(state_dict["last_step"])
+
+
+def _ranks(matrix: Tensor) -> dict[str, float]:
+    s = singular_values(matrix)
+    return {
+        "effective": effective_rank(s),
+        "stable": stable_rank(s),
+        "energy": energy_rank(s),
+        "nominal": float(min(matrix.shape)),
+    }

@@ -1,0 +1,52 @@
+"""When a callback looks at the network."""
+
+from __future__ import annotations
+
+
+class Interval:
+    """Says when a look is due: at every ``steps``-th optimizer step, once a step.
+
+    With gradient accumulation several batches end at one step; only the first of them is told that a look is
+    due. ``last_step`` belongs into the state of the callback that owns the interval, so that a resumed run
+    does not look again at the step it was saved at.
+
+    Args:
+        steps: number of optimizer steps between two looks.
+
+    Attributes:
+        last_step: step of the last look, -1 before the first.
+
+    Raises:
+        ValueError: the number of steps is below 1.
+    """
+
+    def __init__(self, steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"interval is {steps}: give a number of steps of at least 1")
+        self.steps = steps
+        self.last_step = -1
+        self._resumed = False
+
+    def start(self, step: int) -> bool:
+        """To be called as training starts: whether the run is new, whose first look is due right away."""
+        new, self._resumed = not self._resumed, False
+        if new:
+            self.last_step = step
+        return new
+
+    def resume(self, last_step: int) -> None:
+        """Makes the next start go on from the last look of an earlier run."""
+        self.last_step, self._resumed = last_step, True
+
+    def is_next(self, step: int) -> bool:
+        """Whether the batch that begins now, after ``step`` optimizer steps, belongs to a step that is looked at."""
+        return (step + 1) % self.steps == 0
+
+    def due(self, step: int) -> bool:
+        """Whether to look now, after ``step`` optimizer steps; the step then counts as looked at."""
+        return step % self.steps == 0 and self.overdue(step)
+
+    def overdue(self, step: int) -> bool:
+        """Whether to look now that training ends, the last look being older; the step then counts as looked at."""
+        last, self.last_step = self.last_step, step
+        return step != last
