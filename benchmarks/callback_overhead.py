@@ -3,7 +3,7 @@
     python benchmarks/callback_overhead.py [--pairs N]
 
 Two networks with Tucker latents as their configs have them, trained on one batch of random pictures or drawn people
-with the loggers of a real run (metrics.csv, and Weights & Biases offline). Blocks of ten steps take turns: in one no
+with the loggers of a real run (metrics.jsonl, and Weights & Biases offline). Blocks of ten steps take turns: in one no
 callback is there, in the next all are, and each looks once, in the block's last step. Reported are
 
 - for each callback the seconds of a look (median), with what its hooks on the layers take, and of a step that is not
@@ -34,7 +34,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -42,6 +41,7 @@ from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, Step
 from bnnlight.commands.experiment import Experiment
 from bnnlight.data import PeopleDataModule
 from bnnlight.nn import named_binary_layers
+from bnnlight.tracking import MetricsFile, WandbRun
 
 CONFIGS = ("configs/resnet_small_cifar10.yaml", "configs/hg_people.yaml")
 CALLBACKS = (FlipRates, FactorRanks, Alphas, Activations, StepTime)
@@ -145,7 +145,7 @@ def measure(config: str, num_pairs: int) -> dict[str, Any]:
         trainer = L.Trainer(
             accelerator="cpu",
             max_steps=num_steps,
-            logger=[WandbLogger(save_dir=folder, offline=True), CSVLogger(folder)],
+            logger=[WandbRun(folder), MetricsFile(folder)],
             callbacks=[in_turn],
             enable_checkpointing=False,
             enable_progress_bar=False,
