@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -74,13 +74,14 @@ class Experiment(LightningCLI):
         options = (
             ("run_dir", str | None, None, "Directory of the run; runs/CONFIG/TIME unless given."),
             ("ckpt_path", str | None, None, "Checkpoint to start from."),
-            ("resume", bool, False, "Whether fit goes on in run_dir where it was stopped; a new run where none is."),
             ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
             ("seed_per_rank", bool, False, "Whether each process draws random numbers (dropout) of its own."),
             ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one a core by default."),
         )
         for name, kind, default, text in options:
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        text = "Go on in run_dir where fit was stopped, or begin a run there."
+        parser.add_argument("--resume", action=ActionYesNo, default=False, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         # on its own: `save_last` of the first one writes only where the best checkpoint is new too
         parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")

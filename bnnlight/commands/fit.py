@@ -64,12 +64,6 @@ def _check_inputs(experiment: Experiment, stage: str) -> None:
 @rank_zero_only
 def _finish(experiment: Experiment, results: dict[str, float], best: str) -> None:
     run_dir, trainer = experiment.run_dir, experiment.trainer
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbRun) and logger.checkpoints:
-            _hand_over_checkpoints(logger, experiment, results, best)
-        logger.finalize("success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()  # writes the run to the end before the user is told where it lies
     places = {"run directory": str(run_dir)}
     if best:
         # short where it lies in the run's directory; --checkpoint.dirpath may have put it elsewhere
@@ -80,9 +74,6 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
         picture = run_dir / "curves.png"
         draw_curves(read_metrics(figures[0]), picture, title="/".join(run_dir.parts[-2:]))
         places["curves"] = str(picture)
-    offline = sync_hint(run_dir)
-    if offline:
-        places["W&B offline run"], places["to sync it"] = str(offline[0]), offline[1]
     record = {
         "command": command_line(),
         "seed": experiment.config.seed_everything,
@@ -93,6 +84,17 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
     }
     write_json(run_dir / "results.json", record)
     places["results"] = str(run_dir / "results.json")
+    # last, as uploading takes its time; but before the user is told where the run lies
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbRun):
+            if logger.checkpoints:
+                _hand_over_checkpoints(logger, experiment, results, best)
+            logger.finish()
+        elif isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+    offline = sync_hint(run_dir)
+    if offline:
+        places["W&B offline run"], places["to sync it"] = str(offline[0]), offline[1]
     print_results("Results", results, places)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ class WandbRun(WandbLogger):
     - The best value of each result stands in the run's summary: ``val/acc1.max``, ``val/loss.min``.
     - A run that is resumed in its directory keeps its W&B id. Rows that an earlier start has written already are not
       written again, and rows that W&B had not yet written when the run was killed are taken from ``metrics.jsonl``.
-    - Where the server cannot be reached at the start, the run is kept on the disk, to be synced later.
+    - Training never fails for W&B's sake. Where the server cannot be reached at the start or the end, or W&B's own
+      process breaks down, one line says so, the run is kept on the disk, to be synced later, and training goes on.
 
     What is not given here is taken from W&B's environment variables: ``WANDB_PROJECT``, ``WANDB_ENTITY``,
     ``WANDB_NAME``, ``WANDB_RUN_GROUP``, ``WANDB_JOB_TYPE``, ``WANDB_TAGS``, ``WANDB_NOTES``, ``WANDB_RUN_ID``.
@@ -43,6 +44,7 @@ class WandbRun(WandbLogger):
         watch_interval: steps between two such looks.
         checkpoints: whether the best and the last checkpoint of a finished run become an artifact, with the aliases
             ``best`` and ``last`` and their metrics as metadata.
+        finish_timeout_s: seconds to wait at the end for what is still to be uploaded.
     """
 
     def __init__(
@@ -59,18 +61,21 @@ class WandbRun(WandbLogger):
         watch: Literal["gradients", "parameters", "all"] | None = None,
         watch_interval: int = 1000,
         checkpoints: bool = True,
+        finish_timeout_s: float = 300.0,
     ) -> None:
         self.watched, self.watch_interval, self.checkpoints = watch, watch_interval, checkpoints
         self._last_steps: dict[str, int] = {}
         self._defined: set[str] = set()
         self._next_row: int | None = None
+        self._broken = False
         earlier = _earlier_fragments(Path(save_dir)) if rank_zero_only.rank == 0 else []
         if id is None and earlier:
             id = os.environ.get("WANDB_RUN_ID") or earlier[-1].run_id
         self._earlier = [fragment for fragment in earlier if fragment.run_id == id]
         project = project or os.environ.get("WANDB_PROJECT") or "bnnlight"
         given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
-        super().__init__(name=name, save_dir=save_dir, project=project, id=id, **given)
+        settings = wandb.Settings(finish_timeout=finish_timeout_s, finish_timeout_raises=True)
+        super().__init__(name=name, save_dir=save_dir, project=project, id=id, settings=settings, **given)
         self._wandb_init.pop("anonymous", None)  # gone from W&B, which warns where it is passed
 
     @property
@@ -89,7 +94,7 @@ class WandbRun(WandbLogger):
             if os.environ.get("WANDB_MODE") == "offline":
                 raise
             reason = str(error).splitlines()[0]
-            print(f"W&B: {reason}; the run is kept in its directory, to be synced later", file=sys.stderr, flush=True)
+            _say(f"{reason}; the run is kept in its directory, to be synced later")
             os.environ["WANDB_MODE"] = self._wandb_init["mode"] = "offline"  # W&B has read its variables already
             ask(self)
         if self._earlier:
@@ -119,14 +124,36 @@ class WandbRun(WandbLogger):
         for key in metrics.keys() - self._defined:
             self._define(key)
         row = metrics if step is None else {**metrics, STEP_KEY: step}
-        run.log(row, step=self._next_row, commit=True)
+        self._try(lambda: run.log(row, step=self._next_row, commit=True))
         self._next_row = None
 
     def _define(self, key: str) -> None:
         self._defined.add(key)
         if key.startswith(("val/", "test/", "train/")) and not key.endswith("/pictures"):
             best = "min" if "loss" in key else "max"
-            self._experiment.define_metric(key, step_metric=STEP_KEY, summary=f"{best},last")
+            options = {"step_metric": STEP_KEY, "summary": f"{best},last"}
+            self._try(lambda: self._experiment.define_metric(key, **options))
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        """Calls W&B, and no more once its process has broken down: a run of days must not end for it."""
+        if self._broken:
+            return
+        try:
+            call()
+        except (OSError, wandb.Error) as error:
+            self._broken = True
+            _say(f"it broke down ({error}); training goes on, and --resume would send W&B what is in {FILE_NAME}")
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Ends the run on W&B; what cannot be uploaded in time stays on the disk."""
+        if self._experiment is None or self._broken:
+            return
+        try:
+            self._experiment.finish()
+        except (OSError, wandb.Error) as error:  # TimeoutError is an OSError
+            command = f"wandb beta sync --no-skip-online {Path(self.save_dir) / 'wandb'}"
+            _say(f"not all was uploaded ({error}); the run is kept, to sync it: {command}")
 
     @rank_zero_only
     def log_checkpoint(self, path: str | Path, alias: str, metadata: Mapping[str, Any]) -> None:
@@ -140,12 +167,17 @@ class WandbRun(WandbLogger):
         artifact = wandb.Artifact(f"checkpoint-{self.experiment.id}", "model", metadata=dict(metadata))
         # not copied: a second copy of every checkpoint on the disk would be for nothing
         artifact.add_file(str(path), name=f"{alias}.ckpt", policy="immutable")
-        self.experiment.log_artifact(artifact, aliases=[alias])
+        self._try(lambda: self.experiment.log_artifact(artifact, aliases=[alias]))
 
     @rank_zero_only
     def log_rows(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Puts a table into the run's summary."""
-        self.experiment.summary[key] = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        self._try(lambda: self.experiment.summary.update({key: table}))
+
+
+def _say(what: str) -> None:
+    print(f"W&B: {what}", file=sys.stderr, flush=True)
 
 
 def _earlier_fragments(run_dir: Path) -> list[Fragment]:

@@ -34,7 +34,7 @@ def fit(tmp_path):
     (tmp_path / "dying.py").write_text(_DYING)
 
     def run(run_dir, die_at=None, kill=True):
-        options = ["--resume=true", f"--run_dir={run_dir}", "--test_after_fit=false", "--trainer.max_epochs=4"]
+        options = ["--resume", f"--run_dir={run_dir}", "--test_after_fit=false", "--trainer.max_epochs=4"]
         options += ["--trainer.enable_progress_bar=false", "--flip_rates.interval=7", "--trainer.log_every_n_steps=5"]
         options.append("--model.init_args.backbone.init_args.width=0.125")
         if die_at:
@@ -84,5 +84,5 @@ def test_a_run_stopped_twice_equals_the_unbroken_one(tmp_path, fit, bnnlight):
 
 
 def test_resume_without_a_directory_is_one_line(bnnlight):
-    code, _, err = bnnlight("fit", "--config", CONFIG, "--resume=true")
+    code, _, err = bnnlight("fit", "--config", CONFIG, "--resume")
     assert code == 2 and err.strip() == "bnnlight fit: error: --resume needs the run's directory: pass --run_dir DIR"

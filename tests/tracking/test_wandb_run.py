@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import wandb
 
 from bnnlight.tracking import MetricsFile, WandbRun
 from bnnlight.tracking.fragments import find_fragments, read_fragment
@@ -96,6 +97,7 @@ def test_the_key_is_nowhere_on_the_disk(tmp_path, write_offline):
 def test_a_server_out_of_reach_at_the_start_leaves_an_offline_run(tmp_path, monkeypatch, capsys):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
+    wandb.teardown()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the port of "discard": nobody listens
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "4")
@@ -103,8 +105,29 @@ def test_a_server_out_of_reach_at_the_start_leaves_an_offline_run(tmp_path, monk
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbRun(str(tmp_path))
     logger.log_metrics({"a": 1.0}, 5)
-    logger.experiment.finish()
+    logger.finish()
+    wandb.teardown()
     found = [read_fragment(path) for path in find_fragments(tmp_path) if "offline-run" in path.parent.name]
     assert [pairs(fragment, "a") for fragment in found] == [[(5, 1.0)]]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B:")]
     assert len(lines) == 1 and "synced later" in lines[0]
+
+
+def said(stderr):
+    return [line for line in stderr.splitlines() if line.startswith("W&B:")]
+
+
+def test_a_server_that_vanishes_leaves_the_run_on_the_disk(tmp_path, write_offline, vanishing_server):
+    rows = [(step, {"a": step / 4}) for step in range(0, 40, 10)]
+    online = {"WANDB_MODE": "online", "WANDB_BASE_URL": vanishing_server, "WANDB_API_KEY": "0" * 40}
+    (line,) = said(write_offline(tmp_path, rows, env=online.items(), finish_timeout_s=2))
+    assert f"wandb beta sync --no-skip-online {tmp_path / 'wandb'}" in line
+    (found,) = fragments(tmp_path)
+    assert not found.path.parent.name.startswith("offline")
+    assert pairs(found, "a") == [(step, step / 4) for step in range(0, 40, 10)]
+
+
+def test_a_breakdown_of_wandb_itself_does_not_end_the_training(tmp_path, write_offline):
+    rows = [(step, {"val/acc1": step / 64}) for step in range(40)]
+    (line,) = said(write_offline(tmp_path, rows, end="core killed"))
+    assert "broke down" in line and "metrics.jsonl" in line
