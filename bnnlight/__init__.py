@@ -12,7 +12,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `.skeletons` |
 | `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
-| `tracking` | where a run's figures go | nothing of the package |
+| `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `commands` | the verbs of the command line | all |
 | `cli.py` | the table of verbs | all |
 

@@ -36,7 +36,9 @@ def fit(args: list[str]) -> None:
     logged = trainer.callback_metrics.items()
     last_epoch = {f"last {k}": float(v) for k, v in logged if k.startswith(("val/", "train/"))}
     results: dict[str, float] = {}
-    checkpoint = trainer.checkpoint_callback
+    # not the trainer's first: a user may have added others
+    own = experiment.config_init.checkpoint
+    checkpoint = own if own in trainer.checkpoint_callbacks else None
     best = checkpoint.best_model_path if checkpoint else ""
     newest = run_dir / "checkpoints" / "last.ckpt"
     # asked on rank zero alone: the others might look when it is there already, and saving waits for all of them

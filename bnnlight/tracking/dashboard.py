@@ -96,6 +96,13 @@ _CURVES = {
 }
 _TESTED = {"test/acc1": "Test accuracy", "test/pckh": "Test PCKh@0.5", "test/pck": "Test PCK@0.2"}
 _RANKS = {"effective": "Effective rank", "stable": "Stable rank", "energy": "Rank by energy", "nominal": "Nominal rank"}
+_MODES = {r"mode\d": "the weight's unfoldings", r"factor\w+": "the factors"}
+_MODES_APART = {
+    "mode0": "the weight over output channels",
+    "mode1": "the weight over input channels",
+    "mode[2-9]": "the weight over the kernel",
+    r"factor\w+": "the factors",
+}
 _ALPHA = {
     "mean": "mean",
     "std": "standard deviation",
@@ -169,7 +176,8 @@ def _ranks() -> list[Any]:
     return [
         _layers(f"{title} of {of}", f"rank_{key}", f"/{end}")
         for key, title in _RANKS.items()
-        for end, of in (("mode0", "the weight"), ("factor0", "its first factor"))
+        # the kind that tells most one mode a panel, the others all together
+        for end, of in (_MODES_APART if key == "effective" else _MODES).items()
     ]
 
 

@@ -105,6 +105,16 @@ def test_ranks_alphas_activations_and_times_are_in_the_metrics_file_from_start_t
         assert steps(key) == list(range(20, last + 1, 20))
 
 
+def test_a_run_that_ends_before_it_is_validated_ends_well_beside_checkpoints_of_the_users_own(bnnlight, quick, configs):
+    own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"every_n_train_steps": 1}}
+    code, out, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", "--trainer.max_steps=1", "--run_dir=run", *quick),
+        *("--model.backbone.width=0.0625", f"--trainer.callbacks={json.dumps([own])}"),
+    )
+    assert code == 0, err
+    assert "best val/acc1" not in out and "test/acc1" not in out
+
+
 def test_new_runs_get_directories_of_their_own(bnnlight, quick, configs, tmp_path):
     for _ in range(2):
         code, _, err = bnnlight(

@@ -53,9 +53,8 @@ def test_each_pattern_takes_its_own_layers_alone():
     for section, names in {
         "Flip rates": [f"flip_rate/{layer}"],
         "Ranks": [
-            f"rank_{kind}/{layer}/{mode}"
-            for kind in ("effective", "stable", "energy", "nominal")
-            for mode in ("mode0", "factor0")
+            *(f"rank_effective/{layer}/{mode}" for mode in ("mode0", "mode1", "mode3", "factor_layers")),
+            *(f"rank_{kind}/{layer}/{m}" for kind in ("stable", "energy", "nominal") for m in ("mode1", "factor0")),
         ],
         "α": [f"alpha_{kind}/{layer}" for kind in ("mean", "std", "min", "max", "negative")],
         "Activations": [f"{kind}/{layer}" for kind in ("positive", "dead", "cut")],
