@@ -80,7 +80,7 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
     for run, name in zip(runs, names, strict=True):
         starts = f' <small title="times it was started">×{run.num_starts}</small>' if run.num_starts > 1 else ""
         cells = [f'<td data-sort="{html.escape(name)}">{html.escape(name)}{starts}</td>']
-        cells += [_cell(run.config.get(key, ""), str(run.config.get(key, ""))) for key in keys]
+        cells += [_cell(run.config.get(key, ""), _setting(key, run.config.get(key, ""))) for key in keys]
         cells += [_cell(run.results.get(key, ""), _result(key, run.results.get(key))) for key in results]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     header = "".join(f'<th title="{html.escape(t)}">{html.escape(h)}</th>' for h, t in zip(head, titles, strict=True))
@@ -89,6 +89,11 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 def _cell(value: Any, text: str) -> str:
     return f'<td data-sort="{html.escape(json.dumps(value, default=str))}">{html.escape(text)}</td>'
+
+
+def _setting(key: str, value: Any) -> str:
+    """A class by its own name, without the module's."""
+    return str(value).rsplit(".", 1)[-1] if key.endswith("class_path") else str(value)
 
 
 def _result(key: str, value: float | None) -> str:

@@ -95,7 +95,7 @@ def heat_maps(runs: Sequence[Run], names: Sequence[str], prefix: str) -> go.Figu
             ),
             row, 1,
         )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", type="category", tickfont={"size": 9})
+    figure.update_yaxes(autorange="reversed", type="category", tickfont={"size": 10})
     figure.update_xaxes(title_text="step", row=len(runs), col=1)
     ticks = list(range(round(math.log10(_SMALLEST_RATE)), 1))
     bar = {"title": "flip rate", "tickvals": ticks, "ticktext": [f"{10.0**t:g}" for t in ticks]}
@@ -139,7 +139,8 @@ def over_time_and_layers(runs: Sequence[Run], names: Sequence[str], prefix: str,
                 1, 2,
             )  # fmt: skip
     figure.update_xaxes(title_text="step", row=1, col=1)
-    figure.update_xaxes(tickfont={"size": 9}, row=1, col=2)
+    figure.update_xaxes(tickfont={"size": 10}, row=1, col=2)
+    figure.update_yaxes(rangemode="tozero" if whole or "/alpha" not in prefix else "normal")
     return _styled(figure, 480)
 
 

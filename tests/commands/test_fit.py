@@ -1,6 +1,10 @@
 """What a run leaves behind, what it repeats, and how it fails."""
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +117,36 @@ def test_a_run_that_ends_before_it_is_validated_ends_well_beside_checkpoints_of_
     )
     assert code == 0, err
     assert "best val/acc1" not in out and "test/acc1" not in out
+
+
+def test_the_wandb_run_carries_config_code_layers_and_checkpoints(digits_run):
+    run_dir, _ = digits_run
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(next(run_dir.glob("wandb/offline-*")))]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    config = {}
+    for record in records:
+        config |= record.get("config", {}).get("update", {})
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert config["model"] == json.loads(json.dumps(saved["model"])) and config["data"] == saved["data"]
+    assert config["bnnlight"]["version"] == version("bnnlight")
+    assert config["bnnlight"]["command"] == json.loads((run_dir / "results.json").read_text())["command"]
+    summary = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert summary["bnn/layers"]["nrows"] == 4
+    validated = [row["val/acc1"] for row in metrics(run_dir) if "val/acc1" in row]
+    assert summary["val/acc1"] == pytest.approx({"max": max(validated), "last": validated[-1]})
+    artifacts = [record["artifact"] for record in records if record.get("artifact", {}).get("type") == "model"]
+    results = json.loads((run_dir / "results.json").read_text())["results"]
+    expected = {"best": ("test/acc1", results["test/acc1"]), "last": ("val/acc1", results["last val/acc1"])}
+    assert len({artifact["name"] for artifact in artifacts}) == 1
+    for artifact, (alias, (key, value)) in zip(reversed(artifacts), expected.items(), strict=True):
+        assert alias in artifact["aliases"]
+        assert json.loads(artifact["metadata"])[key] == pytest.approx(value)
+        (entry,) = artifact["manifest"]["contents"]
+        # the checkpoint itself, not a second copy of it on the disk
+        assert (entry["path"], Path(entry["local_path"])) == (f"{alias}.ckpt", run_dir / f"checkpoints/{alias}.ckpt")
 
 
 def test_new_runs_get_directories_of_their_own(bnnlight, quick, configs, tmp_path):
