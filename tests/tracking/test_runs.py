@@ -44,6 +44,16 @@ def test_offline_directories_and_ours_tell_the_same(tmp_path, write_offline):
     assert len(read_runs(sources[1:])[0]) == 1
 
 
+def test_of_two_starts_that_logged_the_same_step_the_later_one_counts(tmp_path, write_offline):
+    # as by programs that do not look at what they have logged already
+    write_offline(tmp_path / "first", [(10, {"a": 1.0}), (20, {"a": 2.0})], id="abcd1234", name="old")
+    write_offline(tmp_path / "second", [(20, {"a": -2.0}), (30, {"a": -3.0})], id="abcd1234", name="new")
+    for order in (("first", "second"), ("second", "first")):
+        (run,), problems = read_runs([str(tmp_path / name / "wandb") for name in order])
+        assert not problems
+        assert (run.series["a"], run.name, run.num_starts) == ({10: 1.0, 20: -2.0, 30: -3.0}, "new", 2)
+
+
 def test_a_cut_off_file_is_read_as_far_as_it_goes(tmp_path, write_offline):
     write_offline(tmp_path, [(step, {"a": step, "text": "x" * 50}) for step in range(200)])
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
