@@ -108,6 +108,19 @@ def test_two_processes_log_what_one_logs(one_and_two):
         assert two[name] == (pytest.approx(value, rel=1e-5) if "loss" in name else value), name
 
 
+def test_every_row_of_two_processes_is_that_of_one(one_and_two):
+    files = [(run / "RUN/metrics.jsonl").read_text().splitlines() for run in one_and_two]
+    one, two = ([json.loads(line) for line in lines] for lines in files)
+    # no row more, none less, in the same order
+    assert [(row["step"], list(row)) for row in one] == [(row["step"], list(row)) for row in two]
+    keys = {key.split("/")[0] + "/" + key.split("/")[1] for row in one for key in row if "/" in key}
+    assert keys >= {"bnn/flip_rate", "bnn/positive", "bnn/dead", "bnn/cut", "bnn/alpha_mean", "bnn/rank_effective"}
+    for mine, other in zip(one, two, strict=True):
+        for key, value in mine.items():
+            if not key.startswith(("time/", "mem/")):
+                assert other[key] == pytest.approx(value, rel=1e-5), (key, mine["step"])
+
+
 def test_two_processes_leave_one_run(one_and_two):
     _, folder = one_and_two
     assert {path.name for path in folder.iterdir()} <= {"RUN", "probe.py", "__pycache__", ".config", ".cache", ".local"}

@@ -1,0 +1,56 @@
+"""What the figures hold, by hand."""
+
+import math
+
+import pytest
+
+from bnnlight.tracking import figures
+from bnnlight.tracking.runs import Run
+
+LAYERS = ("backbone.b.10.conv", "backbone.b.2.conv", "backbone.a.conv")
+IN_ORDER = ["a.conv", "b.2.conv", "b.10.conv"]
+
+
+def runs(**series):
+    return [Run(f"run{n}", "", series={key: values[n] for key, values in series.items()}) for n in range(2)]
+
+
+def test_flip_rates_are_layers_by_steps_in_powers_of_ten():
+    series = {f"bnn/flip_rate/{layer}": ({10: 0.1, 20: 0.0}, {10: 0.01}) for layer in LAYERS}
+    first, second = figures.heat_maps(runs(**series), ["x", "y"], "bnn/flip_rate/").data
+    assert list(first.y) == list(second.y) == IN_ORDER
+    assert (list(first.x), list(second.x)) == ([10, 20], [10])
+    # none at all has the colour of the smallest, and its true value beside the mouse
+    assert first.z[0] == pytest.approx((-1, math.log10(figures._SMALLEST_RATE)))
+    assert list(first.text[0]) == ["0.1", "0"]
+    assert second.z[2] == pytest.approx((-2,))
+
+
+def test_ranks_are_shares_of_the_nominal_ones_by_mode():
+    series = {}
+    for number, layer in enumerate(LAYERS, 1):
+        for mode in ("mode0", "mode1", "factor0"):
+            series[f"bnn/rank_nominal/{layer}/{mode}"] = ({0: 8.0, 10: 8.0}, {0: 8.0})
+            size = number * (1.0 if mode == "mode0" else 2.0)
+            series[f"bnn/rank_effective/{layer}/{mode}"] = ({0: 8.0, 10: size}, {0: size})
+    drawn = figures.over_time_and_layers(runs(**series), ["x", "y"], "bnn/rank_effective/", "bnn/rank_nominal/")
+    curves = {(trace.name, trace.mode): trace for trace in drawn.data}
+    assert {name for name, _ in curves} == {"x, mode0", "x, mode1", "y, mode0", "y, mode1"}
+    over_time = curves["x, mode0", "lines+markers"]
+    assert (list(over_time.x), list(over_time.y)) == ([0, 10], [1.0, pytest.approx((1 + 2 + 3) / 3 / 8)])
+    by_layer = curves["y, mode1", "markers"]
+    assert (list(by_layer.x), list(by_layer.y)) == (IN_ORDER, [6 / 8, 4 / 8, 2 / 8])
+
+
+def test_learning_curves_have_accuracies_in_percent():
+    series = {"val/acc1": ({5: 0.5}, {5: 0.25}), "train/loss": ({1: 2.0, 2: 1.0}, {1: 3.0})}
+    traces = figures.learning_curves(runs(**series), ["x", "y"]).data
+    assert [(t.name, list(t.x), list(t.y)) for t in traces] == [
+        *[("x", [1, 2], [2.0, 1.0]), ("y", [1], [3.0])],
+        *[("x", [5], [50.0]), ("y", [5], [25.0])],
+    ]
+    assert traces[0].line.color == traces[2].line.color != traces[1].line.color
+
+
+def test_runs_without_figures_have_no_figures():
+    assert list(figures.all_figures([Run("x", "")], ["x"])) == []
