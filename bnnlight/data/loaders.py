@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import nn
@@ -147,6 +148,7 @@ class ClassificationDataModule(ImageDataModule):
         num_workers: int | None,
     ) -> None:
         super().__init__(batch_size, num_workers)
+        self.image_format = image_format
         self.num_channels = image_format.num_channels
         self.image_size = image_format.image_size
         self.eval_transform = image_format.eval_transform()
@@ -159,3 +161,9 @@ class ClassificationDataModule(ImageDataModule):
     def plain(self, items: Any, indices: Sequence[int] | None = None) -> View:
         """View items as images to measure on."""
         return View(items, self.eval_transform, indices)
+
+    def to_pixels(self, images: torch.Tensor) -> np.ndarray:
+        """Undo the normalization: ``(N, num_channels, H, W)`` float to ``(N, H, W, 3)`` uint8, RGB."""
+        channels = images.float().cpu().numpy().transpose(0, 2, 3, 1)
+        pixels = 255 * (channels * self.image_format.std + self.image_format.mean)
+        return np.broadcast_to(pixels.round().clip(0, 255).astype(np.uint8), (*pixels.shape[:3], 3))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from bnnlight.tasks.class_pictures import caption
 from bnnlight.tasks.optimization import configure_optimizers
 from bnnlight.tasks.ranks import mean_over_ranks
 
@@ -87,23 +89,47 @@ class ClassificationTask(L.LightningModule):
         self._mean("train/acc", topk_correct(logits.detach(), labels, 1))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate(batch, "test")
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test")
 
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities ``(N, classes)``."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).softmax(1)
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+    def draw(self, batch: tuple[Tensor, Tensor], outputs: dict[str, Tensor], count: int) -> list[np.ndarray]:
+        """Pictures with the predicted class below them, and the true one where it is another.
+
+        Args:
+            batch: as it was handed to the step.
+            outputs: what the step returned.
+            count: how many pictures, at most.
+
+        Returns:
+            A picture ``(H, W, 3)`` uint8 for each of the batch's first items; none where the data module has no
+            ``to_pixels``.
+        """
+        to_pixels = getattr(self.trainer.datamodule, "to_pixels", None)
+        if to_pixels is None:
+            return []
+        images, labels = (part[:count] for part in batch)
+        best = outputs["logits"][:count].float().softmax(1).max(1)
+        rows = zip(to_pixels(images), best.indices.tolist(), best.values.tolist(), labels.tolist(), strict=True)
+        return [caption(pixels, self._name(found), sure, self._name(true)) for pixels, found, sure, true in rows]
+
+    def _name(self, label: int) -> str:
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> dict[str, Tensor]:
         images, labels = batch
         logits = self(images)
         self._mean(f"{split}/loss", F.cross_entropy(logits, labels, reduction="none"))
         self._mean(f"{split}/acc1", topk_correct(logits, labels, 1), prog_bar=True)
         self._mean(f"{split}/acc5", topk_correct(logits, labels, 5))
+        return {"logits": logits}
 
     def _mean(self, name: str, values: Tensor, prog_bar: bool = False) -> None:
         # a metric object, so that batches and ranks of different size count by their images

@@ -1,0 +1,39 @@
+"""Pictures with the class that a network names below them."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+RIGHT, WRONG = (0, 120, 60), (200, 0, 30)
+"""Colours (RGB) of the caption."""
+LINE_PX = 17
+
+
+def caption(image: np.ndarray, predicted: str, probability: float, truth: str, width_px: int = 160) -> np.ndarray:
+    """A picture with two lines below it: the predicted class with its probability, and the true class if another.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        predicted: name of the class.
+        probability: of it, in [0, 1].
+        truth: name of the true class.
+        width_px: of the result.
+
+    Returns:
+        ``(height, width_px, 3)`` uint8; the caption is green where the prediction is right, else red.
+    """
+    scale = width_px / image.shape[1]
+    size = width_px, max(1, round(image.shape[0] * scale))
+    # small pictures are enlarged in blocks: blurred digits tell less than sharp ones
+    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BILINEAR
+    sheet = Image.new("RGB", (width_px, size[1] + 2 * LINE_PX + 4), "white")
+    sheet.paste(Image.fromarray(image).resize(size, how))
+    right = predicted == truth
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    for index, line in enumerate([f"{predicted}  {100 * probability:.0f} %", "" if right else f"is {truth}"]):
+        # a long name is cut rather than drawn over its neighbour
+        while line and draw.textlength(line, font=font) > width_px - 4:
+            line = line[:-2] + "…"
+        draw.text((3, size[1] + index * LINE_PX), line, fill=RIGHT if right else WRONG, font=font)
+    return np.asarray(sheet)
