@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    os.environ["WANDB_SILENT"] = "true"
+    os.environ |= {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.manual_seed(0)
     results = {config: measure(config, args.pairs) for config in CONFIGS}

@@ -28,7 +28,7 @@ from bnnlight.data.people import draw_person
 from bnnlight.data.pose import PoseView
 from bnnlight.data.pose_files import PoseFiles, PosePeople
 from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 
 SIDES_PX = {"small": 300.0, "0.1 quantile": 346.0, "median": 689.0, "0.9 quantile": 1439.0}
 """Sides of the box of a person, 200 px × 1.25 × scale, in annot/valid.json of MPII."""

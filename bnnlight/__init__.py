@@ -8,10 +8,12 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 |---|---|---|
 | `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
-| `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | nothing of the package |
+| `imaging` | skeletons, drawing on pictures: numpy and OpenCV, without torch | nothing of the package |
+| `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
-| `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `.skeletons` |
+| `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
 | `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
+| `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `commands` | the verbs of the command line | all |
 | `cli.py` | the table of verbs | all |

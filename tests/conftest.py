@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torchvision import datasets
 
 from bnnlight.cli import main
-from bnnlight.data.skeletons import LSP, MPII
+from bnnlight.imaging.skeletons import LSP, MPII
 
 
 @pytest.fixture

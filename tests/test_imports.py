@@ -12,11 +12,12 @@ ROOT = Path(bnnlight.__file__).parent
 # part of the package → what of the house it may import besides itself; a part that is not here may import none
 ALLOWED = {
     "backbones": {"nn"},
-    "deploy": {"nn", "backbones"},
-    "tasks": {"metrics", "nn.inspect", "data.heatmaps", "data.skeletons"},
+    "data": {"imaging"},
+    "deploy": {"nn", "imaging"},
+    "tasks": {"metrics", "nn.inspect", "data.heatmaps", "imaging"},
     "callbacks": {"metrics", "nn.inspect"},
 }
-EVERYTHING_BUT_CLI = {"nn", "backbones", "data", "metrics", "tasks", "callbacks", "deploy", "tracking"}
+EVERYTHING_BUT_CLI = {"nn", "backbones", "data", "imaging", "metrics", "tasks", "callbacks", "deploy", "tracking"}
 ALLOWED |= {"commands": EVERYTHING_BUT_CLI, "cli": EVERYTHING_BUT_CLI | {"commands"}, "__main__": {"cli"}}
 FILES = sorted(ROOT.rglob("*.py"))
 

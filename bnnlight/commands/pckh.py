@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from bnnlight.commands.parser import Parser
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 from bnnlight.metrics import PCK, head_size_px, mean_over_joints, mean_over_visible
 
 THRESHOLDS = (0.5, 0.1)
@@ -38,7 +38,7 @@ _NAMES_IN_FILE = (
     *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor"),
     *("neck", "head", "rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
 )
-"""What ``dataset_joints`` calls the joints of :data:`bnnlight.data.skeletons.MPII`, in its order."""
+"""What ``dataset_joints`` calls the joints of :data:`bnnlight.imaging.skeletons.MPII`, in its order."""
 
 _JOINTS = len(MPII.joints)
 _DESCRIPTION = """PCKh of stored predictions against MPII's ground truth, in percent: the share of joints that lie

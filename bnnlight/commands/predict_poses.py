@@ -11,8 +11,8 @@ from torch.utils.data import default_collate
 
 from bnnlight.data.pose import Person, PosePicture
 from bnnlight.data.pose_transforms import PoseTransform
+from bnnlight.imaging.pose_pictures import draw_pose
 from bnnlight.tasks import PoseTask
-from bnnlight.tasks.pose_pictures import draw_pose
 
 
 class PosePredictor:

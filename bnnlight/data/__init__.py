@@ -17,7 +17,6 @@ The map of this folder:
 ``people.py``       `PeopleDataModule`: drawn people, part of the installation; ``figures`` draws them
 ``pose.py``         what the three pose sets share: a person in a picture, samples, attributes
 ``pose_transforms.py`` a person cut out of a picture: one warp of pixels, one of colours
-``skeletons.py``    names of joints, sides, limbs
 ``heatmaps.py``     joints to targets, heat maps to joints
 ``pose_files.py``   annotated people and their pictures; ``pictures.py`` reads a picture
 ``pose_checks.py``  what is checked of annotations, with errors that name file and entry

@@ -12,7 +12,7 @@ from bnnlight.data.pose import PoseDataModule
 from bnnlight.data.pose_checks import and_more, check_finite, check_inside, list_pictures, read_mat
 from bnnlight.data.pose_files import PoseFiles, PosePeople, hold_out
 from bnnlight.data.pose_transforms import PoseAugmentation
-from bnnlight.data.skeletons import LSP
+from bnnlight.imaging.skeletons import LSP
 
 LSP_NUM_TRAIN = 1000
 """By custom the first 1,000 pictures are trained on and all others tested on."""

@@ -14,7 +14,7 @@ from bnnlight.data.pose import PoseDataModule
 from bnnlight.data.pose_checks import and_more, check_inside, check_pictures
 from bnnlight.data.pose_files import PoseFiles, PosePeople, hold_out
 from bnnlight.data.pose_transforms import PoseAugmentation
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 
 DEFAULT_AUGMENTATION = PoseAugmentation()
 VAL_ANNOTATIONS = "annot/valid.json"

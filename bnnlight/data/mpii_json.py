@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from bnnlight.data.pose_checks import check_finite
 from bnnlight.data.pose_files import PosePeople
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 
 Boxes = Literal["auto", "raw", "padded"]
 

@@ -11,7 +11,7 @@ from bnnlight.data.mpii_heads import HEAD_PER_DIAGONAL
 from bnnlight.data.mpii_json import SCALE_PX, padded
 from bnnlight.data.pose_checks import check_finite, read_mat
 from bnnlight.data.pose_files import PosePeople
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 
 
 def read_release(path: Path, advice: str) -> PosePeople:

@@ -14,7 +14,7 @@ from bnnlight.data.figures.poses import draw_pose
 from bnnlight.data.figures.scenes import Scene
 from bnnlight.data.pose import Person, PoseDataModule, PosePicture
 from bnnlight.data.pose_transforms import PoseAugmentation
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 
 SKELETON = dataclasses.replace(MPII, excluded=())
 """MPII's; but pelvis and thorax are known exactly here, and every joint counts."""

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from bnnlight.data.loaders import ImageDataModule
 from bnnlight.data.pose_transforms import MEAN, STD, PoseAugmentation, PoseTransform
 from bnnlight.data.sampling import seeded_by
-from bnnlight.data.skeletons import Skeleton
+from bnnlight.imaging.skeletons import Skeleton
 
 
 @dataclass(frozen=True)

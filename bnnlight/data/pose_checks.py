@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from bnnlight.data.folders import one_line
 from bnnlight.data.pictures import picture_sizes
 from bnnlight.data.pose_files import PosePeople
-from bnnlight.data.skeletons import Skeleton
+from bnnlight.imaging.skeletons import Skeleton
 
 ROUNDING_PX = 1.0
 """How far a joint may lie outside its picture without a word."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnlight.data.skeletons import Skeleton
+from bnnlight.imaging.skeletons import Skeleton
 
 if TYPE_CHECKING:
     from bnnlight.data.pose import PosePicture

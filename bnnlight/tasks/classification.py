@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from bnnlight.tasks.class_pictures import caption
+from bnnlight.imaging.class_pictures import caption
 from bnnlight.tasks.optimization import configure_optimizers
 from bnnlight.tasks.ranks import mean_over_ranks
 

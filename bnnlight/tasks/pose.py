@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.data import heatmaps
-from bnnlight.data.skeletons import Skeleton
+from bnnlight.imaging.pose_pictures import compare_poses
+from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
 from bnnlight.tasks.optimization import configure_optimizers
-from bnnlight.tasks.pose_pictures import compare_poses
 from bnnlight.tasks.ranks import mean_over_ranks
 
 MEASURES = {"pckh": ("head_px", 0.5), "pckh01": ("head_px", 0.1), "pck": ("torso_px", 0.2)}

@@ -84,7 +84,7 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
         cells += [_cell(run.results.get(key, ""), _result(key, run.results.get(key))) for key in results]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     header = "".join(f'<th title="{html.escape(t)}">{html.escape(h)}</th>' for h, t in zip(head, titles, strict=True))
-    return f'<table><thead><tr>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _cell(value: Any, text: str) -> str:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from bnnlight.data.people import draw_person
-from bnnlight.data.skeletons import MPII
-from bnnlight.tasks.pose_pictures import draw_pose
+from bnnlight.imaging.pose_pictures import draw_pose
+from bnnlight.imaging.skeletons import MPII
 
 TINY = (
     *("--data.num_train=8", "--data.num_val=4", "--data.num_test=4", "--data.batch_size=4", "--data.num_workers=0"),

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from PIL import Image
 
 from bnnlight.data import LSPDataModule
-from bnnlight.data.skeletons import LSP
+from bnnlight.imaging.skeletons import LSP
 
 WRIST = LSP.joints.index("left wrist")
 

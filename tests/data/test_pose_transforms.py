@@ -6,7 +6,7 @@ import torch
 
 from bnnlight.data.pose import Person, PosePicture, PoseView
 from bnnlight.data.pose_transforms import MEAN, STD, PoseAugmentation, PoseTransform, crop_to_image
-from bnnlight.data.skeletons import LSP, MPII
+from bnnlight.imaging.skeletons import LSP, MPII
 
 NO_COLOURS = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bnnlight.data.heatmaps import render
-from bnnlight.data.skeletons import Skeleton
+from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.tasks import PoseTask
 from bnnlight.tasks.pose import heatmap_loss
 

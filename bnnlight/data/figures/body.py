@@ -9,7 +9,7 @@ import numpy as np
 
 from bnnlight.data.figures.dice import Dice
 from bnnlight.data.figures.poses import PARENTS, PARTS, Pose
-from bnnlight.data.skeletons import MPII
+from bnnlight.imaging.skeletons import MPII
 
 POINTS = (*MPII.joints, *(f"{side} {end}" for end in ("hand", "heel", "toe") for side in ("right", "left")))
 """Names of a figure's points: MPII's joints first, then the ends of hands and feet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bnnlight.data.skeletons import Skeleton
+from bnnlight.imaging.skeletons import Skeleton
 
 LEFT, RIGHT, MIDDLE = (64, 160, 255), (255, 150, 30), (120, 230, 90)
 """Colours (RGB) of the person's left and right side and of the body's axis."""

@@ -8,8 +8,8 @@ from torch import nn
 
 from bnnlight.data.loaders import ClassificationDataModule
 from bnnlight.data.transforms import ImageFormat
+from bnnlight.imaging.class_pictures import LINE_PX, RIGHT, WRONG, caption
 from bnnlight.tasks import ClassificationTask
-from bnnlight.tasks.class_pictures import LINE_PX, RIGHT, WRONG, caption
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")
 

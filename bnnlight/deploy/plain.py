@@ -1,0 +1,120 @@
+"""A program as an ordinary torch module: real arithmetic on ±1, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnnlight.deploy.bits import unpack_signs
+from bnnlight.deploy.operations import check
+from bnnlight.deploy.program import INPUT, Program, Step
+
+
+class FrozenNetwork(nn.Module):
+    """Runs a program. Its tensors are buffers: nothing in it can be trained.
+
+    Args:
+        program: of :func:`bnnlight.deploy.freeze.freeze`, or read from a file.
+
+    Shapes:
+        ``(N, C, H, W)`` float32 → the network's output.
+
+    Raises:
+        ValueError: the program is not sound.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.shapes = check(program)
+        self.program = program
+        self.names: list[dict[str, str]] = []
+        for index, step in enumerate(program.steps):
+            names = {}
+            for name, array in step.tensors.items():
+                weight = unpack_signs(array, tuple(step.settings["shape"])) if name == "bits" else array.copy()
+                names[name] = f"step{index}_{name}"  # a path has dots, which a buffer's name may not have
+                self.register_buffer(names[name], torch.from_numpy(weight))
+            self.names.append(names)
+        last_use = {name: index for index, step in enumerate(program.steps) for name in step.inputs}
+        self.done = [[n for n in {*step.inputs} if last_use[n] == index] for index, step in enumerate(program.steps)]
+
+    def forward(self, x: Tensor, look: Callable[[str, Tensor], None] | None = None) -> Tensor:
+        """The output; ``look`` is shown the name and value of every step."""
+        values = {INPUT: x}
+        for step, names, done in zip(self.program.steps, self.names, self.done, strict=True):
+            tensors = {name: getattr(self, buffer) for name, buffer in names.items()}
+            values[step.name] = RUN[step.op](step, tensors, *(values[name] for name in step.inputs))
+            if look:
+                look(step.name, values[step.name])
+            for name in done:
+                del values[name]
+        return values[self.program.output]
+
+
+def _along(tensor: Tensor, x: Tensor) -> Tensor:
+    """One number a channel, or one a value, shaped for ``(N, C, …)``."""
+    return tensor if tensor.ndim > 1 else tensor.view(-1, *[1] * (x.ndim - 2))
+
+
+def _binarize(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    threshold = _along(tensors["threshold"], x)
+    if "direction" in tensors:
+        direction = _along(tensors["direction"], x)
+        x, threshold = x * direction, threshold * direction
+    return (x >= threshold).to(x.dtype).mul_(2).sub_(1)
+
+
+def _affine(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    y = x * _along(tensors["scale"], x)
+    return y + _along(tensors["shift"], x) if "shift" in tensors else y
+
+
+def _conv2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    s = step.settings
+    options = (s["stride"], s["padding"], s["dilation"], s["groups"])
+    return F.conv2d(x, tensors["weight"], tensors.get("bias"), *options)
+
+
+def _binary_conv2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    s, padding = step.settings, step.settings["padding"]
+    if s["padding_value"]:
+        height, width = padding
+        x, padding = F.pad(x, (width, width, height, height), value=s["padding_value"]), (0, 0)
+    return F.conv2d(x, tensors["bits"], None, s["stride"], padding, s["dilation"], s["groups"])
+
+
+def _max_pool2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    s = step.settings
+    return F.max_pool2d(x, s["kernel"], s["stride"], s["padding"], s["dilation"], s["ceil_mode"])
+
+
+def _avg_pool2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    s = step.settings
+    return F.avg_pool2d(x, s["kernel"], s["stride"], s["padding"], s["ceil_mode"], s["count_include_pad"])
+
+
+RUN: dict[str, Callable[..., Tensor]] = {
+    "conv2d": _conv2d,
+    "binary_conv2d": _binary_conv2d,
+    "linear": lambda step, t, x: F.linear(x, t["weight"], t.get("bias")),
+    "binary_linear": lambda step, t, x: F.linear(x, t["bits"]),
+    "binarize": _binarize,
+    "affine": _affine,
+    "prelu": lambda step, t, x: F.prelu(x, t["slope"]),
+    "relu": lambda step, t, x: F.relu(x),
+    "clamp": lambda step, t, x: x.clamp(step.settings["min"], step.settings["max"]),
+    "sigmoid": lambda step, t, x: x.sigmoid(),
+    "tanh": lambda step, t, x: x.tanh(),
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "mean2d": lambda step, t, x: x.mean((2, 3), keepdim=True),
+    "upsample_nearest": lambda step, t, x: F.interpolate(x, scale_factor=tuple(map(float, step.settings["factor"]))),
+    "add": lambda step, t, x, y: x + y,
+    "concat": lambda step, t, *values: torch.cat(values, 1),
+    "stack": lambda step, t, *values: torch.stack(values, 1),
+    "flatten": lambda step, t, x: x.flatten(1),
+}
+"""The operations of :data:`bnnlight.deploy.operations.OPERATIONS` in torch."""

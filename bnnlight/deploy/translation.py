@@ -1,0 +1,82 @@
+"""The steps made so far of a traced network, and the names of its nodes' values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from bnnlight.deploy.program import INPUT, Step
+
+
+class Unsupported(ValueError):
+    """A layer or function that no operation of a program stands for."""
+
+
+class Translation:
+    """Collects steps.
+
+    Args:
+        model: the network, in eval mode, on the CPU, float32.
+
+    Attributes:
+        steps: made so far.
+        values: node of the graph → name of its value.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.steps: list[Step] = []
+        self.values: dict[fx.Node, str] = {}
+        self._taken = {INPUT}
+
+    def step(self, name: str, op: str, *inputs: str, settings: dict | None = None, **tensors: Any) -> str:
+        """Appends a step and gives the name of its value. Tensors that are None are left out."""
+        base, count = name, 1
+        while name in self._taken:
+            count += 1
+            name = f"{base}@{count}"  # a layer that is used more than once
+        self._taken.add(name)
+        arrays = {key: _array(value) for key, value in tensors.items() if value is not None}
+        self.steps.append(Step(name, op, inputs, settings or {}, arrays))
+        return name
+
+    def input(self, node: fx.Node) -> str:
+        """Name of the first argument's value."""
+        value = node.args[0] if node.args else node.kwargs.get("input")
+        if value not in self.values:
+            raise Unsupported("its input does not depend on the picture")
+        return self.values[value]
+
+    def constant(self, value: Any) -> Tensor | float | None:
+        """A number, a parameter or a buffer of the network; None for what depends on the picture."""
+        if isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, fx.Node) and value.op == "get_attr":
+            owner, _, name = value.target.rpartition(".")
+            return getattr(self.model.get_submodule(owner), name)
+        return None
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's value for one picture, without the batch."""
+    return node.meta["shape"][1:]
+
+
+def name_of(node: fx.Node) -> str:
+    """The module's path, or the name that the tracer gave to a function's call."""
+    return node.target if node.op == "call_module" else node.name
+
+
+def pair(value: Any) -> list[int]:
+    """One number or two, as two."""
+    first, second = (value, value) if isinstance(value, int) else value
+    return [int(first), int(second)]
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    array = np.ascontiguousarray(value)
+    return array if array.dtype == np.uint8 else array.astype(np.float32)
