@@ -1,0 +1,186 @@
+"""Shipped models for OpenVINO: ``model.xml`` with ``model.bin``, one bit a binary weight.
+
+Any program with OpenVINO can run them; :class:`OpenVINOEngine` also checks them and runs batches of any size.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+
+from bnnlight.deploy.manifest import Manifest
+from bnnlight.deploy.openvino_graph import BITS, to_openvino
+from bnnlight.deploy.program import Program
+from bnnlight.deploy.seal import check_seal, sealed
+
+NAME = "model.xml"
+_MANIFEST = re.compile(rb"<bnnlight value=(\"[^\"]*\"|'[^']*')")
+# bfloat16, which some processors are quicker in, would turn signs round
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+def save_openvino(
+    program: Program,
+    manifest: Manifest,
+    folder: Path,
+    real_dtype: Literal["fp32", "fp16"] = "fp32",
+    ranges: dict[str, tuple[float, float]] | None = None,
+) -> Path:
+    """Writes ``model.xml`` and ``model.bin``.
+
+    Args:
+        program: to write.
+        manifest: lies in the file, under ``rt_info``.
+        folder: that is there already.
+        real_dtype: of the weights of real convolutions and linear layers; all other numbers stay float32.
+        ranges: makes the real layers that it names run on 8-bit integers; see
+            :func:`bnnlight.deploy.int8.find_ranges`.
+
+    Returns:
+        The path of ``model.xml``.
+    """
+    model = to_openvino(program, half=real_dtype == "fp16", ranges=ranges)
+    model.set_rt_info(manifest.to_json(), ["bnnlight"])
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".openvino-") as room:
+        xml, binary = Path(room) / NAME, (Path(room) / NAME).with_suffix(".bin")
+        ov.save_model(model, xml, compress_to_fp16=False)
+        xml.write_bytes(sealed(_short(xml.read_bytes()), binary.read_bytes()))
+        os.replace(binary, (folder / NAME).with_suffix(".bin"))
+        os.replace(xml, folder / NAME)
+    return folder / NAME
+
+
+class OpenVINOEngine:
+    """Runs a shipped OpenVINO model on the CPU.
+
+    Args:
+        file: ``model.xml``, with ``model.bin`` beside it.
+        num_threads: CPU threads; OpenVINO's choice by default.
+
+    Attributes:
+        manifest: what the model says of itself.
+        input_shape: ``(C, H, W)``.
+
+    Raises:
+        FileNotFoundError: one of the two files is not there.
+        ValueError: they are not what was written, or are no model of bnnlight; the message begins with the file.
+    """
+
+    def __init__(self, file: Path, num_threads: int | None = None) -> None:
+        self._model, self.manifest = _read(Path(file))
+        self._config = _EXACT | ({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})
+        self.input_shape: tuple[int, ...] = tuple(self._model.input(0).shape)[1:]
+        self._requests: dict[int, ov.InferRequest] = {}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The network's output for ``(N, C, H, W)`` float32 images."""
+        check_images(images, self.input_shape)
+        # a copy: the request's memory is written anew by the next call
+        return self._request(len(images)).infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0].copy()
+
+    def executed(self) -> dict[str, str]:
+        """For each binary layer, as OpenVINO compiled it, the type and kernel that it runs on.
+
+        ``BinaryConvolution jit_…`` is one that works on bits; anything else has fallen back to something slower.
+        """
+        runtime = self._request(1).get_compiled_model().get_runtime_model()
+        found = {}
+        for node in runtime.get_ordered_ops():
+            info = node.get_rt_info()
+            text = {key: str(info[key].value) for key in ("layerType", "primitiveType", "originalLayersNames")}
+            for name in text["originalLayersNames"].split(","):
+                found[name] = f"{text['layerType']} {text['primitiveType']}"
+        wanted = [op.get_friendly_name() for op in self._model.get_ops() if op.get_type_name() == "BinaryConvolution"]
+        return {name: found.get(name, "folded away") for name in wanted}
+
+    def _request(self, size: int) -> ov.InferRequest:
+        # compiled for each size of batch, as binary convolutions take fixed shapes alone
+        if size not in self._requests:
+            self._requests[size] = _compile(self._model, size, self._config).create_infer_request()
+        return self._requests[size]
+
+
+def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What the model's binarized activations are, by step.
+
+    Returns:
+        A function of ``(N, C, H, W)`` float32 images → name of each ``binarize`` step → ``(N, …)`` bool, True where +1.
+    """
+    model, _ = _read(Path(file))
+    shape = tuple(model.input(0).shape)[1:]
+    # A sign is read as ±1 where it is computed as such. Packed bits cannot be read: what they are made of can.
+    read: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
+    sources = []
+    for node in model.get_ordered_ops():
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        if kind == "Select":
+            source, bound, low = node.output(0), np.float32(0), np.float32(0)
+        elif kind == "FakeQuantize" and name.endswith(BITS):
+            name, source = name.removesuffix(BITS), node.input_value(0)
+            bound, low = (node.input_value(i).get_node().data for i in (1, 3))
+        else:
+            continue
+        if not source.get_names():
+            continue  # a part of a layer with groups
+        sources.append(source.get_any_name())
+        read[name] = sources[-1], bound, low
+    model.add_outputs(sorted(set(sources)))
+    compiled: dict[int, ov.CompiledModel] = {}
+
+    def signs(images: np.ndarray) -> dict[str, np.ndarray]:
+        check_images(images, shape)
+        if len(images) not in compiled:
+            compiled[len(images)] = _compile(model, len(images), _EXACT)
+        values = compiled[len(images)](images)
+        return {name: (values[place] > bound) != (low > 0.5) for name, (place, bound, low) in read.items()}
+
+    return signs
+
+
+def _short(xml: bytes) -> bytes:
+    """The same XML without indentation, and with the manifest's many quotation marks as they are."""
+
+    def single(found: re.Match) -> bytes:
+        text = html.unescape(found[1][1:-1].decode())
+        return f"<bnnlight value='{html.escape(text, quote=False).replace(chr(39), '&apos;')}'".encode()
+
+    return _MANIFEST.sub(single, re.sub(rb">\s+<", b"><", xml))
+
+
+def check_images(images: np.ndarray, input_shape: tuple[int, ...]) -> None:
+    """Raises ValueError where images are not what a network takes."""
+    if images.ndim != 4 or images.shape[1:] != input_shape or images.dtype != np.float32 or not len(images):
+        wanted = ", ".join(map(str, input_shape))
+        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: wanted (N, {wanted}) float32")
+
+
+def _compile(model: ov.Model, size: int, config: dict[str, Any]) -> ov.CompiledModel:
+    if size != 1:
+        model = model.clone()
+        model.reshape([size, *tuple(model.input(0).shape)[1:]])
+    return ov.Core().compile_model(model, "CPU", config)
+
+
+def _read(file: Path) -> tuple[ov.Model, Manifest]:
+    content, binary = file.read_bytes(), file.with_suffix(".bin").read_bytes()
+    found = _MANIFEST.search(content)
+    if found is None:
+        raise ValueError(f"{file}: no OpenVINO model of bnnlight; export one with bnnlight export --format openvino")
+    try:
+        manifest, seal = Manifest.from_json(html.unescape(found[1][1:-1].decode()))
+        check_seal(content, seal, binary)
+        # memory of OpenVINO's own: the model borrows it, and what numpy holds would be freed
+        weights = ov.Tensor(ov.Type.u8, ov.Shape([len(binary)]))
+        weights.data[:] = np.frombuffer(binary, np.uint8)
+        return ov.Core().read_model(content, weights), manifest
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"{file}: {reason}") from error
