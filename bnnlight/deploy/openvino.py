@@ -5,6 +5,7 @@ Any program with OpenVINO can run them; :class:`OpenVINOEngine` also checks them
 
 from __future__ import annotations
 
+import functools
 import html
 import os
 import re
@@ -16,9 +17,10 @@ from typing import Any, Literal
 import numpy as np
 import openvino as ov
 
+from bnnlight.deploy.bits import pack_signs
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.openvino_graph import BITS, to_openvino
-from bnnlight.deploy.program import Program
+from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import check_seal, sealed
 
 NAME = "model.xml"
@@ -75,36 +77,60 @@ class OpenVINOEngine:
     """
 
     def __init__(self, file: Path, num_threads: int | None = None) -> None:
-        self._model, self.manifest = _read(Path(file))
-        self._config = _EXACT | ({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})
-        self.input_shape: tuple[int, ...] = tuple(self._model.input(0).shape)[1:]
-        self._requests: dict[int, ov.InferRequest] = {}
+        _check_arithmetic()
+        model, self.manifest = read_openvino(Path(file))
+        self.input_shape: tuple[int, ...] = tuple(model.input(0).shape)[1:]
+        self._network = Compiled(model, num_threads)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The network's output for ``(N, C, H, W)`` float32 images."""
         check_images(images, self.input_shape)
         # a copy: the request's memory is written anew by the next call
-        return self._request(len(images)).infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0].copy()
+        return self._network(images)[0].copy()
 
     def executed(self) -> dict[str, str]:
         """For each binary layer, as OpenVINO compiled it, the type and kernel that it runs on.
 
         ``BinaryConvolution jit_…`` is one that works on bits; anything else has fallen back to something slower.
         """
-        runtime = self._request(1).get_compiled_model().get_runtime_model()
+        runtime = self._network.request(1).get_compiled_model().get_runtime_model()
         found = {}
         for node in runtime.get_ordered_ops():
             info = node.get_rt_info()
             text = {key: str(info[key].value) for key in ("layerType", "primitiveType", "originalLayersNames")}
             for name in text["originalLayersNames"].split(","):
                 found[name] = f"{text['layerType']} {text['primitiveType']}"
-        wanted = [op.get_friendly_name() for op in self._model.get_ops() if op.get_type_name() == "BinaryConvolution"]
+        wanted = [
+            op.get_friendly_name() for op in self._network.model.get_ops() if op.get_type_name() == "BinaryConvolution"
+        ]
         return {name: found.get(name, "folded away") for name in wanted}
 
-    def _request(self, size: int) -> ov.InferRequest:
-        # compiled for each size of batch, as binary convolutions take fixed shapes alone
+
+class Compiled:
+    """An OpenVINO model on the CPU, for batches of any size.
+
+    Args:
+        model: for batches of one; binary convolutions take fixed shapes alone, so that each size is compiled.
+        num_threads: CPU threads; OpenVINO's choice by default.
+    """
+
+    def __init__(self, model: ov.Model, num_threads: int | None = None) -> None:
+        self.model = model
+        self._config: dict[str, Any] = _EXACT | ({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})
+        self._requests: dict[int, ov.InferRequest] = {}
+
+    def __call__(self, images: np.ndarray) -> ov.utils.data_helpers.OVDict:
+        """The outputs, by place or name; their memory is written anew by the next call."""
+        return self.request(len(images)).infer({0: np.ascontiguousarray(images)}, share_inputs=True)
+
+    def request(self, size: int) -> ov.InferRequest:
+        """What runs batches of that size."""
         if size not in self._requests:
-            self._requests[size] = _compile(self._model, size, self._config).create_infer_request()
+            model = self.model
+            if size != 1:
+                model = model.clone()
+                model.reshape([size, *tuple(model.input(0).shape)[1:]])
+            self._requests[size] = ov.Core().compile_model(model, "CPU", self._config).create_infer_request()
         return self._requests[size]
 
 
@@ -114,7 +140,7 @@ def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     Returns:
         A function of ``(N, C, H, W)`` float32 images → name of each ``binarize`` step → ``(N, …)`` bool, True where +1.
     """
-    model, _ = _read(Path(file))
+    model, _ = read_openvino(Path(file))
     shape = tuple(model.input(0).shape)[1:]
     # A sign is read as ±1 where it is computed as such. Packed bits cannot be read: what they are made of can.
     read: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
@@ -133,13 +159,11 @@ def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         sources.append(source.get_any_name())
         read[name] = sources[-1], bound, low
     model.add_outputs(sorted(set(sources)))
-    compiled: dict[int, ov.CompiledModel] = {}
+    network = Compiled(model)
 
     def signs(images: np.ndarray) -> dict[str, np.ndarray]:
         check_images(images, shape)
-        if len(images) not in compiled:
-            compiled[len(images)] = _compile(model, len(images), _EXACT)
-        values = compiled[len(images)](images)
+        values = network(images)
         return {name: (values[place] > bound) != (low > 0.5) for name, (place, bound, low) in read.items()}
 
     return signs
@@ -162,14 +186,37 @@ def check_images(images: np.ndarray, input_shape: tuple[int, ...]) -> None:
         raise ValueError(f"images of shape {images.shape} and type {images.dtype}: wanted (N, {wanted}) float32")
 
 
-def _compile(model: ov.Model, size: int, config: dict[str, Any]) -> ov.CompiledModel:
-    if size != 1:
-        model = model.clone()
-        model.reshape([size, *tuple(model.input(0).shape)[1:]])
-    return ov.Core().compile_model(model, "CPU", config)
+@functools.cache
+def _check_arithmetic() -> None:
+    """Makes sure, once a process, that this OpenVINO reads bits as the one did that the models were tried with."""
+    weight = np.where(np.random.default_rng(0).random((3, 16)) < 0.5, -1, 1).astype(np.float32)
+    layers = []
+    for inputs in (16, 4):  # one on bits, one unpacked
+        shape = [48 // inputs, inputs, 1, 1]
+        settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "padding_value": 0}
+        tensors = {"bits": pack_signs(weight)}
+        layers.append(Step("y", "binary_conv2d", ("sign",), {"shape": shape, **settings}, tensors))
+    for layer in layers:
+        outputs, inputs, *_ = layer.settings["shape"]
+        sign = Step("sign", "binarize", ("input",), {}, {"threshold": np.zeros(inputs, np.float32)})
+        model = to_openvino(Program((inputs, 1, 1), (sign, layer)))
+        x = np.linspace(-1, 1, inputs, dtype=np.float32).reshape(1, inputs, 1, 1)
+        found = Compiled(model)(x)[0].reshape(-1)
+        if not np.array_equal(found, weight.reshape(outputs, inputs) @ np.where(x >= 0, 1, -1).reshape(-1)):
+            version = ov.get_version().split("-")[0]
+            raise RuntimeError(
+                f"OpenVINO {version} computes binary convolutions otherwise than 2026.4, with which bnnlight was "
+                "tried: install that version, or export to another format"
+            )
 
 
-def _read(file: Path) -> tuple[ov.Model, Manifest]:
+def read_openvino(file: Path) -> tuple[ov.Model, Manifest]:
+    """A shipped model and what it says of itself.
+
+    Raises:
+        FileNotFoundError: one of the two files is not there.
+        ValueError: they are not what was written; the message begins with the file.
+    """
     content, binary = file.read_bytes(), file.with_suffix(".bin").read_bytes()
     found = _MANIFEST.search(content)
     if found is None:

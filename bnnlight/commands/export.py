@@ -1,0 +1,90 @@
+"""`bnnlight export`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bnnlight.commands.parser import Parser
+from bnnlight.commands.shipping import check_pictures, compare, describe, training_pictures
+from bnnlight.commands.trained import load_trained
+from bnnlight.deploy.card import Facts, write_card
+from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.int8 import find_ranges
+
+FORMATS = ("packed", "openvino", "onnx")
+"""Each is a module of :mod:`bnnlight.deploy` with ``save_FORMAT`` and ``FORMAT_signs``."""
+
+
+def export(args: list[str]) -> None:
+    """Write a checkpoint as a model to ship, one bit a binary weight, and compare the two on test pictures."""
+    parser = Parser(
+        prog="bnnlight export",
+        description=export.__doc__,
+        epilog="example: bnnlight export --ckpt_path RUN/checkpoints/best.ckpt --format openvino --output model",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
+    parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
+    text = "packed: safetensors, for torch; openvino: XNOR and popcount on CPUs; onnx: standard operators"
+    parser.add_argument("--format", required=True, choices=FORMATS, help=text)
+    parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export/FORMAT)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is in the folder already")
+    text = "of the weights of real layers; all else stays fp32 (default: fp32)"
+    parser.add_argument("--real_dtype", choices=("fp32", "fp16"), default="fp32", help=text)
+    text = "run real convolutions and linear layers on 8-bit integers (openvino only)"
+    parser.add_argument("--int8", action="store_true", help=text)
+    text = "test pictures to compare on, spread over the test set: a number, 0 or all (default: 1000)"
+    parser.add_argument("--num_check", type=_count, default=1000, metavar="N", help=text)
+    options = parser.parse_args(args)
+    if options.int8 and (options.format != "openvino" or options.real_dtype != "fp32"):
+        raise ValueError("--int8 goes with --format openvino and without --real_dtype fp16")
+    output = options.output or options.ckpt_path.resolve().parent.parent / "export" / options.format
+    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.overwrite:
+        raise ValueError(f"{output} is there already: choose another --output, or pass --overwrite")
+    save, signs = _format(options.format)
+    experiment = load_trained("export", options.ckpt_path, options.config)
+    data = experiment.datamodule
+    program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))
+    loader = check_pictures(experiment, options.num_check)
+    manifest = describe(experiment, options.ckpt_path, options.config)
+    extra = {"ranges": find_ranges(program, training_pictures(experiment))} if options.int8 else {}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # made beside its place and moved there when all is well, so that nothing half is left
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as room:
+        file = save(program, manifest, Path(room), options.real_dtype, **extra)
+        exact = options.real_dtype == "fp32" and not options.int8
+        check = compare(experiment, file, signs(file), loader, exact) if loader is not None else None
+        sizes = {made.name: made.stat().st_size for made in sorted(Path(room).iterdir())}
+        facts = Facts(program.num_binary, program.num_real, sizes, check)
+        if check:
+            check.print()
+            if wrong := check.failures():
+                raise RuntimeError(f"nothing was written, as the model differs from its checkpoint: {'; '.join(wrong)}")
+        write_card(Path(room), manifest, facts)
+        output.mkdir(exist_ok=True)
+        for made in sorted(Path(room).iterdir()):
+            os.replace(made, output / made.name)
+    unchecked = "" if check else "; not compared with the checkpoint"
+    total = sum(sizes.values())
+    print(f"{output}: {', '.join(sizes)} ({total:,} bytes) and README.md, the model card{unchecked}")
+
+
+def _format(name: str) -> tuple[Any, Any]:
+    try:
+        module = import_module(f"bnnlight.deploy.{name}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"format {name} needs {error.name}: pip install 'bnnlight[deploy]'") from error
+    return getattr(module, f"save_{name}"), getattr(module, f"{name}_signs")
+
+
+def _count(text: str) -> int | None:
+    if text == "all":
+        return None
+    count = int(text)
+    if count < 0:
+        raise ValueError
+    return count
