@@ -10,13 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bnnlight.deploy.bits import unpack_signs
 from bnnlight.deploy.program import Program
 
-Network = Callable[[np.ndarray], np.ndarray]
+
+class Twin:
+    """A real-valued network that runs in one of the engines.
+
+    Args:
+        run: ``(N, C, H, W)`` float32 → its output.
+        num_bytes: of its weights and other numbers, as float32.
+    """
+
+    def __init__(self, run: Callable[[np.ndarray], Any], num_bytes: int) -> None:
+        self.run, self.num_bytes = run, num_bytes
+
+    def __call__(self, images: np.ndarray) -> Any:
+        return self.run(images)
 
 
 def real_twin(program: Program) -> Program:
@@ -36,23 +50,32 @@ def real_twin(program: Program) -> Program:
     return replace(program, steps=tuple(steps))
 
 
-def openvino_twin(file: Path, num_threads: int | None = None) -> Network:
+def packed_twin(file: Path, num_threads: int | None = None) -> Twin:
+    """The twin of a packed model, in torch."""
+    from bnnlight.deploy.packed import load_packed
+    from bnnlight.deploy.packed_engine import run_in_torch
+
+    twin = real_twin(load_packed(file)[0])
+    return Twin(run_in_torch(twin, num_threads), 4 * twin.num_real)
+
+
+def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a shipped OpenVINO model, in OpenVINO."""
     from openvino import opset13
 
     from bnnlight.deploy.openvino import Compiled, read_openvino
 
     model = read_openvino(file)[0]
+    num_bytes = 0
     for node in model.get_ordered_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() != "u1":
+            num_bytes += 4 * int(np.prod(node.get_output_shape(0)))
         if node.get_type_name() != "BinaryConvolution":
             continue
         bits, weight = node.input_value(0).get_node(), node.input_value(1).get_node()
         shape = tuple(weight.get_output_shape(0))
-        window = node.get_attributes()
-        real = opset13.convolution(
-            bits.input_value(0),
-            unpack_signs(weight.data, shape),
-            *(window[name] for name in ("strides", "pads_begin", "pads_end", "dilations")),
-        )
+        window = (node.get_attributes()[name] for name in ("strides", "pads_begin", "pads_end", "dilations"))
+        real = opset13.convolution(bits.input_value(0), unpack_signs(weight.data, shape), *window)
         node.output(0).replace(real.output(0))
-    return Compiled(model, num_threads)
+        num_bytes += 4 * int(np.prod(shape))
+    return Twin(Compiled(model, num_threads), num_bytes)

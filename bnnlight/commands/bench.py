@@ -1,0 +1,142 @@
+"""`bnnlight bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bnnlight.commands.parser import Parser
+from bnnlight.deploy import Runtime
+from bnnlight.deploy.twin import TWINS
+
+Network = Callable[[np.ndarray], np.ndarray]
+
+
+def bench(args: list[str]) -> None:
+    """Time a shipped model beside its real-valued twin, run by the same engine in the same minute.
+
+    The twin has ordinary convolutions in place of the binary ones, and nothing in place of signs.
+    """
+    parser = Parser(
+        prog="bnnlight bench",
+        description=bench.__doc__,
+        epilog="example: bnnlight bench --model RUN/export/openvino --num_threads 1",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, type=Path, help="folder or file of bnnlight export")
+    text = "CPU threads, one number or several (default: 1 and all)"
+    parser.add_argument("--num_threads", type=int, nargs="+", metavar="N", help=text)
+    parser.add_argument("--batch_size", type=int, default=1, help="pictures in a batch (default: 1)")
+    parser.add_argument("--num_pairs", type=int, default=50, help="runs of each of the two, in turn (default: 50)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(args)
+    threads = options.num_threads or sorted({1, num_cores()})
+    if min(options.batch_size, options.num_pairs, *threads) < 1:
+        raise ValueError("--num_threads, --batch_size and --num_pairs must be at least 1")
+    results = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for count in threads:
+            model = Runtime(options.model, count)
+            twin = TWINS[model.format](model.file, count)
+            images = np.random.default_rng(0).normal(size=(options.batch_size, *model.input_shape)).astype(np.float32)
+            task = progress.add_task(f"{count} thread{'s' if count > 1 else ''}", total=options.num_pairs)
+            times = in_turn({"model": model, "twin": twin}, images, options.num_pairs, lambda: progress.advance(task))
+            results.append({"num_threads": count, **compared(times, options.batch_size)})
+    files = [model.file, *([model.file.with_suffix(".bin")] if model.format == "openvino" else [])]
+    record = {
+        "model": str(model.file),
+        "format": model.format,
+        "network": model.manifest.network,
+        "input_shape": model.input_shape,
+        "batch_size": options.batch_size,
+        "num_pairs": options.num_pairs,
+        "machine": machine(),
+        "file_bytes": sum(file.stat().st_size for file in files),
+        "twin_bytes": twin.num_bytes,
+        "threads": results,
+    }
+    if options.json:
+        print(json.dumps(record, indent=2))
+    else:
+        _print(record)
+
+
+def in_turn(
+    networks: Mapping[str, Network], images: np.ndarray, num_runs: int, after: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each run of some networks that take turns, so that a slow moment of the machine hits all alike.
+
+    Args:
+        networks: name → what is timed.
+        images: ``(N, C, H, W)`` that each is given.
+        num_runs: of each; a few more come first and are not counted.
+        after: called after each round.
+    """
+    for network in networks.values():
+        for _ in range(3):
+            network(images)
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(num_runs):
+        for name, network in networks.items():
+            start = time.perf_counter()
+            network(images)
+            times[name].append(time.perf_counter() - start)
+        after()
+    return times
+
+
+def compared(times: Mapping[str, list[float]], batch_size: int) -> dict[str, Any]:
+    """Medians and tenths of ``model`` and ``twin`` in ms, pictures per second, and the median of the pairs' ratios."""
+    found: dict[str, Any] = {}
+    for name, seconds in times.items():
+        low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9))
+        found[name] = {
+            "median_ms": 1e3 * middle,
+            "tenth_ms": 1e3 * low,
+            "ninetieth_ms": 1e3 * high,
+            "pictures_per_s": batch_size / middle,
+        }
+    found["twin_over_model"] = float(np.median(np.array(times["twin"]) / np.array(times["model"])))
+    return found
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """The processor's name and the number of its cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {num_cores()} cores"
+
+
+def _print(record: dict[str, Any]) -> None:
+    size = "×".join(map(str, record["input_shape"]))
+    title = f"{record['network']}, {record['format']}: {record['batch_size']} picture(s) of {size}, {record['machine']}"
+    table = Table(title=title, title_justify="left")
+    for name in ("threads", "", "median ms", "10 % to 90 %", "pictures/s", "twin / model", "MB"):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in record["threads"]:
+        for name in ("model", "twin"):
+            t = row[name]
+            ratio = f"{row['twin_over_model']:.2f}×" if name == "model" else ""
+            num_bytes = record["file_bytes" if name == "model" else "twin_bytes"]
+            spread = f"{t['tenth_ms']:.2f} to {t['ninetieth_ms']:.2f}"
+            numbers = (f"{t['median_ms']:.2f}", spread, f"{t['pictures_per_s']:.1f}", ratio, f"{num_bytes / 1e6:.2f}")
+            table.add_row(str(row["num_threads"]) if name == "model" else "", name, *numbers)
+    Console().print(table)
