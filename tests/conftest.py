@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,6 +188,41 @@ def digits_run(tmp_path_factory, configs):
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return run_dir, done.stdout
+
+
+@pytest.fixture
+def ship(tmp_path, monkeypatch):
+    """Write a network as a shipped model and return its folder. In the place of ONNX Runtime an engine computes that
+    knows the frozen network by its file, in torch; it keeps what it was called with in `ship.threads`, `ship.batches`.
+    """
+    import torch
+
+    from bnnlight.deploy.freeze import freeze
+    from bnnlight.deploy.plain import FrozenNetwork
+
+    models = {}
+
+    class Engine:
+        def __init__(self, file, num_threads=None):
+            self.network, self.manifest, self.input_shape = models[file.resolve()]
+            write.threads.append(num_threads)
+
+        def __call__(self, images):
+            write.batches.append(len(images))
+            with torch.no_grad():
+                return self.network(torch.from_numpy(images)).numpy()
+
+    def write(network, manifest, folder=tmp_path / "shipped"):
+        told = manifest.input
+        shape = (told.channels, told.size_px, told.size_px)
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+        models[(folder / "model.onnx").resolve()] = FrozenNetwork(freeze(network, shape)).eval(), manifest, shape
+        return folder
+
+    write.threads, write.batches = [], []
+    monkeypatch.setitem(sys.modules, "bnnlight.deploy.onnx", SimpleNamespace(OnnxEngine=Engine))
+    return write
 
 
 def stick_figure(rng, names, center, height_px):

@@ -1,6 +1,7 @@
 """Who may import whom: read from the source, so that a cycle cannot creep in unseen."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import bnnlight
 
 ROOT = Path(bnnlight.__file__).parent
-# part of the package → what of the house it may import besides itself; a part that is not here may import none
+# part of the package → what of the house it may import besides itself; a part that is not here, such as imaging,
+# may import none
 ALLOWED = {
     "backbones": {"nn"},
     "data": {"imaging"},
@@ -50,6 +52,19 @@ def test_imports_only_what_its_part_may(path):
 def test_the_method_needs_torch_and_tensorly_alone(path):
     foreign = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
     assert foreign <= {"torch", "tensorly", "bnnlight"}
+
+
+IMAGING = [f"bnnlight.imaging.{path.stem}" for path in FILES if path.parent.name == "imaging" and path.stem[0] != "_"]
+FREE = ["bnnlight.deploy", "bnnlight.deploy.card", *IMAGING]
+
+
+def test_using_a_shipped_model_needs_no_training_library():
+    # in a fresh interpreter, since this one has them all
+    code = f"import sys, {', '.join(FREE)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {*FREE, "numpy", "cv2", "PIL"} <= loaded
+    assert {"torch", "lightning", "wandb", "tensorly", "jsonargparse", "matplotlib"} & loaded == set()
 
 
 def test_the_rules_are_read_from_real_files():

@@ -10,7 +10,7 @@ The map of this folder:
 ``sampling.py``     which pictures a process sees, in which order, with which random numbers
 ``transforms.py``   pictures to network inputs: resizing, channels, normalization, augmentation
 ``splits.py``       held-out images: stratified, and the same in every run
-``folders.py``      reading class folders and single image files, with errors that name the file
+``folders.py``      reading class folders, with errors that name the folder or the file
 ``mpii.py``         `MPIIDataModule`: MPII Human Pose, from lists of people; they are read in
                     ``mpii_json.py``, ``mpii_heads.py`` and ``mpii_release.py``
 ``lsp.py``          `LSPDataModule`: Leeds Sports Pose and its extended training set

@@ -3,38 +3,10 @@
 import os
 from pathlib import Path
 
-from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from bnnlight.data.transforms import as_grey_or_rgb
-
-
-def one_line(error: Exception) -> str:
-    """Return an exception's message without line breaks."""
-    return " ".join(str(error).split())
-
-
-def load_rgb(path: str | Path) -> Image.Image:
-    """Read an image file of any usual format as RGB.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        A PIL image of mode "RGB".
-
-    Raises:
-        OSError: If the file cannot be read in full; the message is one line and names it.
-    """
-    try:
-        with Image.open(path) as image:
-            return as_grey_or_rgb(image, num_channels=3)
-    except Exception as error:
-        # Pillow's decoders let through whatever a damaged file made them stumble over:
-        # OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ... .
-        # A plain OSError keeps its message when a loader process passes it on.
-        raise OSError(f"cannot read image {path}: {one_line(error)}; replace or remove the file") from error
+from bnnlight.imaging.reading import load_rgb
 
 
 def class_names(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from bnnlight.data.folders import one_line
+from bnnlight.imaging.reading import one_line
 
 # Flags for RGB in reduced form exist in some versions of OpenCV only.
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bnnlight.data.loaders import ImageDataModule
-from bnnlight.data.pose_transforms import MEAN, STD, PoseAugmentation, PoseTransform
+from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
 from bnnlight.data.sampling import seeded_by
+from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import Skeleton
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.io
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from bnnlight.data.folders import one_line
 from bnnlight.data.pictures import picture_sizes
 from bnnlight.data.pose_files import PosePeople
+from bnnlight.imaging.reading import one_line
 from bnnlight.imaging.skeletons import Skeleton
 
 ROUNDING_PX = 1.0

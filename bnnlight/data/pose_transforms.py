@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnnlight.imaging.pose_crop import crop_to_image, normalize, warp
 from bnnlight.imaging.skeletons import Skeleton
 
 if TYPE_CHECKING:
     from bnnlight.data.pose import PosePicture
 
-MEAN = np.array([0.485, 0.456, 0.406])
-"""Of ImageNet's red, green and blue, on the scale 0..1."""
-STD = np.array([0.229, 0.224, 0.225])
 GREY = np.array([0.299, 0.587, 0.114])
 """Share of red, green and blue in grey (ITU-R BT.601)."""
 
@@ -109,7 +107,7 @@ class PoseTransform:
         joints = np.linalg.solve(to_image[:, :2], (truth - to_image[:, 2]).T).T
         height, width = (picture.shrink * side for side in picture.image.shape[:2])
         inside = _within(joints, size, size) & _within(truth, width, height)
-        image = self._colours(self._pixels(picture, to_image), u[3:6])
+        image = self._colours(warp(picture.image, to_image, size, picture.shrink), u[3:6])
         left, right = self.skeleton.torso
         torso_px = np.linalg.norm(truth[left] - truth[right]) if annotated[left] and annotated[right] else np.nan
         return {
@@ -123,57 +121,15 @@ class PoseTransform:
             "torso_px": torch.tensor(torso_px, dtype=torch.float32),
         }
 
-    def _pixels(self, picture: PosePicture, to_image: np.ndarray) -> np.ndarray:
-        image, shrink = picture.image, picture.shrink
-        # the warp looks at four pixels for each of its own: of a far larger picture it would see but a sample
-        step = int(np.sqrt(abs(np.linalg.det(to_image[:, :2]))) / shrink + 1e-6)
-        if step > 1 and min(image.shape[:2]) >= step:
-            height, width = (side // step for side in image.shape[:2])
-            whole = image[: height * step, : width * step]
-            image, shrink = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), shrink * step
-        # pixels of an image that was read smaller are `shrink` wide, and their middles lie accordingly
-        warp = to_image / shrink
-        warp[:, 2] += 0.5 / shrink - 0.5
-        return cv2.warpAffine(
-            image,
-            warp,
-            (self.image_size, self.image_size),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderValue=(255 * MEAN).round().tolist(),
-        )
-
     def _colours(self, pixels: np.ndarray, u: list[float]) -> np.ndarray:
-        mix, offset = np.eye(3), np.zeros(3)
-        if self.augmentation:
-            brightness = 1 + self.augmentation.brightness * u[0]
-            contrast = 1 + self.augmentation.contrast * u[1]
-            saturation = 1 + self.augmentation.saturation * u[2]
-            mix = brightness * contrast * (saturation * mix + (1 - saturation) * GREY)
-            offset += brightness * (1 - contrast) * (GREY @ cv2.mean(pixels)[:3])
-        matrix = np.column_stack((mix, offset - 255 * MEAN)) / (255 * STD[:, None])
-        normalized = cv2.transform(pixels.astype(np.float32), matrix)
-        return np.ascontiguousarray(normalized.transpose(2, 0, 1))
-
-
-def crop_to_image(center: np.ndarray, side_px: float, angle: float, flipped: bool, size: int) -> np.ndarray:
-    """The affine map from pixels of a square crop to pixels of the picture.
-
-    Args:
-        center: ``(2,)``, middle of the box, px of the picture.
-        side_px: of the box, px of the picture.
-        angle: by which the picture appears turned in the crop, radians, clockwise as seen.
-        flipped: whether the crop is a mirror image.
-        size: width and height of the crop, px.
-
-    Returns:
-        ``(2, 3)`` float64.
-    """
-    cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, sin], [-sin, cos]]) * (side_px / size)
-    if flipped:
-        turn = turn @ np.diag([-1.0, 1.0])
-    # the middle of the crop's pixels 0 … size-1 lies at (size-1)/2
-    return np.column_stack((turn, center - turn @ np.full(2, (size - 1) / 2)))
+        if not self.augmentation:
+            return normalize(pixels)
+        brightness = 1 + self.augmentation.brightness * u[0]
+        contrast = 1 + self.augmentation.contrast * u[1]
+        saturation = 1 + self.augmentation.saturation * u[2]
+        mix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * GREY)
+        offset = brightness * (1 - contrast) * (GREY @ cv2.mean(pixels)[:3])
+        return normalize(pixels, mix=mix, offset=offset)
 
 
 def _within(joints: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -9,29 +9,9 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from bnnlight.imaging.reading import as_grey_or_rgb
+
 Picture = Image.Image | torch.Tensor
-
-
-def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
-    """Convert a PIL image of any 8-bit mode to grey or RGB; transparency is dropped.
-
-    Args:
-        image: palette, grey, RGB, RGBA, CMYK, ... .
-        num_channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        A PIL image of mode "L" or "RGB", the same size.
-
-    Raises:
-        ValueError: If the image has more than 8 bits a channel.
-    """
-    if image.mode[0] in "IF":
-        # Pillow clips such values to 255 without a word, which leaves a white picture.
-        raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first")
-    if image.mode == "P" and "transparency" in image.info:
-        # Straight from palette to RGB, Pillow warns once for every such file.
-        image = image.convert("RGBA")
-    return image.convert("L" if num_channels == 1 else "RGB")
 
 
 class ToChannels(nn.Module):

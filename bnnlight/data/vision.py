@@ -7,10 +7,11 @@ import numpy as np
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from bnnlight.data.folders import ClassFolders, class_names, one_line
+from bnnlight.data.folders import ClassFolders, class_names
 from bnnlight.data.loaders import ClassificationDataModule
 from bnnlight.data.splits import choose_stratified
 from bnnlight.data.transforms import ImageFormat
+from bnnlight.imaging.reading import one_line
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # As a list, these would fill a hundred lines.

@@ -1,1 +1,32 @@
+"""A trained network as a shipped one: frozen, written down in three formats, run without the code that trains.
 
+The map of this folder:
+
+=================== =========================================================================
+``runtime.py``      `Runtime`: a shipped model in use, from pictures to answers
+``answers.py``      what lies before and behind the network: pictures in, classes or joints out
+``manifest.py``     what a shipped model says of itself
+``seal.py``         the checksum inside a file
+``card.py``         the model card, README.md beside the model
+``program.py``      what is shipped of a network: a list of steps
+``operations.py``   the operations that a step may be, and what is checked of them
+``bits.py``         signs as bits, eight to a byte
+``freeze.py``       a trained network to a program, in these stages:
+``trace.py``        the network's layers and functions, in the order in which they run
+``translate.py``    each as a step; those of ``layers.py`` and ``functions.py`` are known,
+                    in the terms of ``translation.py``
+``fold.py``         batch norm, α and PReLU gone into thresholds and weights
+``thresholds.py``   where a sign changes behind them
+``plain.py``        a program as an ordinary torch module
+``packed.py``       a program as ``model.safetensors``, run by torch
+``openvino.py``     a program as ``model.xml`` and ``model.bin``, run by OpenVINO
+``onnx.py``         a program as ``model.onnx``, run by ONNX Runtime
+=================== =========================================================================
+
+Importing this package, a manifest or the engines of OpenVINO and ONNX brings neither torch nor Lightning in; what
+freezes a network does.
+"""
+
+from bnnlight.deploy.runtime import Runtime
+
+__all__ = ["Runtime"]

@@ -3,8 +3,13 @@
 Training and shipped models share this folder, so it imports neither torch nor Lightning.
 
 ====================== ===================================================================
+``reading.py``         pictures from files and arrays, as grey or RGB, held upright
+``class_input.py``     a picture as the input of a classification network
+``classes.py``         logits to the names of classes
+``class_pictures.py``  pictures with the classes that a network names below them
+``pose_crop.py``       a person cut out of a picture as the input of a pose network
+``heatmaps.py``        heat maps to joints
 ``skeletons.py``       names of joints, sides, limbs
 ``pose_pictures.py``   skeletons drawn into pictures
-``class_pictures.py``  pictures with the classes that a network names below them
 ====================== ===================================================================
 """

@@ -1,6 +1,8 @@
-"""Pictures with the class that a network names below them."""
+"""Pictures with the classes that a network names below them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -37,3 +39,19 @@ def caption(image: np.ndarray, predicted: str, probability: float, truth: str, w
             line = line[:-2] + "…"
         draw.text((3, size[1] + index * LINE_PX), line, fill=RIGHT if right else WRONG, font=font)
     return np.asarray(sheet)
+
+
+def annotate(picture: Image.Image, lines: Sequence[str], width_px: int = 480) -> Image.Image:
+    """The picture, enlarged to a readable size, with lines of text below it."""
+    scale = width_px / picture.width
+    height = max(1, round(picture.height * scale))
+    # small pictures are enlarged in blocks: blurred digits tell less than sharp ones
+    enlarged = picture.resize((width_px, height), Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BILINEAR)
+    line_height = 24
+    sheet = Image.new("RGB", (width_px, height + line_height * len(lines) + 12), "white")
+    sheet.paste(enlarged)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=17)
+    for index, line in enumerate(lines):
+        draw.text((8, height + 6 + index * line_height), line, fill="black" if index == 0 else "dimgray", font=font)
+    return sheet

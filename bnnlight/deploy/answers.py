@@ -1,0 +1,91 @@
+"""Pictures to answers: what lies before and behind the network, as a manifest tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bnnlight.deploy.manifest import Manifest
+from bnnlight.imaging import heatmaps
+from bnnlight.imaging.class_input import class_input
+from bnnlight.imaging.classes import softmax, top_classes
+from bnnlight.imaging.pose_crop import whole_picture
+from bnnlight.imaging.reading import upright
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""``(N, C, H, W)`` float32 → the network's output."""
+
+
+def name_classes(
+    network: Network, manifest: Manifest, pictures: Sequence[Image.Image], top: int
+) -> list[dict[str, Any]]:
+    """The most probable classes of each picture.
+
+    Args:
+        network: gives logits ``(N, classes)``.
+        manifest: of a classification network.
+        pictures: of any 8-bit mode and any size; at least one.
+        top: how many classes to name.
+
+    Returns:
+        For each picture ``{"classes": [{"class": …, "probability": …}, …]}``, best first.
+
+    Raises:
+        ValueError: a picture has more than 8 bits a channel, or the output is of another kind.
+    """
+    told = manifest.input
+    resize_px = told.size_px if told.resize_px is None else told.resize_px
+    form = (told.channels, told.size_px, resize_px, told.mean, told.std)
+    logits = network(np.stack([class_input(picture, *form) for picture in pictures]))
+    wanted = len(manifest.classes)
+    if logits.ndim != 2 or (wanted and logits.shape[1] != wanted):
+        raise ValueError(f"the network gives {logits.shape}: wanted (N, {wanted or 'classes'}), as its manifest says")
+    return [{"classes": top_classes(row, manifest.classes, top)} for row in softmax(logits)]
+
+
+def find_joints(network: Network, manifest: Manifest, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    """The joints of the one person that fills each picture.
+
+    Args:
+        network: gives heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
+        manifest: of a pose network.
+        pictures: of any 8-bit mode and any size; at least one.
+
+    Returns:
+        For each picture ``{"joints": [{"joint": …, "x": …, "y": …, "confidence": …}, …]}``, in pixels of the
+        picture held upright; (0, 0) is the middle of the top left one.
+
+    Raises:
+        ValueError: a picture has more than 8 bits a channel, or the output is of another kind.
+    """
+    told, skeleton = manifest.input, manifest.skeleton
+    made = [whole_picture(upright(picture), told.size_px, told.mean, told.std) for picture in pictures]
+    images, to_image = (np.stack(part) for part in zip(*made, strict=True))
+    maps = _answer(network, images, manifest)
+    if manifest.flip_test:
+        mirrored = _answer(network, np.ascontiguousarray(images[..., ::-1]), manifest)
+        maps = (maps + heatmaps.mirror(mirrored, skeleton.mirrored)) / 2
+    places, confidences = heatmaps.decode(maps)
+    in_crop = heatmaps.to_input(places, told.size_px / maps.shape[-1])
+    in_picture = in_crop @ to_image[:, :, :2].transpose(0, 2, 1) + to_image[:, None, :, 2]
+    return [
+        {
+            "joints": [
+                {"joint": name, "x": x, "y": y, "confidence": sure}
+                for name, (x, y), sure in zip(skeleton.joints, xy, confidence, strict=True)
+            ]
+        }
+        for xy, confidence in zip(in_picture.tolist(), confidences.clip(0, 1).tolist(), strict=True)
+    ]
+
+
+def _answer(network: Network, images: np.ndarray, manifest: Manifest) -> np.ndarray:
+    """Heat maps of the last stack, ``(N, J, h, w)``."""
+    maps = network(images)
+    joints = len(manifest.skeleton.joints)
+    if maps.ndim != 5 or maps.shape[2] != joints:
+        raise ValueError(f"the network gives {maps.shape}: wanted (N, stacks, {joints}, h, w), as its manifest says")
+    return heatmaps.sigmoid(maps[:, -1]) if manifest.sigmoid else maps[:, -1]

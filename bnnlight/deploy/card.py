@@ -1,0 +1,231 @@
+"""The model card: README.md beside a shipped model, for whoever is handed the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnnlight.deploy.manifest import Manifest
+from bnnlight.deploy.runtime import FILES
+
+MOST_NAMES = 30
+"""More classes than that are not listed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one file of a model compares with the checkpoint that it was made from, on the same pictures.
+
+    Attributes:
+        file: name of the model's main file.
+        same_answers: share of pictures with the same class, or of joints found at the same place, in [0, 1].
+        output_difference: largest absolute difference of the network's output.
+        bits_differing: share of activation bits that differ, in [0, 1].
+    """
+
+    file: str
+    same_answers: float
+    output_difference: float
+    bits_differing: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was counted and measured when a model was exported.
+
+    Attributes:
+        num_binary: 1-bit weights.
+        num_real: all other numbers.
+        file_bytes: name of each file → its size.
+        checks: of each file.
+        pictures: what the checks were made on, as "the first 1,000 test pictures".
+    """
+
+    num_binary: int
+    num_real: int
+    file_bytes: Mapping[str, int]
+    checks: Sequence[Check] = ()
+    pictures: str = ""
+
+
+def write_card(folder: Path, manifest: Manifest, facts: Facts) -> Path:
+    """Writes README.md into the folder of a model.
+
+    Args:
+        folder: that holds the model's files.
+        manifest: of the model.
+        facts: counted and measured at the export.
+
+    Returns:
+        The path of the file.
+    """
+    parts = [
+        _what(manifest),
+        _training(manifest),
+        _size(facts),
+        _input(manifest),
+        _use(folder.resolve().name, manifest, [name for name in FILES.values() if name in facts.file_bytes]),
+        _checks(facts),
+    ]
+    path = folder / "README.md"
+    part = path.with_name(path.name + ".part")
+    part.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def _what(manifest: Manifest) -> str:
+    network = manifest.network.rsplit(".", 1)[-1]
+    if manifest.skeleton:
+        joints = manifest.skeleton.joints
+        named = f"It finds the {len(joints)} joints of the one person that fills a picture: {', '.join(joints)}."
+    elif manifest.classes:
+        shown = ", ".join(manifest.classes[:MOST_NAMES])
+        count = len(manifest.classes)
+        more = f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else ""
+        named = f"It tells {count:,} classes apart: {shown}{more}."
+    else:
+        named = "It tells classes apart, which it knows by number."
+    task = "human pose" if manifest.skeleton else "image classification"
+    return (
+        f"# {network}: {task}\n\n"
+        "A binary neural network: the weights and activations of its inner layers are one bit. "
+        f"{named}\n\n"
+        f"It is a `{manifest.network}`, trained and exported by bnnlight."
+    )
+
+
+def _training(manifest: Manifest) -> str:
+    origin = dict(manifest.origin)
+    titles = {
+        "command": "command",
+        "commit": "commit",
+        "bnnlight": "version of bnnlight",
+        "config_sha256": "SHA-256 of the config",
+        "checkpoint_sha256": "SHA-256 of the checkpoint",
+        "made": "exported",
+    }
+    rows = [(title, f"`{_cell(origin.pop(key))}`") for key, title in titles.items() if key in origin]
+    rows += [(_cell(key), f"`{_cell(text)}`") for key, text in origin.items()]
+    lines = ["## How it was trained", _table(("what", "value"), rows)] if rows else []
+    if manifest.metrics:
+        measured = [(f"`{name}`", _metric(name, value)) for name, value in manifest.metrics.items()]
+        lines += ["## How good it is", "On the test pictures of its data set:", _table(("metric", "value"), measured)]
+    return "\n\n".join(lines)
+
+
+def _size(facts: Facts) -> str:
+    weights = (
+        f"{facts.num_binary:,} weights of one bit ({-(-facts.num_binary // 8):,} bytes) and "
+        f"{facts.num_real:,} real numbers ({4 * facts.num_real:,} bytes as float32). "
+        "The whole files, with the network's structure and what it says of itself:"
+    )
+    rows = [(f"`{name}`", f"{size:,}") for name, size in facts.file_bytes.items()]
+    return "\n\n".join(("## How large it is", weights, _table(("file", "bytes"), rows)))
+
+
+def _input(manifest: Manifest) -> str:
+    told = manifest.input
+    kind = "grey" if told.channels == 1 else "RGB"
+    if manifest.skeleton:
+        cut = (
+            f"The picture is held upright (its EXIF orientation applied), the square round it is brought to "
+            f"{told.size_px}×{told.size_px} px, and what lies outside the picture gets the mean colour."
+        )
+    else:
+        cut = (
+            f"The picture is resized so that its shorter side has {told.resize_px or told.size_px} px (Pillow, "
+            f"bilinear), and the middle {told.size_px}×{told.size_px} px are cut out."
+        )
+    output = "Its output are logits, one a class; softmax makes probabilities of them."
+    if manifest.skeleton:
+        output = "Its output are heat maps (pictures, stacks, joints, height, width), of which the last stack counts"
+        output += "; a sigmoid makes confidences of them." if manifest.sigmoid else "."
+        if manifest.flip_test:
+            output += " Those of the picture and of its mirror image are averaged."
+    return (
+        "## What it takes and gives\n\n"
+        f"float32 of shape (pictures, {told.channels}, {told.size_px}, {told.size_px}), {kind}, on the scale 0..1, "
+        f"normalized: minus mean {_numbers(told.mean)}, divided by standard deviation {_numbers(told.std)}.\n\n"
+        f"{cut} {output}"
+    )
+
+
+def _use(folder: str, manifest: Manifest, files: Sequence[str]) -> str:
+    # with several formats side by side, the folder alone does not tell which is meant
+    place = folder if len(files) < 2 else f"{folder}/{files[0]}"
+    answer = "joints" if manifest.skeleton else "classes"
+    parts = [
+        "## How to use it",
+        "On the command line, for files and folders of pictures:",
+        f"```sh\nbnnlight predict --model {place} photos/\n```",
+        "In Python, with everything before and behind the network:",
+        "```python\nfrom PIL import Image\nfrom bnnlight.deploy import Runtime\n\n"
+        f'print(Runtime("{place}").predict([Image.open("photo.jpg")])[0]["{answer}"])\n```',
+    ]
+    if _BARE.keys() & {*files}:
+        parts.append("The bare network, without bnnlight, on `images` that were prepared as told above:")
+        parts += [f"```python\n{_BARE[name].format(folder=folder)}\n```" for name in files if name in _BARE]
+    if FILES["packed"] in files:
+        parts.append(_PACKED.format(folder=folder))
+    return "\n\n".join(parts)
+
+
+_BARE = {
+    FILES["openvino"]: """import openvino
+
+network = openvino.Core().compile_model("{folder}/model.xml", "CPU")
+output = network(images)[0]""",
+    FILES["onnx"]: """import onnxruntime
+
+session = onnxruntime.InferenceSession("{folder}/model.onnx", providers=["CPUExecutionProvider"])
+(output,) = session.run(None, {{session.get_inputs()[0].name: images}})""",
+}
+_PACKED = """`model.safetensors` holds the network's numbers, 1-bit weights eight to a byte, and as metadata its steps:
+
+```python
+from safetensors import safe_open
+
+with safe_open("{folder}/model.safetensors", framework="numpy") as file:
+    steps, tensors = file.metadata(), {{name: file.get_tensor(name) for name in file.keys()}}
+```"""
+
+
+def _checks(facts: Facts) -> str:
+    if not facts.checks:
+        return ""
+    on = f", on {facts.pictures}" if facts.pictures else ""
+    rows = [
+        (
+            f"`{check.file}`",
+            f"{100 * check.same_answers:.2f} %",
+            f"{check.output_difference:.2g}",
+            f"{100 * check.bits_differing:.4f} %",
+        )
+        for check in facts.checks
+    ]
+    head = ("file", "same answers", "largest difference of the output", "activation bits that differ")
+    return "\n\n".join(
+        ("## How it was checked", f"Compared with the checkpoint that it was made from{on}:", _table(head, rows))
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its cell of a table."""
+    return " ".join(text.replace("|", "\\|").replace("`", "'").split())
+
+
+def _metric(name: str, value: float) -> str:
+    # as `bnnlight fit` prints them: accuracies are shares
+    return f"{100 * value:.2f} %" if "/acc" in name or "/pck" in name else f"{value:.4f}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"

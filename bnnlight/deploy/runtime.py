@@ -1,0 +1,149 @@
+"""A shipped model in use: from a file to answers, without the code that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from bnnlight.deploy.answers import find_joints, name_classes
+from bnnlight.deploy.manifest import Manifest
+from bnnlight.imaging.reading import as_picture
+
+FORMATS = {
+    ".xml": ("openvino", "bnnlight.deploy.openvino", "OpenvinoEngine"),
+    ".onnx": ("onnx", "bnnlight.deploy.onnx", "OnnxEngine"),
+    ".safetensors": ("packed", "bnnlight.deploy.packed", "PackedEngine"),
+}
+"""Ending of a model's main file → the format's name, the module of its engine and the engine's class."""
+FILES = {name: f"model{ending}" for ending, (name, _, _) in FORMATS.items()}
+"""Format → its main file in the folder of an exported model."""
+
+
+class Engine(Protocol):
+    """What runs the network of one format."""
+
+    manifest: Manifest
+    input_shape: tuple[int, int, int]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray: ...
+
+
+class Runtime:
+    """Answers with a shipped model. Lightning and wandb are not needed, torch for the packed format alone.
+
+    Args:
+        path: folder of an exported model with one of ``model.xml``, ``model.onnx`` and ``model.safetensors``, or
+            a file with such an ending.
+        num_threads: CPU threads that the network computes with; the engine's own choice by default.
+
+    Attributes:
+        manifest: the model's task, classes or joints, and origin.
+        input_shape: ``(C, H, W)`` of the network's input.
+        format: ``packed``, ``openvino`` or ``onnx``.
+
+    Raises:
+        FileNotFoundError: there is no model at the path.
+        ValueError: the folder holds several models, the file is none or is damaged, or the package that runs it is
+            not installed.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads is {num_threads}: give at least 1")
+        self.file = find_model(Path(path))
+        self.format, module, name = FORMATS[self.file.suffix.lower()]
+        try:
+            engine = getattr(import_module(module), name)
+            self._engine: Engine = engine(self.file, num_threads)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{self.file}: the package {error.name} is needed to run it and is not installed; "
+                "run: pip install 'bnnlight[deploy]'"
+            ) from error
+        self.manifest, self.input_shape = self._engine.manifest, tuple(self._engine.input_shape)
+        told = self.manifest.input
+        if self.input_shape != (told.channels, told.size_px, told.size_px):
+            raise ValueError(
+                f"{self.file}: the network takes {self.input_shape}, its manifest names {told.channels} channels of "
+                f"{told.size_px} px; export it again"
+            )
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The network's output as it is.
+
+        Args:
+            images: ``(N, C, H, W)`` float32, normalized as the manifest says.
+
+        Returns:
+            float32: logits ``(N, classes)``, or heat maps ``(N, stacks, J, h, w)``.
+
+        Raises:
+            ValueError: the images are of another shape or type.
+        """
+        return self._engine(images)
+
+    def predict(
+        self, pictures: Sequence[Image.Image | np.ndarray], top: int = 5, batch_size: int = 32
+    ) -> list[dict[str, Any]]:
+        """Classes or joints of pictures.
+
+        Args:
+            pictures: PIL images of any 8-bit mode, or uint8 arrays ``(H, W, 3)``, RGB, or ``(H, W)``, grey.
+            top: classification: how many classes to name, best first.
+            batch_size: most pictures that the network is handed at once.
+
+        Returns:
+            For each picture, as its task is, ``{"classes": [{"class": …, "probability": …}, …]}``, or
+            ``{"joints": [{"joint": …, "x": …, "y": …, "confidence": …}, …]}`` with all joints of the one person
+            that fills the picture, in pixels of the picture held upright.
+
+        Raises:
+            ValueError: something is no picture, or has more than 8 bits a channel.
+        """
+        if isinstance(pictures, Image.Image) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
+            raise ValueError("predict takes several pictures: put a single one into a list")
+        if top < 1 or batch_size < 1:
+            raise ValueError(f"top is {top}, batch_size is {batch_size}: give at least 1")
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(pictures), batch_size):
+            batch = pictures[start : start + batch_size]
+            some = [_checked(picture, start + index) for index, picture in enumerate(batch)]
+            if self.manifest.task == "pose":
+                found += find_joints(self, self.manifest, some)
+            else:
+                found += name_classes(self, self.manifest, some, top)
+        return found
+
+
+def _checked(picture: Image.Image | np.ndarray, index: int) -> Image.Image:
+    try:
+        return as_picture(picture)
+    except ValueError as error:
+        raise ValueError(f"picture {index}: {error}") from error
+
+
+def find_model(path: Path) -> Path:
+    """The main file of a shipped model.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several, or the file is of another kind.
+    """
+    if path.is_dir():
+        found = [path / name for name in FILES.values() if (path / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"no shipped model in {path}: looked for {', '.join(FILES.values())}")
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise ValueError(f"{path} holds several models, {names}: name one of the files")
+        return found[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"no such model: {path}")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} is no shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
+    return path

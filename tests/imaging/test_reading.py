@@ -1,0 +1,59 @@
+"""Pictures from arrays and photographs held any way. Files that cannot be read: `tests/data/test_image_folder.py`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnnlight.imaging.reading import as_picture, upright
+
+COLOURS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+# how a picture is stored for each value of EXIF's orientation: the rows and columns of what is seen
+STORED = {
+    1: lambda seen: seen,
+    2: lambda seen: seen[:, ::-1],
+    3: lambda seen: seen[::-1, ::-1],
+    4: lambda seen: seen[::-1],
+    5: lambda seen: seen.transpose(1, 0, 2),
+    6: lambda seen: seen.transpose(1, 0, 2)[::-1],
+    7: lambda seen: seen[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda seen: seen.transpose(1, 0, 2)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_photograph_is_turned_as_it_was_held(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(STORED[orientation](COLOURS))
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(upright(image), COLOURS)
+        # the picture itself is left as it was
+        np.testing.assert_array_equal(np.asarray(image), stored)
+        np.testing.assert_array_equal(upright(image), COLOURS)
+
+
+def test_arrays_are_pictures():
+    np.testing.assert_array_equal(np.asarray(as_picture(COLOURS)), COLOURS)
+    assert as_picture(COLOURS[..., 0]).mode == "L"
+    image = Image.new("CMYK", (2, 2))
+    assert as_picture(image) is image
+
+
+@pytest.mark.parametrize(
+    ("wrong", "part"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "(4, 4, 3) of float32"),
+        (np.zeros((3, 4, 4), np.uint8), "(3, 4, 4) of uint8"),
+        (np.zeros((4, 4, 4), np.uint8), "(4, 4, 4)"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.zeros(4, np.uint8), "(4,)"),
+        ("cat.jpg", "str"),
+        (Image.fromarray(np.zeros((4, 4), np.uint16)), "more than 8 bits"),
+        (Image.fromarray(np.zeros((4, 4), np.float32)), "more than 8 bits"),
+    ],
+)
+def test_what_is_no_picture(wrong, part, check_one_line):
+    with pytest.raises(ValueError) as error:
+        as_picture(wrong)
+    check_one_line(error, part)
