@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from bnnlight.deploy.untrusted import parse_json, shown
 
 MAX_HEADER_BYTES = 2**22
-"""Largest header: that of a ResNet-18 has 50 kB. JSON takes up to 30 times its bytes in memory."""
+"""Largest header: that of a ResNet-18 has 50 kB. JSON takes up to 40 times its bytes in memory."""
 
 MAX_FILE_BYTES = 2**30
 """Largest file, some 400 times that of a ResNet-18."""

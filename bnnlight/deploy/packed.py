@@ -79,7 +79,7 @@ def load_packed(file: str | Path) -> tuple[Program, Manifest]:
     """The program and the manifest in a packed file. It takes numpy and safetensors; no code from the file is run.
 
     Memory is bounded by what is in the file: its bytes twice, real weights of float16 once more as float32, and
-    30 times its texts, which are at most 4 MiB.
+    40 times its texts, which are at most 4 MiB.
 
     Returns:
         A program whose settings, tensors and shapes were checked, weights in float32, and its manifest.
@@ -143,9 +143,10 @@ class PackedEngine:
     def _run(self, images: np.ndarray, look: Callable[[str, Any], None] | None = None) -> np.ndarray:
         import torch
 
-        if images.dtype != np.float32 or images.shape[1:] != self.input_shape or images.ndim != 4:
+        dtype, shape = getattr(images, "dtype", type(images).__name__), np.shape(images)
+        if dtype != np.float32 or len(shape) != 4 or shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, ("N", *self.input_shape)))
-            raise ValueError(f"images are {images.dtype} of shape {images.shape}: wanted float32 of ({wanted})")
+            raise ValueError(f"images are {dtype} of shape {shape}: wanted float32 of ({wanted})")
         before = torch.get_num_threads()
         torch.set_num_threads(self.num_threads or before)
         try:

@@ -37,7 +37,9 @@ def positive(values: Any, count: int, what: str, least: int = 1, most: int = MAX
 
 def _number(step: Step, name: str) -> float:
     value = step.settings[name]
-    if type(value) not in (int, float) or not -MAX_FLOAT <= value <= MAX_FLOAT:
+    # torch takes whole numbers of 64 bits alone
+    most = 2**53 if type(value) is int else MAX_FLOAT
+    if type(value) not in (int, float) or not -most <= value <= most:
         raise Wrong(f"{name} is {shown(value)}: wanted a number of float32")
     return value
 

@@ -205,7 +205,7 @@ def test_a_file_whose_bytes_changed_is_refused(file, bounded, change):
     original = file.read_bytes()
     assert not refused(file)
     changed = 0
-    for seed in range(500):
+    for seed in range(300):
         bounded()
         content = bytearray(original)
         change(random.Random(seed), content)
@@ -213,7 +213,7 @@ def test_a_file_whose_bytes_changed_is_refused(file, bounded, change):
             changed += 1
             file.write_bytes(content)
             assert refused(file), f"seed {seed}"
-    assert changed >= 400
+    assert changed >= 250
 
 
 # ---- (b) structure, sealed anew
@@ -369,7 +369,7 @@ def test_a_file_sealed_anew_is_refused_or_runs_as_checked(file, bounded, kind):
     write(file, *original)
     runs_as_checked(file)
     outcomes = []
-    for seed in range(800):
+    for seed in range(400):
         bounded()
         changed = copy.deepcopy(original)
         rng = random.Random(seed)
@@ -387,7 +387,7 @@ def test_a_file_sealed_anew_is_refused_or_runs_as_checked(file, bounded, kind):
                 runs_as_checked(file)
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {error}") from error
-    assert len(outcomes) >= 700
+    assert len(outcomes) >= 350
     # neither half of the test is empty
     assert any(outcomes) and not all(outcomes)
 
@@ -423,7 +423,7 @@ def random_window(rng, name, source, channels):
 def test_random_windows_are_refused_or_run_as_checked(tmp_path, bounded):
     outcomes = []
     manifest = json.loads(Manifest("classification", "x", PictureInput(1, 9, (0.5,), (0.2,))).to_json())
-    for seed in range(1500):
+    for seed in range(600):
         bounded()
         rng = random.Random(seed)
         steps, channels, source = [], 1, "input"
@@ -449,7 +449,7 @@ def test_random_windows_are_refused_or_run_as_checked(tmp_path, bounded):
                 runs_as_checked(tmp_path / "x")
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {error}") from error
-    assert 300 <= sum(outcomes) <= 1200
+    assert 100 <= sum(outcomes) <= 500
 
 
 # ---- (c) code
@@ -466,7 +466,7 @@ class Bomb:
 
 
 def raw_pickle(bomb, file):
-    file.write_bytes(pickle.dumps({"state_dict": bomb}))
+    file.write_bytes(pickle.dumps({"state_dict": bomb}, protocol=2))
 
 
 def torch_zip(bomb, file):
@@ -479,7 +479,7 @@ def torch_legacy(bomb, file):
 
 def bare_zip(bomb, file):
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps({"state_dict": bomb}))
+        archive.writestr("archive/data.pkl", pickle.dumps({"state_dict": bomb}, protocol=2))
         archive.writestr("archive/version", "3")
 
 
