@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bnnlight.deploy.program import Shape
 from bnnlight.deploy.seal import EMPTY, PREFIX
+from bnnlight.deploy.untrusted import is_line, parse_json, shown
 from bnnlight.imaging.skeletons import Skeleton
 
 FORMAT = 1
 """Number of the file format; a reader takes this one alone."""
+MAX_JOINTS = 1024
+MIN_STD = 1e-6
+MAX_NUMBER = 1e30
+"""Of metrics, means and deviations: float32 can hold it."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,7 @@ class Manifest:
         Raises:
             ValueError: it is no manifest, of another format's version, or something in it is of the wrong kind.
         """
-        record = _object(_parsed(text), "the manifest")
-        version = record.pop("format", None)
-        if version != FORMAT:
-            raise ValueError(f"its format is {version!r}, this version of bnnlight reads {FORMAT}")
+        record = _record(text)
         try:
             seal = _text(record.pop("seal"), "seal")
             made = dict(
@@ -86,41 +90,84 @@ class Manifest:
                 skeleton=_skeleton(record.pop("skeleton")),
                 sigmoid=_flag(record.pop("sigmoid"), "sigmoid"),
                 flip_test=_flag(record.pop("flip_test"), "flip_test"),
-                metrics={k: _number(v, k) for k, v in _object(record.pop("metrics"), "metrics").items()},
-                origin={k: _text(v, k) for k, v in _object(record.pop("origin"), "origin").items()},
+                metrics={
+                    _text(k, "metrics"): _number(v, k) for k, v in _object(record.pop("metrics"), "metrics").items()
+                },
+                origin={_text(k, "origin"): _lines(v, k) for k, v in _object(record.pop("origin"), "origin").items()},
             )
         except KeyError as error:
             raise ValueError(f"its manifest lacks {error}") from error
-        if record:
-            raise ValueError(f"its manifest has an unknown entry {next(iter(record))!r}")
-        if made["task"] not in ("classification", "pose") or (made["task"] == "pose") != (made["skeleton"] is not None):
-            raise ValueError(f"its manifest names no task that bnnlight knows: {made['task']!r}")
+        _check_empty(record, "manifest")
+        if made["task"] not in ("classification", "pose"):
+            raise ValueError(f"its manifest names no task that bnnlight knows: {shown(made['task'])}")
+        if (made["task"] == "pose") != (made["skeleton"] is not None):
+            raise ValueError(
+                f"its manifest is of the task {made['task']}: a pose model has a skeleton, no other has one"
+            )
         return cls(**made), seal
 
+    def check_fits(self, input_shape: Shape, output_shape: Shape) -> None:
+        """Makes sure that it speaks of a network with such an input and output.
 
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its manifest is not valid JSON: {error}") from error
+        Args:
+            input_shape: ``(C, H, W)`` of one picture.
+            output_shape: of the network's value for one picture.
+
+        Raises:
+            ValueError: it has pictures of another size, or other numbers of classes or joints.
+        """
+        picture = (self.input.channels, self.input.size_px, self.input.size_px)
+        if tuple(input_shape) != picture:
+            raise ValueError(f"its manifest is of pictures of shape {picture}, its network takes {tuple(input_shape)}")
+        if self.task == "pose":
+            fits = len(output_shape) in (3, 4) and output_shape[-3] == len(self.skeleton.joints)
+            named = f"{len(self.skeleton.joints)} joints"
+        else:
+            fits = len(output_shape) == 1 and len(self.classes) in (0, *output_shape)
+            named = f"{len(self.classes)} classes"
+        if not fits:
+            raise ValueError(f"its manifest names {named}, its network gives a value of shape {tuple(output_shape)}")
+
+
+def read_seal(text: str) -> str:
+    """The seal in a manifest's JSON, before anything else in it is looked at.
+
+    Raises:
+        ValueError: it is no manifest, has no seal, or is of another format's version.
+    """
+    return _text(_record(text).get("seal"), "seal")
+
+
+def _record(text: str) -> dict[str, Any]:
+    """The entries but for the format, which must be this one: those of another may be anything."""
+    record = _object(parse_json(text, "its manifest"), "content")
+    version = record.pop("format", None)
+    if type(version) is not int or version != FORMAT:
+        raise ValueError(f"its format is {shown(version)}, this version of bnnlight reads {FORMAT}")
+    return record
 
 
 def _input(record: dict[str, Any]) -> PictureInput:
     channels, size = (_whole(record.pop(name), name, 2**14) for name in ("channels", "size_px"))
     resize = record.pop("resize_px")
-    means = [tuple(_number(v, name) for v in _list(record.pop(name), name)) for name in ("mean", "std")]
-    if channels not in (1, 3) or any(len(values) != channels for values in means) or min(means[1]) <= 0:
-        raise ValueError("its manifest's input needs 1 or 3 channels, and a mean and a std above 0 for each")
-    return PictureInput(channels, size, *means, resize if resize is None else _whole(resize, "resize_px", 2**14))
+    mean, std = (tuple(_number(v, name) for v in _list(record.pop(name), name)) for name in ("mean", "std"))
+    _check_empty(record, "input")
+    # a std that float32 takes for 0 would be divided by
+    if channels not in (1, 3) or {len(mean), len(std)} != {channels} or min(std) < MIN_STD:
+        raise ValueError(f"its manifest's input needs 1 or 3 channels, and a mean and a std from {MIN_STD} on for each")
+    return PictureInput(channels, size, mean, std, resize if resize is None else _whole(resize, "resize_px", 2**14))
 
 
 def _skeleton(record: Any) -> Skeleton | None:
     if record is None:
         return None
     record = _object(record, "skeleton")
-    joints = tuple(_text(name, "joints") for name in _list(record["joints"], "joints"))
-    limbs = [_list(limb, "limbs") for limb in _list(record["limbs"], "limbs")]
-    torso, excluded = _list(record["torso"], "torso"), _list(record["excluded"], "excluded")
+    joints = tuple(_text(name, "joints") for name in _list(record.pop("joints"), "joints"))
+    limbs = [_list(limb, "limbs") for limb in _list(record.pop("limbs"), "limbs")]
+    torso, excluded = (_list(record.pop(name), name) for name in ("torso", "excluded"))
+    _check_empty(record, "skeleton")
+    if len(joints) > MAX_JOINTS or len({*joints}) != len(joints):
+        raise ValueError(f"its manifest's skeleton has more than {MAX_JOINTS} joints, or one twice")
     indices = [*(i for limb in limbs for i in limb), *torso, *excluded]
     if any(type(i) is not int or not 0 <= i < len(joints) for i in indices) or {2} != {len(p) for p in (*limbs, torso)}:
         raise ValueError("its manifest's skeleton names joints that are not there")
@@ -132,6 +179,11 @@ def _skeleton(record: Any) -> Skeleton | None:
     return made
 
 
+def _check_empty(record: dict[str, Any], what: str) -> None:
+    if record:
+        raise ValueError(f"its {what} has an unknown entry {shown(next(iter(record)))}")
+
+
 def _object(value: Any, name: str) -> dict[str, Any]:
     return dict(_kind(value, dict, name))
 
@@ -141,7 +193,16 @@ def _list(value: Any, name: str) -> list[Any]:
 
 
 def _text(value: Any, name: str) -> str:
-    return _kind(value, str, name)
+    if not is_line(value):
+        raise ValueError(f"its manifest's {name} is no text in one line: {shown(value)}")
+    return value
+
+
+def _lines(value: Any, name: str) -> str:
+    """A text of any number of lines: of a command, for one."""
+    if not isinstance(value, str) or not is_line(re.sub(r"[\n\t]", "", value)):
+        raise ValueError(f"its manifest's {shown(name)} is no text: {shown(value)}")
+    return value
 
 
 def _flag(value: Any, name: str) -> bool:
@@ -149,18 +210,19 @@ def _flag(value: Any, name: str) -> bool:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"its manifest's {name} is no number: {value!r}"[:200])
+    # the comparison fails for NaN, and for whole numbers too large for a float
+    if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise ValueError(f"its manifest's {shown(name)} is no number: {shown(value)}")
     return float(value)
 
 
 def _whole(value: Any, name: str, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"its manifest's {name} is no whole number from 1 to {most}: {value!r}"[:200])
+        raise ValueError(f"its manifest's {name} is no whole number from 1 to {most}: {shown(value)}")
     return value
 
 
 def _kind(value: Any, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"its manifest's {name} is of the wrong kind: {value!r}"[:200])
+        raise ValueError(f"its manifest's {name} is of the wrong kind: {shown(value)}")
     return value

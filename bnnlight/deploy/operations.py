@@ -1,254 +1,73 @@
-"""What each operation of a program takes, and the shape of what it gives: a program from a file is checked by this.
-
-Shapes are those of one picture, without the batch: ``(C, H, W)``, ``(F,)`` or, of stacked maps, ``(S, C, H, W)``.
-"""
+"""What each operation of a program takes, and how much a program may ask for: one from a file is checked by this."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bnnlight.deploy import shapes
 from bnnlight.deploy.program import INPUT, Program, Shape, Step
+from bnnlight.deploy.shapes import Wrong, positive, weight_shape
+from bnnlight.deploy.untrusted import is_line, shown
 
 MAX_VALUES = 2**28
-"""Most numbers that one value of a program may have for one picture: 1 GiB as float32."""
+"""Most numbers that the values of a program may have at one time for one picture: 1 GiB as float32."""
+
+MAX_UNFOLDED = 2**30
+"""Most numbers in all windows of a convolution, written out one after the other, as torch does on small pictures."""
+
+MAX_WORK = 2**38
+"""Most multiply-adds for one picture: thirty times those of an hourglass of 256 features on 256×256 px."""
+
+MAX_STEPS = 10_000
+"""Most steps of a program: a ResNet-152 has about a thousand."""
 
 
-class _Wrong(ValueError):
-    """What is wrong with a step, without the step's name."""
+class Operation(NamedTuple):
+    """What a step of one kind has.
 
-
-def check(program: Program) -> dict[str, Shape]:
-    """Makes sure that every step can be run, and finds the shape of every value for one picture.
-
-    Raises:
-        ValueError: an operation is not known, settings or tensors are missing, wrong or do not fit the step's
-            input, or a value would be unreasonably large; the message names the step.
+    Attributes:
+        shape: checks a step, of which the rest is known to be there, and gives the shape of its value.
+        settings: names, all of which a step has.
+        tensors: names of those that it has.
+        optional: names of those that it may have.
     """
-    shapes: dict[str, Shape] = {INPUT: _positive(program.input_shape, 3, "input shape")}
-    if not program.steps:
-        raise ValueError("the program has no step")
-    for step in program.steps:
-        try:
-            if step.name in shapes:
-                raise _Wrong("the name is taken")
-            unknown = [name for name in step.inputs if name not in shapes]
-            if unknown:
-                raise _Wrong(f"takes {unknown[0]!r}, which no earlier step gives")
-            if step.op not in OPERATIONS:
-                raise _Wrong(f"unknown operation {step.op!r}")
-            _check_tensors(step)
-            shape = OPERATIONS[step.op](step, [shapes[name] for name in step.inputs])
-            if math.prod(shape) > MAX_VALUES:
-                raise _Wrong(f"its value would be of shape {shape}")
-        except (_Wrong, KeyError, TypeError, ValueError) as error:
-            reason = f"lacks {error}" if isinstance(error, KeyError) else error
-            raise ValueError(f"step {step.name!r} ({step.op}): {reason}") from error
-        shapes[step.name] = shape
-    return shapes
+
+    shape: Callable[[Step, list[Shape]], Shape]
+    settings: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
-def _check_tensors(step: Step) -> None:
-    for name, tensor in step.tensors.items():
-        wanted = np.uint8 if name == "bits" else np.float32
-        if tensor.dtype != wanted:
-            raise _Wrong(f"tensor {name!r} is {tensor.dtype}, not {np.dtype(wanted)}")
+_SLIDING = ("stride", "padding", "dilation", "groups")
+_POOL = ("kernel", "stride", "padding", "ceil_mode")
 
-
-def _positive(values: object, count: int, what: str, least: int = 1, most: int = 2**20) -> Shape:
-    wrong = not isinstance(values, list | tuple) or len(values) != count
-    if wrong or any(type(v) is not int or not least <= v <= most for v in values):
-        raise _Wrong(f"{what} is {values!r}: wanted {count} whole numbers from {least} to {most}")
-    return tuple(values)
-
-
-def _number(settings: Mapping, name: str) -> float:
-    value = settings[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _Wrong(f"{name} is {value!r}: wanted a number")
-    return value
-
-
-def _flag(settings: Mapping, name: str) -> bool:
-    if not isinstance(settings[name], bool):
-        raise _Wrong(f"{name} is {settings[name]!r}: wanted true or false")
-    return settings[name]
-
-
-def _only(shapes: list[Shape], *dims: int) -> Shape:
-    """The one input's shape, which must have so many dimensions."""
-    if len(shapes) != 1:
-        raise _Wrong(f"takes one value, is given {len(shapes)}")
-    if dims and len(shapes[0]) not in dims:
-        raise _Wrong(f"is given a value of shape {shapes[0]}")
-    return shapes[0]
-
-
-def _per_channel(step: Step, name: str, shape: Shape, others: tuple[Shape, ...] = ()) -> None:
-    wanted = ((shape[0],), *others)
-    if step.tensors[name].shape not in wanted:
-        raise _Wrong(f"tensor {name!r} has shape {step.tensors[name].shape}, the value has {shape}")
-
-
-def _window(step: Step, shape: Shape, kernel: Shape, ceil: bool = False) -> Shape:
-    """Height and width behind a window that slides."""
-    stride = _positive(step.settings["stride"], 2, "stride")
-    padding = _positive(step.settings["padding"], 2, "padding", 0)
-    dilation = _positive(step.settings["dilation"], 2, "dilation") if "dilation" in step.settings else (1, 1)
-    sizes = []
-    for size, k, s, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True):
-        reach = d * (k - 1) + 1
-        if p > reach or reach > size + 2 * p:
-            raise _Wrong(f"a window of {reach} px with padding {p} on {size} px")
-        room = size + 2 * p - reach
-        steps = -(-room // s) if ceil else room // s
-        # as torch: no window begins in the padding behind the picture
-        sizes.append(steps if ceil and steps * s >= size + p else steps + 1)
-    return tuple(sizes)
-
-
-def _convolved(step: Step, shape: Shape, weight: Shape) -> Shape:
-    outputs, inputs, *kernel = _positive(weight, 4, "shape of the weight")
-    (groups,) = _positive([step.settings["groups"]], 1, "groups")
-    if inputs * groups != shape[0] or outputs % groups:
-        raise _Wrong(f"a weight {weight} in {groups} groups on a value of shape {shape}")
-    return (outputs, *_window(step, shape, tuple(kernel)))
-
-
-def _conv2d(step: Step, shapes: list[Shape]) -> Shape:
-    made = _convolved(step, _only(shapes, 3), step.tensors["weight"].shape)
-    if "bias" in step.tensors:
-        _per_channel(step, "bias", made)
-    return made
-
-
-def _check_bits(step: Step, weight: Shape) -> None:
-    wanted = (-(-math.prod(weight) // 8),)
-    if step.tensors["bits"].shape != wanted:
-        raise _Wrong(f"{step.tensors['bits'].shape} bytes of bits, a weight of {weight} takes {wanted}")
-
-
-def _binary_conv2d(step: Step, shapes: list[Shape]) -> Shape:
-    weight = tuple(step.settings["shape"])
-    made = _convolved(step, _only(shapes, 3), weight)
-    _check_bits(step, weight)
-    if step.settings["padding_value"] not in (-1, 0, 1):
-        raise _Wrong(f"padding_value is {step.settings['padding_value']!r}: wanted -1, 0 or 1")
-    return made
-
-
-def _linear(step: Step, shapes: list[Shape]) -> Shape:
-    (features,) = _only(shapes, 1)
-    weight = step.tensors["weight"].shape
-    if len(weight) != 2 or weight[1] != features:
-        raise _Wrong(f"a weight {weight} on {features} features")
-    if "bias" in step.tensors:
-        _per_channel(step, "bias", (weight[0],))
-    return (weight[0],)
-
-
-def _binary_linear(step: Step, shapes: list[Shape]) -> Shape:
-    (features,) = _only(shapes, 1)
-    weight = _positive(step.settings["shape"], 2, "shape of the weight")
-    if weight[1] != features:
-        raise _Wrong(f"a weight {weight} on {features} features")
-    _check_bits(step, weight)
-    return (weight[0],)
-
-
-def _binarize(step: Step, shapes: list[Shape]) -> Shape:
-    shape = _only(shapes)
-    _per_channel(step, "threshold", shape)
-    if "direction" in step.tensors:
-        _per_channel(step, "direction", shape)
-        if not np.isin(step.tensors["direction"], (-1, 1)).all():
-            raise _Wrong("a direction is neither -1 nor +1")
-    return shape
-
-
-def _affine(step: Step, shapes: list[Shape]) -> Shape:
-    shape = _only(shapes)
-    _per_channel(step, "scale", shape, (shape,))
-    if "shift" in step.tensors:
-        _per_channel(step, "shift", shape)
-    return shape
-
-
-def _prelu(step: Step, shapes: list[Shape]) -> Shape:
-    shape = _only(shapes)
-    _per_channel(step, "slope", shape)
-    return shape
-
-
-def _clamp(step: Step, shapes: list[Shape]) -> Shape:
-    if _number(step.settings, "min") > _number(step.settings, "max"):
-        raise _Wrong("min is above max")
-    return _only(shapes)
-
-
-def _max_pool2d(step: Step, shapes: list[Shape]) -> Shape:
-    shape = _only(shapes, 3)
-    kernel = _positive(step.settings["kernel"], 2, "kernel")
-    return (shape[0], *_window(step, shape, kernel, _flag(step.settings, "ceil_mode")))
-
-
-def _avg_pool2d(step: Step, shapes: list[Shape]) -> Shape:
-    _flag(step.settings, "count_include_pad")
-    return _max_pool2d(step, shapes)
-
-
-def _upsample(step: Step, shapes: list[Shape]) -> Shape:
-    channels, height, width = _only(shapes, 3)
-    down, across = _positive(step.settings["factor"], 2, "factor", most=64)
-    return channels, height * down, width * across
-
-
-def _add(step: Step, shapes: list[Shape]) -> Shape:
-    if len(shapes) != 2 or shapes[0] != shapes[1]:
-        raise _Wrong(f"adds values of shapes {shapes}")
-    return shapes[0]
-
-
-def _concat(step: Step, shapes: list[Shape]) -> Shape:
-    if not shapes or len({shape[1:] for shape in shapes}) != 1:
-        raise _Wrong(f"joins values of shapes {shapes}")
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
-
-
-def _stack(step: Step, shapes: list[Shape]) -> Shape:
-    if not shapes or len(set(shapes)) != 1:
-        raise _Wrong(f"stacks values of shapes {shapes}")
-    return (len(shapes), *shapes[0])
-
-
-def _flatten(step: Step, shapes: list[Shape]) -> Shape:
-    return (math.prod(_only(shapes)),)
-
-
-OPERATIONS: dict[str, Callable[[Step, list[Shape]], Shape]] = {
-    "conv2d": _conv2d,
-    "binary_conv2d": _binary_conv2d,
-    "linear": _linear,
-    "binary_linear": _binary_linear,
-    "binarize": _binarize,
-    "affine": _affine,
-    "prelu": _prelu,
-    "relu": lambda step, shapes: _only(shapes),
-    "clamp": _clamp,
-    "sigmoid": lambda step, shapes: _only(shapes),
-    "tanh": lambda step, shapes: _only(shapes),
-    "max_pool2d": _max_pool2d,
-    "avg_pool2d": _avg_pool2d,
-    "mean2d": lambda step, shapes: (_only(shapes, 3)[0], 1, 1),
-    "upsample_nearest": _upsample,
-    "add": _add,
-    "concat": _concat,
-    "stack": _stack,
-    "flatten": _flatten,
+OPERATIONS: dict[str, Operation] = {
+    "conv2d": Operation(shapes.convolution, _SLIDING, ("weight",), ("bias",)),
+    "binary_conv2d": Operation(shapes.convolution, ("shape", *_SLIDING, "padding_value"), ("bits",)),
+    "linear": Operation(shapes.linear, (), ("weight",), ("bias",)),
+    "binary_linear": Operation(shapes.linear, ("shape",), ("bits",)),
+    "binarize": Operation(shapes.binarize, (), ("threshold",), ("direction",)),
+    "affine": Operation(shapes.affine, (), ("scale",), ("shift",)),
+    "prelu": Operation(shapes.prelu, (), ("slope",)),
+    "relu": Operation(shapes.same),
+    "clamp": Operation(shapes.clamp, ("min", "max")),
+    "sigmoid": Operation(shapes.same),
+    "tanh": Operation(shapes.same),
+    "max_pool2d": Operation(shapes.pool, (*_POOL, "dilation")),
+    "avg_pool2d": Operation(shapes.pool, (*_POOL, "count_include_pad")),
+    "mean2d": Operation(shapes.mean),
+    "upsample_nearest": Operation(shapes.upsample, ("factor",)),
+    "add": Operation(shapes.add),
+    "concat": Operation(shapes.concat),
+    "stack": Operation(shapes.stack),
+    "flatten": Operation(shapes.flatten),
 }
-"""The operations, each with the function that checks a step of it and gives the shape of its value.
+"""The operations.
 
 ================= ======================================================== ==================================
 operation         value                                                    settings; tensors
@@ -274,4 +93,117 @@ concat, stack     values joined along the channels, or along a new axis
 flatten           all in one row
 relu sigmoid tanh of each number
 ================= ======================================================== ==================================
+
+Tensors ``bias``, ``direction`` and ``shift`` may be left out, settings may not. All numbers are finite, but for a
+threshold of ±∞, whose sign is always the same.
 """
+
+
+def check(program: Program) -> dict[str, Shape]:
+    """Makes sure that every step can be run, and finds the shape of every value for one picture.
+
+    Raises:
+        ValueError: an operation is not known, settings or tensors are missing, unknown, wrong or do not fit the
+            step's input, or the program would take unreasonably much memory or time; the message, one line, names
+            the step.
+    """
+    found: dict[str, Shape] = {INPUT: positive(program.input_shape, 3, "input shape")}
+    if not 1 <= len(program.steps) <= MAX_STEPS:
+        raise ValueError(f"the program has {len(program.steps) or 'no'} steps: wanted 1 to {MAX_STEPS}")
+    last_use = _check_parts(program)
+    alive, work = math.prod(found[INPUT]), 0
+    for index, step in enumerate(program.steps):
+        inputs = [found[name] for name in step.inputs]
+        with _naming(step):
+            made = OPERATIONS[step.op].shape(step, inputs)
+            work += _multiply_adds(step, inputs, made)
+            for amount, most, what in (
+                (alive + math.prod(made) + _padded(step, inputs), MAX_VALUES, "numbers in memory"),
+                (_unfolded(step, inputs, made), MAX_UNFOLDED, "numbers in its windows"),
+                (work, MAX_WORK, "multiply-adds up to here"),
+            ):
+                if amount > most:
+                    raise Wrong(f"for its value of shape {made} it takes {amount} {what}: at most {most} are allowed")
+        found[step.name] = made
+        # a value that nothing takes is kept to the end
+        alive += math.prod(made) - sum(math.prod(found[name]) for name in {*step.inputs} if last_use[name] == index)
+    return found
+
+
+@contextmanager
+def _naming(step: Step) -> Iterator[None]:
+    """Puts the step's name in front of what is wrong with it."""
+    try:
+        yield
+    except Wrong as error:
+        op = step.op if isinstance(step.op, str) and step.op in OPERATIONS else shown(step.op)
+        raise ValueError(f"step {shown(step.name)} ({op}): {error}") from error
+
+
+def _check_parts(program: Program) -> dict[str, int]:
+    """Makes sure that steps have what their operations take; finds the last step that takes a value."""
+    known, last_use = {INPUT}, {}
+    for index, step in enumerate(program.steps):
+        with _naming(step):
+            _check_names(step, known)
+            _, settings, tensors, optional = OPERATIONS[step.op]
+            _check_complete("setting", step.settings, settings, ())
+            _check_complete("tensor", step.tensors, tensors, optional)
+            for name, tensor in step.tensors.items():
+                _check_tensor(name, tensor)
+        known.add(step.name)
+        last_use |= dict.fromkeys(step.inputs, index)
+    return last_use
+
+
+def _check_names(step: Step, known: set[str]) -> None:
+    if not is_line(step.name) or not step.name:
+        raise Wrong("the name is no text in one line")
+    if step.name in known:
+        raise Wrong("the name is taken")
+    if not isinstance(step.op, str) or step.op not in OPERATIONS:
+        raise Wrong("there is no such operation")
+    if not isinstance(step.inputs, list | tuple) or not all(isinstance(name, str) for name in step.inputs):
+        raise Wrong(f"inputs are {shown(step.inputs)}: wanted names")
+    unknown = [name for name in step.inputs if name not in known]
+    if unknown:
+        raise Wrong(f"takes {shown(unknown[0])}, which no earlier step gives")
+
+
+def _check_complete(kind: str, has: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    lacking = [name for name in needed if name not in has]
+    if lacking:
+        raise Wrong(f"lacks the {kind} {lacking[0]!r}")
+    unknown = [name for name in has if name not in needed + optional]
+    if unknown:
+        raise Wrong(f"has an unknown {kind} {shown(unknown[0])}")
+
+
+def _check_tensor(name: str, tensor: Any) -> None:
+    wanted = np.dtype(np.uint8 if name == "bits" else np.float32)
+    if not isinstance(tensor, np.ndarray) or tensor.dtype != wanted:
+        raise Wrong(f"tensor {name!r} is {getattr(tensor, 'dtype', type(tensor).__name__)}, not {wanted}")
+    if np.isnan(tensor).any() or (name != "threshold" and np.isinf(tensor).any()):
+        raise Wrong(f"tensor {name!r} has numbers that are not finite")
+
+
+def _multiply_adds(step: Step, inputs: list[Shape], made: Shape) -> int:
+    """One for each number of a value, and for each that a window or a weight takes in."""
+    if "kernel" in step.settings:
+        return math.prod(made) * math.prod(map(min, step.settings["kernel"], inputs[0][1:]))
+    if "bits" in step.tensors or "weight" in step.tensors:
+        return math.prod(made) * math.prod(weight_shape(step)[1:])
+    return math.prod(made) + sum(map(math.prod, inputs))
+
+
+def _padded(step: Step, inputs: list[Shape]) -> int:
+    """Numbers of the padded input of a convolution; other operations copy none."""
+    if "groups" not in step.settings:
+        return 0
+    channels, *sizes = inputs[0]
+    return channels * math.prod(size + 2 * p for size, p in zip(sizes, step.settings["padding"], strict=True))
+
+
+def _unfolded(step: Step, inputs: list[Shape], made: Shape) -> int:
+    """Numbers in all windows of a convolution."""
+    return math.prod((inputs[0][0], *weight_shape(step)[2:], *made[1:])) if "groups" in step.settings else 0

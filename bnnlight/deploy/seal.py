@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 EMPTY = "0" * 64
 """Stands where the checksum will be while the file is made."""
 PREFIX = "sha256:"
+
+_SEAL = re.compile(PREFIX + "[0-9a-f]{64}")
 
 
 class Damaged(ValueError):
@@ -26,7 +29,8 @@ def sealed(content: bytes, also: bytes = b"") -> bytes:
     place = (PREFIX + EMPTY).encode()
     if content.count(place) != 1:
         raise ValueError(f"the content has {content.count(place)} places for a checksum, not one")
-    return content.replace(place, (PREFIX + _digest(content, also)).encode())
+    before, _, after = content.partition(place)
+    return b"".join((before, (PREFIX + _digest(before, after, also)).encode(), after))
 
 
 def check_seal(content: bytes, seal: str, also: bytes = b"") -> None:
@@ -40,15 +44,19 @@ def check_seal(content: bytes, seal: str, also: bytes = b"") -> None:
     Raises:
         Damaged: a bit has changed, or the seal is none.
     """
-    place = seal.encode()
-    if not seal.startswith(PREFIX) or len(seal) != len(PREFIX + EMPTY) or content.count(place) != 1:
-        raise Damaged("it has no valid checksum")
-    if seal != PREFIX + _digest(content.replace(place, (PREFIX + EMPTY).encode()), also):
+    if not isinstance(seal, str) or not _SEAL.fullmatch(seal) or content.count(seal.encode()) != 1:
+        raise Damaged("it has no valid checksum: the file is damaged or was changed; export it again, or copy it again")
+    at = content.index(seal.encode())
+    # views: a second copy of a large file would be in memory else
+    before, after = memoryview(content)[:at], memoryview(content)[at + len(seal) :]
+    if seal != PREFIX + _digest(before, after, also):
         raise Damaged("its checksum is wrong: the file is damaged or was changed; export it again, or copy it again")
 
 
-def _digest(content: bytes, also: bytes) -> str:
-    digest = hashlib.sha256(len(content).to_bytes(8, "little"))
-    digest.update(content)
-    digest.update(also)
+def _digest(before: bytes | memoryview, after: bytes | memoryview, also: bytes) -> str:
+    """Of the content between whose parts the empty checksum stands, and of the second file."""
+    place = (PREFIX + EMPTY).encode()
+    digest = hashlib.sha256((len(before) + len(place) + len(after)).to_bytes(8, "little"))
+    for part in (before, place, after, also):
+        digest.update(part)
     return digest.hexdigest()
