@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from bnnlight.deploy.arithmetic import multiply_add
+from bnnlight.deploy.bits import pack_signs
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.thresholds import find_thresholds
 
@@ -15,24 +17,28 @@ def fold(program: Program) -> Program:
     """The same network in fewer steps.
 
     - Per-channel arithmetic whose result only a sign sees becomes the sign's threshold.
+    - Two multiply-adds in a row become one, and one that changes nothing is dropped.
+    - A convolution of signs whose weights are all ±1 gets 1-bit weights.
     - A multiply-add behind a real convolution or linear layer goes into its weight and bias.
-    - Two multiply-adds in a row become one.
     - Steps whose value nothing takes are dropped.
 
     The first is exact, sign for sign; the others change results by float32 rounding alone.
     """
-    for change in (_into_thresholds, _into_weights, _together):
+    # thresholds before anything is rounded; bits before a scale goes into the weights
+    for change in (_into_thresholds, _together, _without_identities, _into_bits, _into_weights):
         program = change(program)
     return _needed(program)
 
 
 def apply_per_channel(step: Step, x: np.ndarray) -> np.ndarray:
-    """What a step of :data:`MONOTONE` makes of one number per channel, ``(C,)`` float32."""
+    """What a step of :data:`MONOTONE` makes of one number per channel, ``(C,)`` float32, rounded as torch rounds it.
+
+    An affine step is rounded once, as torch's batch norm is; what torch rounds twice is two steps before folding.
+    """
     if step.op == "affine":
-        y = x * step.tensors["scale"]
-        return y + step.tensors["shift"] if "shift" in step.tensors else y
+        return multiply_add(x, step.tensors["scale"], step.tensors.get("shift", np.float32(0)))
     if step.op == "prelu":
-        return np.where(x >= 0, x, x * step.tensors["slope"])
+        return np.where(x >= 0, x, multiply_add(x, step.tensors["slope"], np.float32(0)))
     if step.op == "clamp":
         return np.clip(x, np.float32(step.settings["min"]), np.float32(step.settings["max"]))
     return np.maximum(x, 0)
@@ -55,6 +61,7 @@ def _into_thresholds(program: Program) -> Program:
     for step in program.steps:
         chain: list[Step] = []
         source = step.inputs[0] if step.op == "binarize" else ""
+        # the chain may begin at the network's input, which no step gives
         while source in by_name and len(consumers[source]) == 1 and _is_monotone(by_name[source]):
             chain.insert(0, by_name[source])
             source = by_name[source].inputs[0]
@@ -71,8 +78,7 @@ def _compared(step: Step, chain: list[Step], source: str) -> Step:
             x = apply_per_channel(link, x)
         return turn * x >= turn * old
 
-    with np.errstate(over="ignore"):
-        threshold, direction = find_thresholds(positive, len(old))
+    threshold, direction = find_thresholds(positive, len(old))
     tensors = {"threshold": threshold}
     if (direction < 0).any():
         tensors["direction"] = direction
@@ -97,6 +103,35 @@ def _pairs(program: Program, first: tuple[str, ...], merge: Callable[[Step, Step
 
 def _is_multiply_add(step: Step) -> bool:
     return step.op == "affine" and step.tensors["scale"].ndim == 1
+
+
+def _without_identities(program: Program) -> Program:
+    source: dict[str, str] = {}
+    kept = []
+    for step in program.steps:
+        step = replace(step, inputs=tuple(source.get(name, name) for name in step.inputs))
+        plain = _is_multiply_add(step) and "shift" not in step.tensors and (step.tensors["scale"] == 1).all()
+        if plain and step.name != program.output:
+            source[step.name] = step.inputs[0]
+        else:
+            kept.append(step)
+    return replace(program, steps=tuple(kept))
+
+
+def _into_bits(program: Program) -> Program:
+    by_name = {step.name: step for step in program.steps}
+    made = []
+    for step in program.steps:
+        before = by_name.get(step.inputs[0])
+        signs = step.op in ("conv2d", "linear") and before is not None and before.op == "binarize"
+        if signs and "bias" not in step.tensors and (abs(step.tensors["weight"]) == 1).all():
+            weight = step.tensors["weight"]
+            settings = {**step.settings, "shape": list(weight.shape)}
+            if step.op == "conv2d":
+                settings["padding_value"] = 0
+            step = replace(step, op=f"binary_{step.op}", settings=settings, tensors={"bits": pack_signs(weight)})
+        made.append(step)
+    return replace(program, steps=tuple(made))
 
 
 def _into_weights(program: Program) -> Program:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bnnlight.deploy.fold import fold
 from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import Program
 from bnnlight.deploy.trace import trace
 from bnnlight.deploy.translate import translate
+from bnnlight.nn import BinaryConv2d, BinaryLayer, BinaryLinear, Dense
+from bnnlight.nn.scale import Scale
 
 
 def freeze(model: nn.Module, input_shape: Sequence[int]) -> Program:
@@ -31,8 +34,37 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> Program:
         ValueError: the network does not run on such pictures, or has layers that cannot be shipped; the message
             names their paths.
     """
-    copied = copy.deepcopy(model).cpu().float().eval()
-    shape = tuple(input_shape)
-    program = fold(Program(shape, translate(trace(copied, shape), copied)))
+    shape = tuple(int(side) for side in input_shape)
+    with torch.inference_mode(False), torch.no_grad():
+        copied = copy.deepcopy(model).eval()
+        for module in copied.modules():
+            if type(module) in (BinaryConv2d, BinaryLinear):
+                _fix(module)
+        copied = copied.cpu().float()
+        program = fold(Program(shape, translate(trace(copied, shape), copied)))
     check(program)
     return program
+
+
+class _Alpha(Scale):
+    """α as it was computed."""
+
+    name = "channel"
+
+    def __init__(self, alpha: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("alpha", alpha)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.alpha
+
+
+def _fix(layer: BinaryLayer) -> None:
+    """Replaces a layer's latent by its signs, as they are in the network's own dtype and on its device.
+
+    Rebuilt anew, in float32 or by another processor, weights close to zero would get other signs.
+    """
+    signs, alpha = layer.binary_weight(), layer.alpha()
+    layer.latent = Dense(signs)
+    if alpha is not None:
+        layer.scale = _Alpha(alpha.clone())

@@ -23,7 +23,8 @@ class FrozenNetwork(nn.Module):
         ``(N, C, H, W)`` float32 → the network's output.
 
     Raises:
-        ValueError: the program is not sound.
+        ValueError: the program is not sound; pictures of another shape or dtype; another dtype than float32 is asked
+            for.
     """
 
     def __init__(self, program: Program) -> None:
@@ -36,13 +37,17 @@ class FrozenNetwork(nn.Module):
             for name, array in step.tensors.items():
                 weight = unpack_signs(array, tuple(step.settings["shape"])) if name == "bits" else array.copy()
                 names[name] = f"step{index}_{name}"  # a path has dots, which a buffer's name may not have
-                self.register_buffer(names[name], torch.from_numpy(weight))
+                # not part of a state: a frozen network is stored as its program
+                self.register_buffer(names[name], torch.from_numpy(weight), persistent=False)
             self.names.append(names)
         last_use = {name: index for index, step in enumerate(program.steps) for name in step.inputs}
         self.done = [[n for n in {*step.inputs} if last_use[n] == index] for index, step in enumerate(program.steps)]
 
     def forward(self, x: Tensor, look: Callable[[str, Tensor], None] | None = None) -> Tensor:
         """The output; ``look`` is shown the name and value of every step."""
+        if tuple(x.shape[1:]) != self.program.input_shape or x.dtype != torch.float32:
+            wanted = (*"N", *self.program.input_shape)
+            raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: wanted {wanted}, torch.float32")
         values = {INPUT: x}
         for step, names, done in zip(self.program.steps, self.names, self.done, strict=True):
             tensors = {name: getattr(self, buffer) for name, buffer in names.items()}
@@ -52,6 +57,11 @@ class FrozenNetwork(nn.Module):
             for name in done:
                 del values[name]
         return values[self.program.output]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenNetwork:
+        if fn(torch.zeros(1)).dtype != torch.float32:
+            raise ValueError("a frozen network computes in float32: rounded thresholds would give other signs")
+        return super()._apply(fn, recurse)
 
 
 def _along(tensor: Tensor, x: Tensor) -> Tensor:
@@ -96,6 +106,12 @@ def _avg_pool2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return F.avg_pool2d(x, s["kernel"], s["stride"], s["padding"], s["ceil_mode"], s["count_include_pad"])
 
 
+def _upsample(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    # torch's interpolation rounds positions, and misses a pixel at some factors from 41 on
+    down, across = step.settings["factor"]
+    return x.repeat_interleave(down, 2).repeat_interleave(across, 3)
+
+
 RUN: dict[str, Callable[..., Tensor]] = {
     "conv2d": _conv2d,
     "binary_conv2d": _binary_conv2d,
@@ -111,7 +127,7 @@ RUN: dict[str, Callable[..., Tensor]] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "mean2d": lambda step, t, x: x.mean((2, 3), keepdim=True),
-    "upsample_nearest": lambda step, t, x: F.interpolate(x, scale_factor=tuple(map(float, step.settings["factor"]))),
+    "upsample_nearest": _upsample,
     "add": lambda step, t, x, y: x + y,
     "concat": lambda step, t, *values: torch.cat(values, 1),
     "stack": lambda step, t, *values: torch.stack(values, 1),

@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-LARGEST = np.float32(2.0**64)
-"""Numbers beyond it are taken for out of reach: squares of them still are float32."""
+LARGEST = np.finfo(np.float32).max
 
 
 def find_thresholds(positive: Callable[[np.ndarray], np.ndarray], channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,12 +21,14 @@ def find_thresholds(positive: Callable[[np.ndarray], np.ndarray], channels: int)
     x·a + b = 0 for x would be one unit in the last place off now and then.
 
     Args:
-        positive: ``(C,)`` float32, one x for each channel → ``(C,)`` bool, whether the function is >= 0 there.
+        positive: ``(C,)`` float32, one x for each channel → ``(C,)`` bool, whether the function is >= 0 there. Is
+            asked about finite numbers alone.
         channels: C.
 
     Returns:
         Thresholds ``(C,)`` and directions ``(C,)``, +1 or -1, float32: the sign is +1 where
-        ``direction * x >= direction * threshold``. -∞ stands where it is always +1, +∞ where it is always -1.
+        ``direction * x >= direction * threshold``, for every finite x and for an x that is not a number (-1). -∞
+        stands where it is always +1, +∞ where it is always -1.
     """
     low, high = np.full(channels, -LARGEST), np.full(channels, LARGEST)
     at_low, at_high = positive(low), positive(high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx, nn
 
 from bnnlight.deploy.functions import FUNCTIONS, METHODS, MODULES
@@ -13,7 +14,8 @@ from bnnlight.deploy.translation import Translation, Unsupported
 def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
     """The steps of a traced network, one or a few for each node, nothing folded yet.
 
-    A binary layer PATH becomes ``PATH.sign``, ``PATH.sum`` and PATH itself, its scaled output.
+    A binary layer PATH becomes ``PATH.sign``, ``PATH.sum`` and PATH itself, its scaled output; one with a bias has
+    ``PATH.scaled`` before it.
 
     Args:
         graph: of :func:`bnnlight.deploy.trace.trace`.
@@ -26,7 +28,7 @@ def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
         ValueError: layers or functions that cannot be shipped; the message has the path of each.
     """
     made = Translation(model)
-    wrong = []
+    wrong: dict[str, list[str]] = {}
     output = INPUT
     for node in graph.nodes:
         try:
@@ -37,11 +39,11 @@ def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
             elif node.op != "get_attr":  # constants are looked up by the functions that can use one
                 made.values[node] = _call(made, node)
         except Unsupported as error:
-            wrong.append(f"{_place(node)}: {error}")
+            wrong.setdefault(str(error), []).append(_place(node))
             made.values[node] = node.name
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"cannot be shipped: {'; '.join(wrong[:5])}{more}")
+        reasons = "; ".join(f"{', '.join(dict.fromkeys(places))}: {reason}" for reason, places in wrong.items())
+        raise ValueError(f"cannot be shipped: {reasons}")
     return tuple(made.steps[: 1 + [step.name for step in made.steps].index(output)])
 
 
@@ -49,13 +51,21 @@ def _call(made: Translation, node: fx.Node) -> str:
     if node.op == "call_module":
         module = made.model.get_submodule(node.target)
         kind = type(module)
-        if kind in LAYERS or kind in MODULES:
-            return (LAYERS.get(kind) or MODULES[kind])(made, node, module)
-        raise Unsupported(f"there is no operation for {kind.__module__}.{kind.__qualname__}")
-    known = FUNCTIONS if node.op == "call_function" else METHODS
-    if node.target not in known:
-        raise Unsupported("there is no operation for it")
-    return known[node.target](made, node)
+        if kind not in LAYERS and kind not in MODULES:
+            raise Unsupported(f"there is no operation for {kind.__module__}.{kind.__qualname__}")
+        if module.training:
+            raise Unsupported("it stays in training mode when the network is in eval mode")
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise Unsupported("it has hooks, which may change its value: remove them")
+        translated, arguments = LAYERS.get(kind) or MODULES[kind], (module,)
+    else:
+        known = FUNCTIONS if node.op == "call_function" else METHODS
+        if node.target not in known:
+            raise Unsupported("there is no operation for it")
+        translated, arguments = known[node.target], ()
+    if node.meta.get("dtype") not in (torch.float32, torch.bool):
+        raise Unsupported(f"it gives {node.meta.get('dtype', 'several values')}, not torch.float32")
+    return translated(made, node, *arguments)
 
 
 def _output(made: Translation, node: fx.Node) -> str:
@@ -64,7 +74,7 @@ def _output(made: Translation, node: fx.Node) -> str:
         raise Unsupported("the network returns several values: ship one that returns a single tensor")
     if made.values.get(value, INPUT) == INPUT:
         raise Unsupported("the network does nothing with its input")
-    return made.values[value]
+    return made.value(value)
 
 
 def _place(node: fx.Node) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
-from bnnlight.deploy.program import INPUT, Step
+from bnnlight.deploy.program import INPUT, Shape, Step
 
 
 class Unsupported(ValueError):
@@ -42,15 +43,20 @@ class Translation:
         self.steps.append(Step(name, op, inputs, settings or {}, arrays))
         return name
 
+    def value(self, argument: Any, dtype: torch.dtype = torch.float32) -> str:
+        """Name of the value that a node gives; a comparison's has ±1 for true and false."""
+        if not isinstance(argument, fx.Node) or argument not in self.values:
+            raise Unsupported("an input of it does not depend on the picture")
+        if argument.meta.get("dtype", dtype) != dtype:
+            raise Unsupported(f"an input of it is {argument.meta['dtype']}")
+        return self.values[argument]
+
     def input(self, node: fx.Node) -> str:
         """Name of the first argument's value."""
-        value = node.args[0] if node.args else node.kwargs.get("input")
-        if value not in self.values:
-            raise Unsupported("its input does not depend on the picture")
-        return self.values[value]
+        return self.value(first(node))
 
     def constant(self, value: Any) -> Tensor | float | None:
-        """A number, a parameter or a buffer of the network; None for what depends on the picture."""
+        """A number, a parameter or another tensor of the network; None for what depends on the picture."""
         if isinstance(value, int | float):
             return float(value)
         if isinstance(value, fx.Node) and value.op == "get_attr":
@@ -59,9 +65,22 @@ class Translation:
         return None
 
 
-def shape_of(node: fx.Node) -> tuple[int, ...]:
+def first(node: fx.Node) -> Any:
+    """The first argument, by whatever name it was given."""
+    return node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+
+
+def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+    """An argument by its place or its name."""
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def shape_of(value: Any) -> Shape:
     """Shape of a node's value for one picture, without the batch."""
-    return node.meta["shape"][1:]
+    shape = value.meta.get("shape") if isinstance(value, fx.Node) else None
+    if not shape or len(shape) < 2 or shape[0] != 1:
+        raise Unsupported("what it takes or gives is no tensor for each picture")
+    return shape[1:]
 
 
 def name_of(node: fx.Node) -> str:
@@ -71,8 +90,8 @@ def name_of(node: fx.Node) -> str:
 
 def pair(value: Any) -> list[int]:
     """One number or two, as two."""
-    first, second = (value, value) if isinstance(value, int) else value
-    return [int(first), int(second)]
+    values = [value] if isinstance(value, int) else list(value)
+    return [int(values[0]), int(values[-1])]
 
 
 def _array(value: Any) -> np.ndarray:

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.nn import named_binary_layers
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def randomized():
+    """Give a network numbers such as training leaves behind, and harder ones; return it in eval mode."""
+
+    def give(model):
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.running_mean.normal_()
+                    module.running_var.uniform_(0.2, 3)
+                    if module.affine:
+                        module.weight.normal_()
+                        # some constant, some nearly so
+                        module.weight[::5] = 0
+                        module.weight[1::5] = 1e-30
+                        module.bias.normal_()
+                if isinstance(module, nn.PReLU):
+                    module.weight.uniform_(0, 1)
+                if isinstance(getattr(module, "bias", None), nn.Parameter):
+                    module.bias.normal_()
+            for _, layer in named_binary_layers(model):
+                for parameter in layer.scale.parameters():
+                    parameter.normal_()
+        return model.eval()
+
+    return give
+
+
+def seen_signs(model, x):
+    """The network's output, and for each binary layer's call what its sign sees as >= 0."""
+    seen = {}
+
+    def look(path):
+        def hook(module, inputs, named):
+            calls = sum(name.partition("@")[0] == f"{path}.sign" for name in seen)
+            seen[f"{path}.sign" + (f"@{calls + 1}" if calls else "")] = ([*inputs, *named.values()][0] >= 0).numpy()
+
+        return hook
+
+    hooks = [
+        layer.register_forward_pre_hook(look(path), with_kwargs=True) for path, layer in named_binary_layers(model)
+    ]
+    with torch.no_grad():
+        y = model(x).numpy()
+    for hook in hooks:
+        hook.remove()
+    return y, seen
+
+
+@pytest.fixture
+def check_frozen():
+    """Check that a program computes what a network does: every sign, and the output to rounding."""
+
+    def check(model, program, x):
+        expected, signs = seen_signs(model, x)
+        shown = {}
+        with torch.no_grad():
+            y = FrozenNetwork(program)(x, lambda name, value: shown.__setitem__(name, value.numpy() > 0)).numpy()
+        assert signs
+        assert {name: int((shown[name] != s).sum()) for name, s in signs.items()} == dict.fromkeys(signs, 0)
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y, expected, rtol=1e-6, atol=2e-6 * max(1.0, float(np.abs(expected).max())))
+
+    return check
