@@ -191,7 +191,10 @@ def report(record: dict[str, Any]) -> str:
             spread = f"{row['tenth_ms']:.1f} to {row['ninetieth_ms']:.1f}"
             ratio = f"{row['over_binary_openvino']:.2f}"
             lines.append(f"| {kind} | {row['median_ms']:.1f} | {spread} | {ratio} | {goal} |")
-        lines += ["", f"The {result['num_binary_layers']} binary layers run on {', '.join(result['binary_layers_on'])}."]
+        lines += [
+            "",
+            f"The {result['num_binary_layers']} binary layers run on {', '.join(result['binary_layers_on'])}.",
+        ]
     if record["larq"]:
         lines += ["", "## Larq Compute Engine, ResNet-18's binary convolutions and stem at 224×224", ""]
         for row in record["larq"]:

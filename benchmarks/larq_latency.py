@@ -13,11 +13,11 @@ import time
 
 os.environ |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
-import larq as lq  # noqa: E402  (the variables count when TensorFlow is imported)
-import larq_compute_engine as lce  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from larq_compute_engine.tflite.python.interpreter import Interpreter  # noqa: E402
+import larq as lq
+import larq_compute_engine as lce
+import numpy as np
+import tensorflow as tf
+from larq_compute_engine.tflite.python.interpreter import Interpreter
 
 
 def resnet18() -> tf.keras.Model:

@@ -14,6 +14,8 @@ _VERBS = {
     "validate": ("bnnlight.commands.fit:validate", "measure a checkpoint on the validation data"),
     "test": ("bnnlight.commands.fit:test", "measure a checkpoint on the test data"),
     "predict": ("bnnlight.commands.predict:predict", "classes or poses of image files, with pictures and JSON"),
+    "export": ("bnnlight.commands.export:export", "a checkpoint as a model to ship, one bit a binary weight"),
+    "bench": ("bnnlight.commands.bench:bench", "latency of an exported model beside its real-valued twin"),
     "compare": ("bnnlight.commands.compare:compare", "runs side by side: table, curves, flip rates, ranks, α"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),

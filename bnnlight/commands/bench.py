@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def bench(args: list[str]) -> None:
             twin = TWINS[model.format](model.file, count)
             images = np.random.default_rng(0).normal(size=(options.batch_size, *model.input_shape)).astype(np.float32)
             task = progress.add_task(f"{count} thread{'s' if count > 1 else ''}", total=options.num_pairs)
-            times = in_turn({"model": model, "twin": twin}, images, options.num_pairs, lambda: progress.advance(task))
+            advance = partial(progress.advance, task)
+            times = in_turn({"model": model, "twin": twin}, images, options.num_pairs, advance)
             results.append({"num_threads": count, **compared(times, options.batch_size)})
     files = [model.file, *([model.file.with_suffix(".bin")] if model.format == "openvino" else [])]
     record = {

@@ -12,7 +12,7 @@ from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.report import draw_curves, print_results, read_metrics
-from bnnlight.commands.save_config import command_line
+from bnnlight.commands.save_config import provenance
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
 
 _EXAMPLES = {
@@ -78,7 +78,7 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
         draw_curves(read_metrics(figures[0]), picture, title="/".join(run_dir.parts[-2:]))
         places["curves"] = str(picture)
     record = {
-        "command": command_line(),
+        **provenance(),
         "seed": experiment.config.seed_everything,
         "num_epochs": trainer.current_epoch,
         "num_steps": trainer.global_step,

@@ -125,20 +125,12 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
             ``eval_transform``.
     """
     # imported late: a shipped model is run without torch and Lightning
-    from bnnlight.commands.checkpoints import check_fits, read_checkpoint
-    from bnnlight.commands.experiment import Experiment
+    from bnnlight.commands.trained import load_trained
 
-    content = read_checkpoint(checkpoint)
-    config = config or checkpoint.parent.parent / "config.yaml"
-    if not config.is_file():
-        raise FileNotFoundError(f"config of the run not found: {config}; name it with --config FILE")
-    experiment = Experiment("predict", "", ["--config", str(config)])
-    check_fits(content["state_dict"], experiment.model, checkpoint)
-    experiment.model.load_state_dict(content["state_dict"])
-    experiment.model.on_load_checkpoint(content)
+    experiment = load_trained("predict", checkpoint, config)
     transform = getattr(experiment.datamodule, "eval_transform", None)
     if transform is None:
-        raise ValueError(f"the data module of {config} has no eval_transform to prepare images with")
+        raise ValueError(f"the data module of {checkpoint} has no eval_transform to prepare images with")
     return experiment.model, transform
 
 

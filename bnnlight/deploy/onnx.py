@@ -77,7 +77,7 @@ class OnnxEngine:
 
     def __init__(self, file: Path, num_threads: int | None = None) -> None:
         content, self.manifest = _read(file)
-        self._session = _session(content, file, num_threads)
+        self._session = open_session(content, file, num_threads)
         self.input_shape = tuple(self._session.get_inputs()[0].shape[1:])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def onnx_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """
     content, _ = _read(file)
     names = find_outputs(content, BINARIZE)
-    session = _session(with_outputs(content, names), file, None)
+    session = open_session(with_outputs(content, names), file, None)
     return lambda images: {name: value > 0 for name, value in zip(names, _run(session, names, images), strict=True)}
 
 
@@ -113,7 +113,8 @@ def _run(session: InferenceSession, names: list[str], images: np.ndarray) -> lis
     return session.run(names, {INPUT: np.ascontiguousarray(images)}) if names else []
 
 
-def _session(content: bytes, file: Path, num_threads: int | None) -> InferenceSession:
+def open_session(content: bytes, file: Path, num_threads: int | None) -> InferenceSession:
+    """A session of a model's bytes; the file is for messages."""
     import onnxruntime
 
     if num_threads is not None and num_threads < 1:

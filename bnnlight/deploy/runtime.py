@@ -15,7 +15,7 @@ from bnnlight.deploy.manifest import Manifest
 from bnnlight.imaging.reading import as_picture
 
 FORMATS = {
-    ".xml": ("openvino", "bnnlight.deploy.openvino", "OpenvinoEngine"),
+    ".xml": ("openvino", "bnnlight.deploy.openvino", "OpenVINOEngine"),
     ".onnx": ("onnx", "bnnlight.deploy.onnx", "OnnxEngine"),
     ".safetensors": ("packed", "bnnlight.deploy.packed", "PackedEngine"),
 }

@@ -52,11 +52,20 @@ def real_twin(program: Program) -> Program:
 
 def packed_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a packed model, in torch."""
+    import torch
+
     from bnnlight.deploy.packed import load_packed
-    from bnnlight.deploy.packed_engine import run_in_torch
+    from bnnlight.deploy.plain import FrozenNetwork
 
     twin = real_twin(load_packed(file)[0])
-    return Twin(run_in_torch(twin, num_threads), 4 * twin.num_real)
+    network = FrozenNetwork(twin).eval()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(num_threads or torch.get_num_threads())
+        with torch.inference_mode():
+            return network(torch.from_numpy(images)).numpy()
+
+    return Twin(run, 4 * twin.num_real)
 
 
 def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
@@ -79,3 +88,36 @@ def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
         node.output(0).replace(real.output(0))
         num_bytes += 4 * int(np.prod(shape))
     return Twin(Compiled(model, num_threads), num_bytes)
+
+
+def onnx_twin(file: Path, num_threads: int | None = None) -> Twin:
+    """The twin of a shipped ONNX model, in onnxruntime: the same convolutions, real in both, without the signs."""
+    import onnx
+
+    from bnnlight.deploy.onnx import BINARIZE, open_session
+
+    model = onnx.load(file)
+    makers = {node.output[0]: node for node in model.graph.node}
+    source = {}
+    for node in model.graph.node:
+        if node.op_type == BINARIZE:
+            compared = makers[node.input[0]].input[0]
+            # where the comparison is turned round, the number is multiplied by -1 in between, without a step's name
+            source[node.output[0]] = makers[compared].input[1] if compared.startswith(":") else compared
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = source.get(name, name)
+    session = open_session(model.SerializeToString(), file, num_threads)
+    name = session.get_inputs()[0].name
+    # bytes of bits hold eight weights each
+    sizes = [(c.data_type == onnx.TensorProto.UINT8, int(np.prod(c.dims))) for c in model.graph.initializer]
+    num_bytes = sum(4 * size * (8 if packed else 1) for packed, size in sizes)
+    return Twin(lambda images: session.run(None, {name: images})[0], num_bytes)
+
+
+TWINS: dict[str, Callable[[Path, int | None], Twin]] = {
+    "packed": packed_twin,
+    "openvino": openvino_twin,
+    "onnx": onnx_twin,
+}
+"""By format."""
