@@ -110,7 +110,7 @@ def _run(session: InferenceSession, names: list[str], images: np.ndarray) -> lis
         wanted = f"(N, {', '.join(map(str, wanted))}) float32"
         raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {wanted}")
     # without a name onnxruntime would give every output
-    return session.run(names, {INPUT: np.ascontiguousarray(images)}) if names else []
+    return session.run(names, {INPUT: images}) if names else []
 
 
 def open_session(content: bytes, file: Path, num_threads: int | None) -> InferenceSession:

@@ -10,6 +10,7 @@ from onnx import helper
 
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.onnx import OnnxEngine, onnx_signs, save_onnx
+from bnnlight.deploy.onnx_bytes import with_outputs
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import sealed
 
@@ -80,6 +81,14 @@ def test_signs_are_those_of_every_binarization(tmp_path, steps, names):
         np.testing.assert_array_equal(sign, expected.reshape(3, 1, 2, 2))
 
 
+def test_outputs_are_added_as_onnx_reads_them(file):
+    model = onnx.load_from_string(with_outputs(file.read_bytes(), ["sign", "y", "row"]))
+    assert [value.name for value in model.graph.output] == ["y", "sign", "row"]
+    assert model.graph.node == onnx.load(file).graph.node
+    long = "name" * 100  # its length takes two bytes
+    assert onnx.load_from_string(with_outputs(b"", [long])).graph.output[0].name == long
+
+
 @pytest.mark.parametrize(
     "pictures",
     [PICTURES[0], PICTURES[:, :, :1], np.zeros((3, 3, 2, 2), np.float32), PICTURES.astype(np.float64), PICTURES > 0],
@@ -95,6 +104,7 @@ def test_threads(file):
     options = OnnxEngine(file, num_threads=2)._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    assert options.log_severity_level == 4  # nothing but what ends the process
     with pytest.raises(ValueError, match="0 threads"):
         OnnxEngine(file, num_threads=0)
 
@@ -129,6 +139,8 @@ def test_a_file_that_was_cut_off(file, check_one_line):
     for length in range(len(content)):
         file.write_bytes(content[:length])
         refused(file, check_one_line)
+        if length == len(content) // 2:
+            refused(file, check_one_line, "only a part of one")
 
 
 @pytest.mark.usefixtures("unopened")

@@ -142,6 +142,14 @@ def test_a_scale_for_each_position_and_stacked_values():
     np.testing.assert_array_equal(run(steps, x) > 0, expected)
 
 
+def test_every_pixel_is_repeated_at_every_factor():
+    x = np.arange(2 * 7 * 5, dtype=np.float32).reshape(1, 2, 7, 5)
+    for factor in range(1, 65):
+        across = 65 - factor
+        found = run([step("y", "upsample_nearest", settings={"factor": [factor, across]})], x)
+        np.testing.assert_array_equal(found, x.repeat(factor, 2).repeat(across, 3))
+
+
 def test_names_of_steps_are_never_taken():
     x = np.array([[[[3.0]]]], np.float32)
     steps = [step(":0", "affine", scale=[2]), step(":1", "affine", ":0", scale=[5]), step("0", "add", ":1", ":0")]

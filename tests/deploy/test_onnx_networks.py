@@ -212,6 +212,8 @@ def test_has_standard_operators_alone_and_a_tensor_for_every_step(seed):
     assert [value.name for value in model.graph.input] == ["input"]
     assert [value.name for value in model.graph.output] == [program.output]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    constants = [(c.data_type, tuple(c.dims), c.raw_data) for c in model.graph.initializer]
+    assert len(set(constants)) == len(constants)
     # another engine, which does as the standard says, step by step
     found = ReferenceEvaluator(model).run(None, {"input": pictures.numpy()})[0]
     np.testing.assert_allclose(found, results(network, pictures)[0], rtol=1e-5, atol=1e-5)
