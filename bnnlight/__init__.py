@@ -8,7 +8,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 |---|---|---|
 | `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
-| `imaging` | pictures before and behind a network, drawing on them: numpy and OpenCV, without torch | nothing of the package |
+| `imaging` | pictures before and behind a network: numpy, Pillow and OpenCV, without torch | nothing of the package |
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from argparse import ArgumentError  # jsonargparse raises this one too
 from collections.abc import Iterable
 from difflib import get_close_matches
-
-from jsonargparse import ArgumentError
 
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"

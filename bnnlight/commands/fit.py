@@ -10,7 +10,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
-from bnnlight.commands.report import draw_curves, print_results, read_metrics, write_json
+from bnnlight.commands.json_file import write_json
+from bnnlight.commands.report import draw_curves, print_results, read_metrics
 from bnnlight.commands.save_config import command_line
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentError
 from typing import NoReturn
-
-from jsonargparse import ArgumentError
 
 
 class Parser(argparse.ArgumentParser):

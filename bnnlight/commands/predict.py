@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from PIL import Image
 from rich.progress import track
 
-from bnnlight.commands.checkpoints import check_fits, read_checkpoint
-from bnnlight.commands.experiment import Experiment
+from bnnlight.commands.json_file import write_json
 from bnnlight.commands.parser import Parser
-from bnnlight.commands.predict_classes import ClassPredictor
-from bnnlight.commands.predict_poses import PosePredictor
-from bnnlight.commands.report import write_json
-from bnnlight.data.folders import load_rgb
-from bnnlight.tasks import PoseTask
+from bnnlight.deploy import Runtime
+from bnnlight.imaging.class_pictures import annotate
+from bnnlight.imaging.pose_pictures import draw_pose
+from bnnlight.imaging.reading import load_rgb, upright
+from bnnlight.imaging.skeletons import Skeleton
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 """Endings of the files that are taken from a folder."""
+
+Predictor = Callable[[Sequence[Image.Image]], list[dict[str, Any]]]
+"""A record of classes or joints for each picture; see :meth:`bnnlight.deploy.Runtime.predict`."""
 
 
 def predict(args: list[str]) -> None:
@@ -30,11 +33,14 @@ def predict(args: list[str]) -> None:
     parser = Parser(
         prog="bnnlight predict",
         description=predict.__doc__,
-        epilog="example: bnnlight predict --ckpt_path RUN/checkpoints/best.ckpt photos/ cat.jpg --output predictions",
+        epilog="example: bnnlight predict --model RUN/checkpoints/best.ckpt photos/ cat.jpg --output predictions",
         allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
+    trained = parser.add_mutually_exclusive_group(required=True)
+    model = "exported model: its folder or its file; or a checkpoint, RUN/checkpoints/NAME.ckpt"
+    trained.add_argument("--model", type=Path, help=model)
+    trained.add_argument("--ckpt_path", type=Path, help="checkpoint of bnnlight fit, whatever the file's name")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
     output = "folder to write (default: predictions)"
     parser.add_argument("--output", type=Path, default=Path("predictions"), help=output)
@@ -42,27 +48,48 @@ def predict(args: list[str]) -> None:
     confidence = "joints of a pose that are less sure are not drawn (default: 0, all are)"
     parser.add_argument("--min_confidence", type=float, default=0.0, metavar="SHARE", help=confidence)
     parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: 32)")
+    threads = "CPU threads that the network computes with (default: the engine's choice)"
+    parser.add_argument("--num_threads", type=int, help=threads)
     options = parser.parse_args(args)
-    if options.top < 1 or options.batch_size < 1:
-        raise ValueError("--top and --batch_size must be at least 1")
+    for name in ("top", "batch_size", "num_threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}: give at least 1")
     files = find_images(options.images)
-    task, transform = load_run(options.ckpt_path, options.config)
-    task.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    if isinstance(task, PoseTask):
-        predictor = PosePredictor(task, transform, options.min_confidence)
+    checkpoint = options.ckpt_path or (options.model if options.model.suffix == ".ckpt" else None)
+    if checkpoint:
+        predictor, skeleton = _of_checkpoint(checkpoint, options.config, options.top, options.num_threads)
+    elif options.config:
+        raise ValueError("--config goes with a checkpoint: an exported model needs none")
     else:
-        predictor = ClassPredictor(task, transform, options.top)
+        predictor, skeleton = _of_shipped(options.model, options.top, options.batch_size, options.num_threads)
     options.output.mkdir(parents=True, exist_ok=True)
     record, taken = [], set()
     for batch in track(list(_batches(files, options.batch_size)), "predicting"):
-        with torch.inference_mode():
-            results = predictor([load_rgb(str(file)) for file in batch])
-        for file, (found, drawn) in zip(batch, results, strict=True):
+        pictures = [load_rgb(file) for file in batch]
+        for file, picture, found in zip(batch, pictures, predictor(pictures), strict=True):
             place = options.output / _free_name(file, taken)
-            drawn.save(place)
+            draw(picture, found, skeleton, options.min_confidence).save(place)
             record.append({"image": str(file), "picture": place.name, **found})
     write_json(options.output / "predictions.json", record)
     print(f"{len(files)} images: {options.output}/predictions.json and a picture for each beside it")
+
+
+def draw(picture: Image.Image, found: dict[str, Any], skeleton: Skeleton | None, min_confidence: float) -> Image.Image:
+    """The picture with its joints on it, or with its classes below it.
+
+    Args:
+        picture: as it was handed to the predictor.
+        found: its record.
+        skeleton: of the joints; None for classes.
+        min_confidence: joints below it are not drawn.
+    """
+    if skeleton is None:
+        lines = [f"{100 * c['probability']:.1f} %  {c['class']}" for c in found["classes"]]
+        return annotate(picture, lines)
+    joints = np.array([[joint["x"], joint["y"]] for joint in found["joints"]])
+    shown = np.array([joint["confidence"] >= min_confidence for joint in found["joints"]])
+    return Image.fromarray(draw_pose(upright(picture), joints, shown, skeleton))
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -97,6 +124,10 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
         ValueError: the file is no checkpoint or is of another network, or the config's data module has no
             ``eval_transform``.
     """
+    # imported late: a shipped model is run without torch and Lightning
+    from bnnlight.commands.checkpoints import check_fits, read_checkpoint
+    from bnnlight.commands.experiment import Experiment
+
     content = read_checkpoint(checkpoint)
     config = config or checkpoint.parent.parent / "config.yaml"
     if not config.is_file():
@@ -109,6 +140,30 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
     if transform is None:
         raise ValueError(f"the data module of {config} has no eval_transform to prepare images with")
     return experiment.model, transform
+
+
+def _of_shipped(model: Path, top: int, batch_size: int, num_threads: int | None) -> tuple[Predictor, Skeleton | None]:
+    runtime = Runtime(model, num_threads)
+    return lambda pictures: runtime.predict(pictures, top, batch_size), runtime.manifest.skeleton
+
+
+def _of_checkpoint(
+    checkpoint: Path, config: Path | None, top: int, num_threads: int | None
+) -> tuple[Predictor, Skeleton | None]:
+    # imported late: a shipped model is run without torch and Lightning
+    import torch
+
+    from bnnlight.commands.predict_classes import ClassPredictor
+    from bnnlight.commands.predict_poses import PosePredictor
+    from bnnlight.tasks import PoseTask
+
+    task, transform = load_run(checkpoint, config)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    task.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    if isinstance(task, PoseTask):
+        return PosePredictor(task, transform), task.skeleton
+    return ClassPredictor(task, transform, top), None
 
 
 def _batches(files: list[Path], size: int) -> Iterator[list[Path]]:

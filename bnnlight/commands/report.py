@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +82,6 @@ def _shades(count: int) -> list[Any]:
 
     colors = matplotlib.colormaps["viridis"]
     return [colors(i / max(1, count - 1)) for i in range(count)]
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Writes a record beside its place and moves it there, so that no reader sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(path)
 
 
 def print_results(title: str, results: dict[str, float], places: dict[str, str]) -> None:
