@@ -42,6 +42,7 @@ class Runtime:
         num_threads: CPU threads that the network computes with; the engine's own choice by default.
 
     Attributes:
+        file: the model's main file.
         manifest: the model's task, classes or joints, and origin.
         input_shape: ``(C, H, W)`` of the network's input.
         format: ``packed``, ``openvino`` or ``onnx``.

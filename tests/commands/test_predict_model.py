@@ -13,6 +13,7 @@ from bnnlight.commands.predict import load_run
 from bnnlight.data import DigitsDataModule
 from bnnlight.data.people import draw_person
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.runtime import find_model
 from bnnlight.imaging.pose_crop import MEAN, STD
 
 TINY_POSE = (
@@ -90,7 +91,7 @@ def test_joints_are_those_of_the_checkpoint(bnnlight, configs, quick, ship, phot
     told = PictureInput(3, 96, tuple(MEAN.tolist()), tuple(STD.tolist()))
     flags = {"sigmoid": task.loss == "bce", "flip_test": task.flip_test}
     manifest = Manifest("pose", "bnnlight.backbones.StackedHourglass", told, skeleton=task.skeleton, **flags)
-    shipped = ship(task.backbone, manifest) / "model.onnx"
+    shipped = find_model(ship(task.backbone, manifest))
     found = assert_same(bnnlight, photos, tmp_path, checkpoint, shipped)
     assert found[1, "joints", 15, "joint"] == task.skeleton.joints[15]
     # where some joints are drawn and some are not, at the widest gap between confidences
@@ -136,6 +137,7 @@ import sys
 from types import SimpleNamespace
 from bnnlight.cli import main
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.runtime import find_model
 
 class Engine:
     told = PictureInput(3, 8, (0.5,) * 3, (0.25,) * 3, 8)

@@ -15,6 +15,7 @@ from bnnlight.data.pose_transforms import PoseTransform
 from bnnlight.data.transforms import ImageFormat
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.runtime import FORMATS, find_model
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import LSP, MPII
 from bnnlight.tasks import ClassificationTask, PoseTask
@@ -122,9 +123,11 @@ def test_pictures_are_answered_in_order_in_batches(ship):
 
 def test_calling_it_gives_the_bare_output(ship):
     task, _, manifest = classifier()
-    runtime = Runtime(ship(task.backbone, manifest) / "model.onnx")
+    file = find_model(ship(task.backbone, manifest))
+    runtime = Runtime(str(file))
     images = torch.randn(3, 3, 16, 16)
-    assert (runtime.format, runtime.input_shape, runtime.manifest) == ("onnx", (3, 16, 16), manifest)
+    assert (runtime.file, runtime.input_shape, runtime.manifest) == (file, (3, 16, 16), manifest)
+    assert runtime.format == FORMATS[file.suffix][0]
     with torch.no_grad():
         np.testing.assert_allclose(runtime(images.numpy()), task.backbone(images).numpy(), rtol=1e-4, atol=1e-5)
 
