@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from importlib import import_module
@@ -39,6 +40,7 @@ def export(args: list[str]) -> None:
     parser.add_argument("--int8", action="store_true", help=text)
     text = "test pictures to compare on, spread over the test set: a number, 0 or all (default: 1000)"
     parser.add_argument("--num_check", type=_count, default=1000, metavar="N", help=text)
+    parser.add_argument("--json", action="store_true", help="print what was written and compared as JSON")
     options = parser.parse_args(args)
     if options.int8 and (options.format != "openvino" or options.real_dtype != "fp32"):
         raise ValueError("--int8 goes with --format openvino and without --real_dtype fp16")
@@ -57,17 +59,22 @@ def export(args: list[str]) -> None:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as room:
         file = save(program, manifest, Path(room), options.real_dtype, **extra)
         exact = options.real_dtype == "fp32" and not options.int8
-        check = compare(experiment, file, signs(file), loader, exact) if loader is not None else None
+        check = compare(experiment, file, signs(file), loader, exact, options.json) if loader is not None else None
         sizes = {made.name: made.stat().st_size for made in sorted(Path(room).iterdir())}
         facts = Facts(program.num_binary, program.num_real, sizes, check)
         if check:
-            check.print()
+            if not options.json:
+                check.print()
             if wrong := check.failures():
                 raise RuntimeError(f"nothing was written, as the model differs from its checkpoint: {'; '.join(wrong)}")
         write_card(Path(room), manifest, facts)
         output.mkdir(exist_ok=True)
         for made in sorted(Path(room).iterdir()):
             os.replace(made, output / made.name)
+    if options.json:
+        numbers = {"num_binary": program.num_binary, "num_real": program.num_real, "file_bytes": sizes}
+        print(json.dumps({"output": str(output), **numbers, "check": check.record() if check else None}, indent=2))
+        return
     unchecked = "" if check else "; not compared with the checkpoint"
     total = sum(sizes.values())
     print(f"{output}: {', '.join(sizes)} ({total:,} bytes) and README.md, the model card{unchecked}")

@@ -101,6 +101,7 @@ def compare(
     signs: Callable[[np.ndarray], dict[str, np.ndarray]],
     loader: DataLoader,
     exact: bool,
+    quiet: bool,
 ) -> Check:
     """Tests the checkpoint and the shipped model on the same pictures.
 
@@ -110,20 +111,21 @@ def compare(
         signs: of its binarized activations.
         loader: of the pictures.
         exact: whether both compute with float32.
+        quiet: shows no progress bar.
     """
     task = experiment.model.to("cpu").eval()
     network = task.backbone
     both = SideBySide(network, Runtime(file), signs)
-    wanted = _tested(task, loader)
+    wanted = _tested(task, loader, quiet)
     try:
         task.backbone = both
-        found = _tested(task, loader)
+        found = _tested(task, loader, quiet)
     finally:
         task.backbone = network
     return Check(file.name, both.agreement, *({k: m[k] for k in METRICS if k in m} for m in (wanted, found)), exact)
 
 
-def _tested(task: L.LightningModule, loader: DataLoader) -> dict[str, float]:
+def _tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         trainer = L.Trainer(
@@ -132,7 +134,8 @@ def _tested(task: L.LightningModule, loader: DataLoader) -> dict[str, float]:
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
-            callbacks=[RichProgressBar()],
+            enable_progress_bar=not quiet,
+            callbacks=[] if quiet else [RichProgressBar()],
         )
         (measured,) = trainer.test(task, loader, verbose=False)
     return {key: float(value) for key, value in measured.items()}

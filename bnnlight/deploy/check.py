@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -80,6 +82,13 @@ class Check:
             found = f"{100 * self.found[key]:.2f} %, the checkpoint's {100 * value:.2f} %"
             rows.append((METRICS[key], found, f"within {100 * METRIC_DIFFERENCE:.2f} points"))
         return [(what, value, asked if self.exact else "") for what, value, asked in rows]
+
+    def record(self) -> dict[str, Any]:
+        """All numbers, as JSON knows them."""
+        agreement = dataclasses.asdict(self.agreement)
+        if agreement["num_images"] == agreement["num_images_flipped"]:
+            agreement["output_difference"] = None
+        return {"agreement": agreement, "checkpoint": dict(self.wanted), "model": dict(self.found), "exact": self.exact}
 
     def failures(self) -> list[str]:
         """What is not as it must be; nothing where the model does not compute with float32."""
