@@ -368,6 +368,15 @@ def test_hooks_are_not_lost_unsaid(check_one_line):
     check_one_line(error, "layer 0", "hooks")
 
 
+def test_random_numbers_are_not_taken_for_constants(check_one_line):
+    model = Net(lambda net, x: x + torch.randn(1)).eval()
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError) as error:
+        freeze(model, SHAPE)
+    check_one_line(error, "Net", "random numbers")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_batch_norm_without_statistics(check_one_line):
     with pytest.raises(ValueError) as error:
         freeze(nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)), SHAPE)
