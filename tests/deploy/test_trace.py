@@ -68,7 +68,7 @@ def decided_by_shape(net, x, flag=True):
 WAYS = {
     "parameter as factor": lambda net, x: x * net.gain,
     "shifted sign": lambda net, x: x + net.move.view(1, -1, 1, 1),
-    "number first": lambda net, x: 2 - net.mean * x,
+    "number first": lambda net, x: 0.1 - net.mean * x,
     "number of the network": lambda net, x: x * net.number - net.number,
     "computed constant": lambda net, x: x * net.gain.abs().mean() + torch.ones(1) * 0.5,
     "division": lambda net, x: (x - net.mean) / net.gain.abs(),
@@ -107,6 +107,11 @@ def test_code_that_can_be_followed(way, randomized, check_frozen):
         # otherwise the test would not see the difference
         assert not torch.equal(model.norm(x).relu() + model.norm(x), model.between(model, x))
     check_frozen(model, freeze(model, SHAPE), x)
+
+
+def test_pool_to_the_size_that_is_there_is_nothing():
+    program = freeze(Net(lambda net, x: F.adaptive_avg_pool2d(x, (6, None))).eval(), SHAPE)
+    assert [step.op for step in program.steps] == ["conv2d", "binarize", "binary_conv2d", "affine"]
 
 
 def test_joined_channels(randomized, check_frozen):
@@ -261,6 +266,8 @@ CANNOT = {
     "other picture's values": (lambda net, x: x.flip(1), "function flip"),
     "part": (lambda net, x: x[:, :, 1:], "function getitem"),
     "channels in another order": (lambda net, x: x.mean((2, 3), True)[:, [3, 2, 1, 0]], "function getitem"),
+    "another shape": (lambda net, x: x.view(1, 4, 36, 1), "from shape (4, 6, 6) to (4, 36, 1)"),
+    "one channel": (lambda net, x: x.mean((2, 3), True)[:, 0, :, 0], "from shape (4, 1, 1) to (1,)"),
     "pixels joined": (lambda net, x: torch.cat((x, x), 2), "axis 2"),
     "dropout in eval mode": (lambda net, x: F.dropout(x, 0.5), "drops in eval mode"),
     "pool's indices": (lambda net, x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d_with_indices"),
@@ -309,6 +316,11 @@ def test_outputs_that_cannot_be_shipped(check_one_line):
     output_of(lambda y, x: x, check_one_line, "does nothing with its input")
     output_of(lambda y, x: torch.ones(3), check_one_line, "output")
     output_of(lambda y, x: y >= 0, check_one_line, "torch.bool")
+    output_of(lambda y, x: y.to(torch.float64), check_one_line, "torch.float64")
+    output_of(lambda y, x: nn.MaxPool2d(2, return_indices=True)(y), check_one_line, "cannot be followed")
+    with pytest.raises(ValueError) as error:
+        freeze(nn.Sequential(nn.MaxPool2d(2, return_indices=True)), SHAPE)
+    check_one_line(error, "no single tensor")
 
 
 def test_inputs_that_cannot_be_given(check_one_line):
