@@ -31,17 +31,20 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> Program:
         A program whose value is the network's output, for pictures of that size and batches of any.
 
     Raises:
-        ValueError: the network does not run on such pictures, or has layers that cannot be shipped; the message
-            names their paths.
+        ValueError: the network does not run on such pictures, draws random numbers, or has layers that cannot be
+            shipped; the message names their paths.
     """
     shape = tuple(int(side) for side in input_shape)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         copied = copy.deepcopy(model).eval()
         for module in copied.modules():
             if type(module) in (BinaryConv2d, BinaryLinear):
                 _fix(module)
         copied = copied.cpu().float()
+        random = torch.get_rng_state()
         program = fold(Program(shape, translate(trace(copied, shape), copied)))
+        if not torch.equal(random, torch.get_rng_state()):
+            raise ValueError(f"{type(model).__name__} draws random numbers in eval mode: leave them to training")
     check(program)
     return program
 

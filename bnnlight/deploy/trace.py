@@ -119,12 +119,12 @@ def _same_view(one: Tensor, other: Any) -> bool:
     return where[0] == where[-1]
 
 
+@torch.no_grad()
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     """The graph of a network for one picture. Code that decides by shapes takes the way that this picture takes.
 
     Args:
-        model: in eval mode, its parameters not inference tensors. Code that draws at random leaves the random
-            state as it was.
+        model: in eval mode. Its code is run once, on zeros.
         input_shape: ``(C, H, W)``.
 
     Returns:
@@ -138,8 +138,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     like = next(model.parameters(), torch.zeros(()))
     picture = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
     try:
-        with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            graph = _Tracer(picture).trace(model)
+        graph = _Tracer(picture).trace(model)
     except Exception as error:  # whatever the network's own code raises
         if isinstance(error, fx.proxy.TraceError):
             reason = "its code decides by what is in the picture"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx, nn
 
 from bnnlight.deploy.functions import FUNCTIONS, METHODS, MODULES
@@ -63,8 +62,6 @@ def _call(made: Translation, node: fx.Node) -> str:
         if node.target not in known:
             raise Unsupported("there is no operation for it")
         translated, arguments = known[node.target], ()
-    if node.meta.get("dtype") not in (torch.float32, torch.bool):
-        raise Unsupported(f"it gives {node.meta.get('dtype', 'several values')}, not torch.float32")
     return translated(made, node, *arguments)
 
 

@@ -47,8 +47,8 @@ class Translation:
         """Name of the value that a node gives; a comparison's has ±1 for true and false."""
         if not isinstance(argument, fx.Node) or argument not in self.values:
             raise Unsupported("an input of it does not depend on the picture")
-        if argument.meta.get("dtype", dtype) != dtype:
-            raise Unsupported(f"an input of it is {argument.meta['dtype']}")
+        if argument.meta.get("dtype") != dtype:
+            raise Unsupported(f"an input of it is {argument.meta.get('dtype', 'no single tensor')}")
         return self.values[argument]
 
     def input(self, node: fx.Node) -> str:

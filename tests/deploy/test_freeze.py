@@ -124,6 +124,18 @@ def test_negative_slopes_are_not_folded(check_frozen):
     check_frozen(model, program, torch.randn(5, 3, 8, 8))
 
 
+def test_scale_and_bias_are_rounded_one_after_the_other(check_frozen):
+    # three times α, rounded, and its negative: exactly 0, which a single rounding of both would often miss
+    first = BinaryConv2d(3, 64, 1, bias=True, weight=torch.ones(64, 3, 1, 1))
+    with torch.no_grad():
+        first.scale.alpha.normal_()
+        first.bias.copy_(-(first.scale.alpha * 3))
+    model = nn.Sequential(first, BinaryConv2d(64, 2, 1)).eval()
+    x = torch.ones(1, 3, 1, 1)
+    assert (first(x) == 0).all()
+    check_frozen(model, freeze(model, (3, 1, 1)), x)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_stacks(seed, randomized, check_frozen):
     rng = np.random.default_rng(seed)

@@ -42,15 +42,17 @@ def test_multiply_add_is_rounded_once():
     assert (multiply_add(x, scale, shift) != x * scale + shift).mean() > 0.3
 
 
-def test_multiply_add_next_to_the_middle_of_two_numbers():
-    # 1 + 2⁻²⁴ lies between two float32 numbers; the 2⁻⁸⁰ more, lost in float64, decides
-    x, scale = F32([2.0**-12 + 2.0**-35, 2.0**-40, -(2.0**-40)]), F32([2.0**-12, 2.0**-40, 2.0**-40])
-    assert multiply_add(x, scale, F32(1)).tolist() == [1 + 2.0**-23, 1, 1]
-    # (2¹² + 1)(2¹² − 1) = 2²⁴ − 1; the shift is half a unit of it
-    x, scale, shift = F32(2.0**24 + 2), F32(2.0**30 + 2.0**7), F32([2.0**-60, -(2.0**-60)])
-    exact = [Fraction(float(x)) * Fraction(float(scale)) + Fraction(float(s)) for s in shift]
-    got = multiply_add(np.full(2, x), scale, shift)
-    assert got.tolist() == [float(as_float32(e)) for e in exact]
+@pytest.mark.parametrize("sign", [1, -1])
+def test_multiply_add_next_to_the_middle_of_two_numbers(sign):
+    # 187713 · 45761 = 2³³ + 1: a little above the middle between 1 and the next number, 1 + 2⁻²³
+    above = F32(sign * 187713 * 2.0**-28), F32(45761 * 2.0**-29), F32(sign)
+    # (1 + 2⁻²³)(1 − 2⁻²³) = 1 − 2⁻⁴⁶: a little below the middle between 1 + 2⁻²³ and 1 + 2⁻²²
+    below = F32(sign * (1 + 2.0**-23) * 2.0**-12), F32((1 - 2.0**-23) * 2.0**-12), F32(sign * (1 + 2.0**-23))
+    for x, scale, shift in (above, below):
+        # float64 loses how far it is from the middle, and rounds to the even number
+        assert F32(np.float64(x) * scale + shift) != sign * (1 + 2.0**-23)
+        assert multiply_add(np.full(1, x), scale, shift).tolist() == [sign * (1 + 2.0**-23)]
+        assert as_float32(Fraction(float(x)) * Fraction(float(scale)) + Fraction(float(shift))) == sign * (1 + 2.0**-23)
 
 
 def test_multiply_add_beyond_all_numbers():

@@ -68,7 +68,7 @@ def decided_by_shape(net, x, flag=True):
 WAYS = {
     "parameter as factor": lambda net, x: x * net.gain,
     "shifted sign": lambda net, x: x + net.move.view(1, -1, 1, 1),
-    "number first": lambda net, x: 2 - net.mean * x,
+    "number first": lambda net, x: 0.1 - net.mean * x,
     "number of the network": lambda net, x: x * net.number - net.number,
     "computed constant": lambda net, x: x * net.gain.abs().mean() + torch.ones(1) * 0.5,
     "division": lambda net, x: (x - net.mean) / net.gain.abs(),
@@ -87,7 +87,7 @@ WAYS = {
     "same layer twice": lambda net, x: net.norm(net.first(net.norm(x))),
     "activations": lambda net, x: F.hardtanh(F.leaky_relu(F.prelu(F.relu6(x) - 1, net.move.abs()), 0.2), -0.3, 0.4),
     "bounds": lambda net, x: x.clamp(min=-0.5).clamp(max=0.5) + torch.clamp(x, -0.1, 0.2),
-    "pools": lambda net, x: F.max_pool2d(F.avg_pool2d(x, 3, 1, padding=1, count_include_pad=False), 2, stride=1),
+    "pools": lambda net, x: F.max_pool2d(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) + net.mean, 2, 1),
     "mean": lambda net, x: x.mean((2, 3), keepdim=True) + torch.mean(x, dim=[-1, -2], keepdim=True),
     "adaptive": lambda net, x: F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(x, 6), (3, None)),
     "dropout": lambda net, x: F.dropout(nn.Dropout2d(0.7).eval()(x) if False else x, 0.5, net.training),
@@ -107,6 +107,11 @@ def test_code_that_can_be_followed(way, randomized, check_frozen):
         # otherwise the test would not see the difference
         assert not torch.equal(model.norm(x).relu() + model.norm(x), model.between(model, x))
     check_frozen(model, freeze(model, SHAPE), x)
+
+
+def test_pool_to_the_size_that_is_there_is_nothing():
+    program = freeze(Net(lambda net, x: F.adaptive_avg_pool2d(x, (6, None))).eval(), SHAPE)
+    assert [step.op for step in program.steps] == ["conv2d", "binarize", "binary_conv2d", "affine"]
 
 
 def test_joined_channels(randomized, check_frozen):
@@ -184,12 +189,19 @@ class Doubled(BinaryConv2d):
         return super().forward(x - 0.2) * 2
 
 
-@pytest.mark.parametrize("kind", [Scaled, Standardized, Silent, Doubled])
+class Weighted(BinaryConv2d):
+    """A binary layer that looks at its latent weight, not at the signs alone."""
+
+    def forward(self, x):
+        return super().forward(x) * self.latent().abs().max()
+
+
+@pytest.mark.parametrize("kind", [Scaled, Standardized, Silent, Doubled, Weighted])
 def test_subclasses_are_what_their_own_code_computes(kind, randomized, check_frozen):
     model = nn.Sequential(kind(4, 5, 3, padding=1), nn.BatchNorm2d(5), BinaryConv2d(5, 2, 1))
     randomized(model)
     program = freeze(model, SHAPE)
-    if kind is not Doubled:
+    if not issubclass(kind, BinaryConv2d):
         return check_frozen(model, program, torch.randn(2, *SHAPE))
     x = torch.randn(2, *SHAPE)
     torch.testing.assert_close(FrozenNetwork(program)(x), model(x).detach())
@@ -261,6 +273,8 @@ CANNOT = {
     "other picture's values": (lambda net, x: x.flip(1), "function flip"),
     "part": (lambda net, x: x[:, :, 1:], "function getitem"),
     "channels in another order": (lambda net, x: x.mean((2, 3), True)[:, [3, 2, 1, 0]], "function getitem"),
+    "another shape": (lambda net, x: x.view(1, 4, 36, 1), "from shape (4, 6, 6) to (4, 36, 1)"),
+    "one channel": (lambda net, x: x + x.mean((2, 3), True)[:, 0, :, 0], "from shape (4, 1, 1) to (1,)"),
     "pixels joined": (lambda net, x: torch.cat((x, x), 2), "axis 2"),
     "dropout in eval mode": (lambda net, x: F.dropout(x, 0.5), "drops in eval mode"),
     "pool's indices": (lambda net, x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d_with_indices"),
@@ -309,6 +323,11 @@ def test_outputs_that_cannot_be_shipped(check_one_line):
     output_of(lambda y, x: x, check_one_line, "does nothing with its input")
     output_of(lambda y, x: torch.ones(3), check_one_line, "output")
     output_of(lambda y, x: y >= 0, check_one_line, "torch.bool")
+    output_of(lambda y, x: y.to(torch.float64), check_one_line, "torch.float64")
+    output_of(lambda y, x: nn.MaxPool2d(2, return_indices=True)(y), check_one_line, "cannot be followed")
+    with pytest.raises(ValueError) as error:
+        freeze(nn.Sequential(nn.MaxPool2d(2, return_indices=True)), SHAPE)
+    check_one_line(error, "no single tensor")
 
 
 def test_inputs_that_cannot_be_given(check_one_line):
@@ -366,6 +385,15 @@ def test_hooks_are_not_lost_unsaid(check_one_line):
     with pytest.raises(ValueError) as error:
         freeze(model, SHAPE)
     check_one_line(error, "layer 0", "hooks")
+
+
+def test_random_numbers_are_not_taken_for_constants(check_one_line):
+    model = Net(lambda net, x: x + torch.randn(1)).eval()
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError) as error:
+        freeze(model, SHAPE)
+    check_one_line(error, "Net", "random numbers")
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_batch_norm_without_statistics(check_one_line):
