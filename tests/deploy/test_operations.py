@@ -184,7 +184,7 @@ WRONG_SETTINGS = [
     *(("clamp", key, value) for key in ("min", "max") for value in WRONG_NUMBERS),
     ("clamp", "min", 2), ("clamp", "max", -2),
     ("max_pool2d", "padding", [2, 2]), ("avg_pool2d", "padding", [2, 0]), ("max_pool2d", "kernel", [9, 1]),
-    ("conv2d", "dilation", [5, 5]), ("conv2d", "padding", [4, 4]), ("upsample_nearest", "factor", [33, 1]),
+    ("conv2d", "dilation", [5, 5]), ("conv2d", "padding", [4, 4]), ("upsample_nearest", "factor", [65, 1]),
 ]  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def test_a_package_that_is_not_installed(tmp_path, monkeypatch, check_one_line, 
         raise ModuleNotFoundError("No module named 'openvino'", name="openvino")
 
     if when == "opened":
-        module = SimpleNamespace(OpenvinoEngine=lacking)
+        module = SimpleNamespace(OpenVINOEngine=lacking)
         monkeypatch.setitem(sys.modules, "bnnlight.deploy.openvino", module)
     else:
         monkeypatch.setattr("bnnlight.deploy.runtime.import_module", lacking)
