@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-SAME_ANSWERS = 0.999
-"""Least share of pictures with the same answer."""
+SAME_ANSWERS, TOO_FEW = 0.999, 0.97
+"""Least share of pictures with the same answer: as it should be, and below which the model is taken for wrong."""
 OUTPUT_DIFFERENCE = 1e-3
-"""Largest relative difference of an output where no sign differs."""
-METRIC_DIFFERENCE = 5e-4
-"""Largest difference of a metric, a share: 0.05 points."""
+"""Largest relative difference of an output where no sign differs; beyond it the model is wrong."""
+METRIC_DIFFERENCE, TOO_FAR = 5e-4, 5e-3
+"""Largest difference of a metric, a share: as it should be (0.05 points), and beyond which the model is wrong."""
 METRICS = {"test/acc1": "top-1 accuracy", "test/pckh": "PCKh@0.5", "test/pck": "PCK@0.2"}
 """The test's figures that a shipped model must reach, and their names."""
 
@@ -91,16 +91,37 @@ class Check:
         return {"agreement": agreement, "checkpoint": dict(self.wanted), "model": dict(self.found), "exact": self.exact}
 
     def failures(self) -> list[str]:
-        """What is not as it must be; nothing where the model does not compute with float32."""
+        """Why the model is wrong; nothing where it does not compute with float32, and so may differ.
+
+        Where an activation bit differs because rounding decided it, what follows differs too: an engine that adds
+        up in another order than torch must be allowed some such pictures.
+        """
         found = []
-        if self.agreement.same < SAME_ANSWERS:
-            found.append(f"{100 * self.agreement.same:.2f} % of the answers are the same")
+        if self.agreement.same < TOO_FEW:
+            found.append(f"only {100 * self.agreement.same:.2f} % of the answers are the same")
         if not self.agreement.output_difference <= OUTPUT_DIFFERENCE:
             found.append(f"outputs differ by {self.agreement.output_difference:.1e} where no activation bit does")
-        for key, value in self.wanted.items():
-            if not abs(self.found[key] - value) <= METRIC_DIFFERENCE:
-                found.append(f"{METRICS[key]} differs by {100 * abs(self.found[key] - value):.2f} points")
+        found += [
+            f"{METRICS[key]} differs by {100 * difference:.2f} points"
+            for key, difference in self._differences().items()
+            # a single picture may weigh more than that
+            if not difference <= max(TOO_FAR, 2 / self.agreement.num_images)
+        ]
         return found if self.exact else []
+
+    def warning(self) -> str | None:
+        """What is not wrong and not as it should be, on one line."""
+        a = self.agreement
+        near = all(d <= max(METRIC_DIFFERENCE, 1 / a.num_images) for d in self._differences().values())
+        if not self.exact or self.failures() or (a.same >= SAME_ANSWERS and near):
+            return None
+        return (
+            f"{a.num_images - a.num_same:,} of {a.num_images:,} answers differ: this engine adds up in another order "
+            f"than torch, so that bits flip where a number lies on its threshold ({a.num_images_flipped:,} pictures)"
+        )
+
+    def _differences(self) -> dict[str, float]:
+        return {key: abs(self.found[key] - value) for key, value in self.wanted.items()}
 
     def print(self) -> None:
         """Shows the comparison as a table."""
@@ -110,6 +131,8 @@ class Check:
         console = Console()
         # a table folded to a narrow page cannot be read
         Console(width=max(console.width, Console(width=1000).measure(table).maximum)).print(table)
+        if warning := self.warning():
+            console.print(f"warning: {warning}", soft_wrap=True, highlight=False)
 
 
 def _number(agreement: Agreement) -> str:

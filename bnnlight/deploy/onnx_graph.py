@@ -171,13 +171,17 @@ def _binarize(g: _Graph, step: Step) -> None:
 
 
 def _affine(g: _Graph, step: Step) -> None:
-    # the constant comes first, since onnxruntime multiplies it into a convolution's ±1 weights where it comes second:
-    # their sums would no longer be whole numbers, and later signs could differ
-    factors = g.along(step, step.tensors["scale"]), *step.inputs
-    if "shift" in step.tensors:
-        g.node("Add", g.node("Mul", *factors), g.along(step, step.tensors["shift"]), name=step.name)
-    else:
-        g.node("Mul", *factors, name=step.name)
+    (x,), scale = step.inputs, step.tensors["scale"]
+    if "shift" not in step.tensors:
+        # the constant comes first, since onnxruntime multiplies it into a convolution's ±1 weights where it comes
+        # second: their sums would no longer be whole numbers, and later signs could differ
+        g.node("Mul", g.along(step, scale), x, name=step.name)
+        return
+    # rounded once, as in the network, whose batch norm is a fused multiply-add: a product of two float32 is exact in
+    # float64. It also keeps onnxruntime from multiplying the scale into a convolution's weights.
+    wide = g.node("Cast", x, to=TensorProto.DOUBLE)
+    scale, shift = (g.node("Cast", g.along(step, t), to=TensorProto.DOUBLE) for t in (scale, step.tensors["shift"]))
+    g.node("Cast", g.node("Add", g.node("Mul", scale, wide), shift), to=TensorProto.FLOAT, name=step.name)
 
 
 def _clamp(g: _Graph, step: Step) -> None:

@@ -17,6 +17,7 @@ CHANNELS = 8
 """OpenVINO 2026.4 computes binary convolutions wrongly whose input channels are no multiple of it."""
 BITS = ".bits"
 """Behind a sign's name, the name of the node that packs it."""
+LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = np.finfo(np.float32).tiny
 """Smaller numbers count as zero in OpenVINO's kernels."""
 
@@ -214,7 +215,14 @@ def _binary_linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     return opset13.squeeze(y, np.array([2, 3], np.int64))
 
 
+LINEAR = ("Convolution", "GroupConvolution", "MatMul", "Multiply", "Add")
+"""What OpenVINO would join with a multiplication behind it; the result would be rounded otherwise."""
+
+
 def _affine(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
+    if x.get_node().get_type_name() in LINEAR:
+        # changes no number, and keeps the two apart
+        x = opset13.clamp(x, -LARGEST, LARGEST).output(0)
     y = opset13.multiply(x, _along(step.tensors["scale"], x))
     return opset13.add(y, _along(step.tensors["shift"], x)) if "shift" in step.tensors else y
 

@@ -78,8 +78,13 @@ def _binarize(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 def _affine(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    y = x * _along(tensors["scale"], x)
-    return y + _along(tensors["shift"], x) if "shift" in tensors else y
+    scale, shift = tensors["scale"], tensors.get("shift")
+    if shift is None or scale.ndim > 1:
+        y = x * _along(scale, x)
+        return y if shift is None else y + _along(shift, x)
+    # rounded once, as in the network: torch's batch norm is a fused multiply-add
+    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+    return F.batch_norm(x, zeros, ones, scale, shift, training=False, eps=0.0)
 
 
 def _conv2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
