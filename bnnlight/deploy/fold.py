@@ -16,7 +16,7 @@ def fold(program: Program) -> Program:
     """The same network in fewer steps.
 
     - Per-channel arithmetic whose result only a sign sees becomes the sign's threshold.
-    - A multiply-add that changes nothing is dropped.
+    - Multiply-adds of signs become one, and one that changes nothing is dropped.
     - A convolution of signs whose weights are all ±1 gets 1-bit weights.
     - Steps whose value nothing takes are dropped.
 
@@ -24,7 +24,7 @@ def fold(program: Program) -> Program:
     the weights would round otherwise, and of the many numbers behind them a few lie so near to a threshold that
     their sign changes, and with it a good part of what follows (seen in 2 % of the pictures of an hourglass).
     """
-    for change in (_into_thresholds, _without_identities, _into_bits):
+    for change in (_into_thresholds, _together, _without_identities, _into_bits):
         program = change(program)
     return _needed(program)
 
@@ -115,6 +115,32 @@ def _into_bits(program: Program) -> Program:
             step = replace(step, op=f"binary_{step.op}", settings=settings, tensors={"bits": pack_signs(weight)})
         made.append(step)
     return replace(program, steps=tuple(made))
+
+
+def _together(program: Program) -> Program:
+    """Multiply-adds of signs become one where that changes neither of the two values that each channel has."""
+    steps: dict[str, Step] = {}
+    consumers = program.consumers()
+    for step in program.steps:
+        before = steps.get(step.inputs[0])
+        alone = before is not None and len(consumers[before.name]) == 1
+        if alone and _is_multiply_add(step) and _is_multiply_add(before) and _is_sign(steps, before.inputs[0]):
+            one, other = (
+                apply_per_channel(step, apply_per_channel(before, np.full_like(step.tensors["scale"], sign)))
+                for sign in (1, -1)
+            )
+            scale, shift = (one - other) / 2, (one + other) / 2
+            if np.array_equal(shift + scale, one) and np.array_equal(shift - scale, other):
+                # the later name stays, under which the value is known
+                del steps[before.name]
+                tensors = {"scale": scale, "shift": shift} if shift.any() else {"scale": scale}
+                step = replace(step, inputs=before.inputs, tensors=tensors)
+        steps[step.name] = step
+    return replace(program, steps=tuple(steps.values()))
+
+
+def _is_sign(steps: dict[str, Step], name: str) -> bool:
+    return name in steps and steps[name].op == "binarize"
 
 
 def _needed(program: Program) -> Program:
