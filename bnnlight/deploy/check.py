@@ -112,7 +112,7 @@ class Check:
     def warning(self) -> str | None:
         """What is not wrong and not as it should be, on one line."""
         a = self.agreement
-        near = all(d <= max(METRIC_DIFFERENCE, 1 / a.num_images) for d in self._differences().values())
+        near = all(d <= max(METRIC_DIFFERENCE, 1.01 / a.num_images) for d in self._differences().values())
         if not self.exact or self.failures() or (a.same >= SAME_ANSWERS and near):
             return None
         return (
