@@ -57,20 +57,25 @@ def export(args: list[str]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     # made beside its place and moved there when all is well, so that nothing half is left
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as room:
-        file = save(program, manifest, Path(room), options.real_dtype, **extra)
+        place = Path(room) / output.resolve().name
+        place.mkdir()
+        file = save(program, manifest, place, options.real_dtype, **extra)
         exact = options.real_dtype == "fp32" and not options.int8
         check = compare(experiment, file, signs(file), loader, exact, options.json) if loader is not None else None
-        sizes = {made.name: made.stat().st_size for made in sorted(Path(room).iterdir())}
+        sizes = {made.name: made.stat().st_size for made in sorted(place.iterdir())}
         facts = Facts(program.num_binary, program.num_real, sizes, check)
         if check:
             if not options.json:
                 check.print()
             if wrong := check.failures():
                 raise RuntimeError(f"nothing was written, as the model differs from its checkpoint: {'; '.join(wrong)}")
-        write_card(Path(room), manifest, facts)
+        write_card(place, manifest, facts)
         output.mkdir(exist_ok=True)
-        for made in sorted(Path(room).iterdir()):
+        for made in sorted(place.iterdir()):
             os.replace(made, output / made.name)
+    for old in output.glob("model.*"):
+        if old.name not in sizes:
+            old.unlink()  # of another format, and of another model than the card's
     if options.json:
         numbers = {"num_binary": program.num_binary, "num_real": program.num_real, "file_bytes": sizes}
         print(json.dumps({"output": str(output), **numbers, "check": check.record() if check else None}, indent=2))

@@ -105,6 +105,10 @@ def test_the_manifest_tells_where_the_model_is_from(bnnlight, best, digits_run, 
     card = (tmp_path / "m/README.md").read_text()
     assert f"{100 * results['results']['test/acc1']:.2f} %" in card
     assert "same answer" in card
+    # by the folder's own name, not by that of the place where it was made
+    assert "bnnlight predict --model m photos/" in card
+    assert bnnlight("export", "--ckpt_path", best, "--format", "onnx", "--output", tmp_path / "m", "--overwrite")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["README.md", "model.onnx"]
 
 
 def test_one_bit_a_weight(bnnlight, best, tmp_path):
