@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bnnlight.commands.parser import Parser
+from bnnlight.commands.tables import print_whole
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.twin import TWINS
 
@@ -141,4 +142,4 @@ def _print(record: dict[str, Any]) -> None:
             spread = f"{t['tenth_ms']:.2f} to {t['ninetieth_ms']:.2f}"
             numbers = (f"{t['median_ms']:.2f}", spread, f"{t['pictures_per_s']:.1f}", ratio, f"{num_bytes / 1e6:.2f}")
             table.add_row(str(row["num_threads"]) if name == "model" else "", name, *numbers)
-    Console().print(table)
+    print_whole(table)

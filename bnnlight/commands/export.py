@@ -9,10 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from bnnlight.commands.parser import Parser
 from bnnlight.commands.shipping import check_pictures, compare, describe, training_pictures
+from bnnlight.commands.tables import print_whole
 from bnnlight.commands.trained import load_trained
 from bnnlight.deploy.card import Facts, write_card
+from bnnlight.deploy.check import Check
 from bnnlight.deploy.freeze import freeze
 from bnnlight.deploy.int8 import find_ranges
 
@@ -66,7 +70,7 @@ def export(args: list[str]) -> None:
         facts = Facts(program.num_binary, program.num_real, sizes, check)
         if check:
             if not options.json:
-                check.print()
+                print_check(check)
             if wrong := check.failures():
                 raise RuntimeError(f"nothing was written, as the model differs from its checkpoint: {'; '.join(wrong)}")
         write_card(place, manifest, facts)
@@ -83,6 +87,16 @@ def export(args: list[str]) -> None:
     unchecked = "" if check else "; not compared with the checkpoint"
     total = sum(sizes.values())
     print(f"{output}: {', '.join(sizes)} ({total:,} bytes) and README.md, the model card{unchecked}")
+
+
+def print_check(check: Check) -> None:
+    """Shows a comparison as a table, and below it what is not as it should be."""
+    table = Table(title=f"{check.file} beside its checkpoint", title_justify="left", show_header=False)
+    for row in check.rows():
+        table.add_row(*row)
+    print_whole(table)
+    if warning := check.warning():
+        print(f"warning: {warning}")
 
 
 def _format(name: str) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bnnlight.commands.experiment import Experiment
+from bnnlight.commands.tables import print_whole
 from bnnlight.nn.summary import NetworkSummary, summarize
 
 _NUMBERS = ("num_factors", "num_binary", "num_real", "num_bytes", "num_binary_macs", "num_real_macs")
@@ -77,13 +78,11 @@ def _print(found: NetworkSummary, with_real: bool) -> None:
     if real and not with_real:
         sums = [sum(getattr(layer, name) for layer in real) for name in _NUMBERS]
         table.add_row(f"{len(real)} real layers", "", "", *map(_short, sums))
-    # a table folded to a narrow page cannot be read: rather let the page scroll
-    console = Console(width=max(Console().width, Console(width=1000).measure(table).maximum))
-    console.print(table)
+    print_whole(table)
     before, after = 4 * (found.total("num_binary") + found.total("num_real")), found.total("num_bytes")
     binary, num_bytes = found.total("num_binary"), num_binary_bytes(found)
     share = 100 * binary / (binary + found.total("num_real"))
-    console.print(
+    Console().print(
         f"1-bit weights: {binary:,}, {share:.1f} % of all numbers, {num_bytes / 1e6:.2f} MB. "
         f"Shipped: {after / 1e6:.2f} MB, {before / after:.1f} times smaller than the {before / 1e6:.2f} MB of the "
         "same network with 32-bit weights. Exact figures: --json.",

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 SAME_ANSWERS, TOO_FEW = 0.999, 0.97
 """Least share of pictures with the same answer: as it should be, and below which the model is taken for wrong."""
 OUTPUT_DIFFERENCE = 1e-3
@@ -122,17 +119,6 @@ class Check:
 
     def _differences(self) -> dict[str, float]:
         return {key: abs(self.found[key] - value) for key, value in self.wanted.items()}
-
-    def print(self) -> None:
-        """Shows the comparison as a table."""
-        table = Table(title=f"{self.file} beside its checkpoint", title_justify="left", show_header=False)
-        for row in self.rows():
-            table.add_row(*row)
-        console = Console()
-        # a table folded to a narrow page cannot be read
-        Console(width=max(console.width, Console(width=1000).measure(table).maximum)).print(table)
-        if warning := self.warning():
-            console.print(f"warning: {warning}", soft_wrap=True, highlight=False)
 
 
 def _number(agreement: Agreement) -> str:
