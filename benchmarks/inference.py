@@ -36,6 +36,7 @@ from bnnlight.deploy.onnx import OnnxEngine, save_onnx
 from bnnlight.deploy.openvino import Compiled, OpenVINOEngine, save_openvino
 from bnnlight.deploy.openvino_graph import to_openvino
 from bnnlight.deploy.packed import PackedEngine, save_packed
+from bnnlight.imaging.skeletons import MPII
 from bnnlight.nn import real_valued
 
 Network = Callable[[np.ndarray], Any]
@@ -78,8 +79,10 @@ def measure(name: str, threads: int, num_runs: int, folder: Path) -> dict[str, A
     binary, real, shape = binary_and_real(name)
     program = freeze(binary.eval(), shape)
     images = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    task = PictureInput(3, shape[-1], (0.0,) * 3, (1.0,) * 3, shape[-1])
-    manifest = Manifest("classification", name, task, tuple(f"n{i:08d}" for i in range(1000)))
+    taken = PictureInput(3, shape[-1], (0.0,) * 3, (1.0,) * 3, shape[-1] if name == "ResNet-18" else None)
+    classes = Manifest("classification", name, taken, tuple(f"n{i:08d}" for i in range(1000)))
+    joints = Manifest("pose", name, taken, skeleton=MPII, sigmoid=True, flip_test=True)
+    manifest = classes if name == "ResNet-18" else joints
     files = {}
     for kind, save, options in (
         ("openvino", save_openvino, {}),

@@ -216,13 +216,14 @@ def _binary_linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
 
 
 LINEAR = ("Convolution", "GroupConvolution", "MatMul", "Multiply", "Add")
-"""What OpenVINO would join with a multiplication behind it; the result would be rounded otherwise."""
+"""What OpenVINO would multiply into, or join with, a multiplication behind it."""
 
 
 def _affine(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
-    if x.get_node().get_type_name() in LINEAR:
-        # changes no number, and keeps the two apart
-        x = opset13.clamp(x, -LARGEST, LARGEST).output(0)
+    if "shift" in step.tensors or x.get_node().get_type_name() in LINEAR:
+        # Changes no number, and keeps the arithmetic behind it in a kernel of its own, which rounds once (a fused
+        # multiply-add), as torch's batch norm does. Inside of a convolution's kernel it would be rounded twice.
+        x = opset13.maximum(x, np.float32(-LARGEST)).output(0)
     y = opset13.multiply(x, _along(step.tensors["scale"], x))
     return opset13.add(y, _along(step.tensors["shift"], x)) if "shift" in step.tensors else y
 

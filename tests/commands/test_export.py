@@ -107,7 +107,9 @@ def test_the_manifest_tells_where_the_model_is_from(bnnlight, best, digits_run, 
     assert "same answer" in card
     # by the folder's own name, not by that of the place where it was made
     assert "bnnlight predict --model m photos/" in card
-    assert bnnlight("export", "--ckpt_path", best, "--format", "onnx", "--output", tmp_path / "m", "--overwrite")[0] == 0
+    assert (
+        bnnlight("export", "--ckpt_path", best, "--format", "onnx", "--output", tmp_path / "m", "--overwrite")[0] == 0
+    )
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["README.md", "model.onnx"]
 
 

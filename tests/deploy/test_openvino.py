@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import openvino as ov
@@ -14,6 +15,7 @@ from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.deploy.freeze import freeze
 from bnnlight.deploy.int8 import find_ranges
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.onnx import OnnxEngine, save_onnx
 from bnnlight.deploy.openvino import OpenVINOEngine, openvino_signs, save_openvino
 from bnnlight.deploy.openvino_graph import cuts
 from bnnlight.deploy.program import Program, Step
@@ -190,6 +192,23 @@ def test_every_other_operation(tmp_path):
     found = OpenVINOEngine(shipped(model, (4, 5, 3), tmp_path))(images.numpy())
     with torch.no_grad():
         assert np.allclose(found, model(images).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("save,engine", [(save_openvino, OpenVINOEngine), (save_onnx, OnnxEngine)])
+def test_batch_norms_behind_real_layers_are_rounded_as_in_torch(save, engine, tmp_path):
+    # convolutions that add up nothing, so that the batch norms' rounding is all there is
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(3):
+        layers += [nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16), nn.PReLU(16)]
+        with torch.no_grad():
+            layers[-3].weight.copy_(torch.eye(16).view(16, 16, 1, 1))
+    model = random_numbers(nn.Sequential(*layers))
+    images = torch.randn(2, 16, 9, 11)
+    told = PictureInput(channels=3, size_px=9, mean=(0.5,) * 3, std=(0.25,) * 3)
+    file = save(freeze(model, (16, 9, 11)), replace(MANIFEST, input=told), tmp_path)
+    with torch.no_grad():
+        assert np.array_equal(engine(file)(images.numpy()), model(images).numpy())
 
 
 def test_cuts_stand_just_below_the_thresholds():
