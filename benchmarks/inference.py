@@ -199,9 +199,11 @@ def report(record: dict[str, Any]) -> str:
             f"The {result['num_binary_layers']} binary layers run on {', '.join(result['binary_layers_on'])}.",
         ]
     if record["larq"]:
-        lines += ["", "## Larq Compute Engine, ResNet-18's binary convolutions and stem at 224×224", ""]
-        for row in record["larq"]:
-            lines.append(f"- {json.dumps(row)}")
+        lines += ["", "## Larq Compute Engine, a ResNet-18 of the same layers, 224×224", ""]
+        lines += ["| threads | median ms | bytes |", "|---|---|---|"]
+        lines += [f"| {r['num_threads']} | {r['median_ms']:.1f} | {r['file_bytes']:,} |" for r in record["larq"]]
+        versions = ", ".join(f"{name} {text}" for name, text in record["larq"][0]["versions"].items())
+        lines += ["", f"{versions}, in a process of its own, right after the others."]
     lines += ["", "## Bytes of the whole files", "", "| file | " + " | ".join(GOALS) + " |", "|---|---|---|"]
     by_name = {result["network"]: result["bytes"] for result in record["results"]}
     for kind in record["results"][0]["bytes"]:

@@ -23,6 +23,9 @@ from bnnlight.deploy.twin import TWINS
 
 Network = Callable[[np.ndarray], np.ndarray]
 
+PAUSE_S = 0.02
+"""Before each run."""
+
 
 def bench(args: list[str]) -> None:
     """Time a shipped model beside its real-valued twin, run by the same engine in the same minute.
@@ -91,6 +94,8 @@ def in_turn(
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(num_runs):
         for name, network in networks.items():
+            # threads of the one before wait actively for a while, and would take the cores from this one
+            time.sleep(PAUSE_S)
             start = time.perf_counter()
             network(images)
             times[name].append(time.perf_counter() - start)
