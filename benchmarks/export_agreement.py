@@ -36,7 +36,9 @@ def exported(checkpoint: Path, options: list[str]) -> dict[str, Any]:
         command = ["export", "--ckpt_path", str(checkpoint), *options, "--num_check", "all", "--json"]
         code = bnnlight([*command, "--output", f"{folder}/model"])
     out = text.getvalue()
-    return {"exit": code, **(json.loads(out[out.index("{\n") :]) if code == 0 else {})}
+    record = json.loads(out[out.index("{\n") :]) if code == 0 else {}
+    record.pop("output", None)  # gone by now
+    return {"exit": code, **record}
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ The map of this folder:
 ``packed.py``       a program as ``model.safetensors``, run by torch; ``container.py`` and
                     ``untrusted.py`` read what may be a stranger's work
 ``openvino.py``     a program as ``model.xml`` and ``model.bin``, run by OpenVINO; its layers
-                    are in ``openvino_graph.py``; ``int8.py`` finds ranges for integers
+                    are in ``openvino_graph.py``; ``int8.py`` finds ranges for integers,
+                    ``signal_stack.py`` mends what it does to signals
 ``onnx.py``         a program as ``model.onnx``, run by ONNX Runtime; its operators are in
                     ``onnx_graph.py``, its bytes in ``onnx_bytes.py``
 =================== =========================================================================

@@ -22,6 +22,7 @@ from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.openvino_graph import BITS, to_openvino
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import check_seal, sealed
+from bnnlight.deploy.signal_stack import signal_stack_kept
 
 NAME = "model.xml"
 _MANIFEST = re.compile(rb"<bnnlight value=(\"[^\"]*\"|'[^']*')")
@@ -121,7 +122,8 @@ class Compiled:
 
     def __call__(self, images: np.ndarray) -> ov.utils.data_helpers.OVDict:
         """The outputs, by place or name; their memory is written anew by the next call."""
-        return self.request(len(images)).infer({0: np.ascontiguousarray(images)}, share_inputs=True)
+        with signal_stack_kept():
+            return self.request(len(images)).infer({0: np.ascontiguousarray(images)}, share_inputs=True)
 
     def request(self, size: int) -> ov.InferRequest:
         """What runs batches of that size."""
@@ -130,7 +132,8 @@ class Compiled:
             if size != 1:
                 model = model.clone()
                 model.reshape([size, *tuple(model.input(0).shape)[1:]])
-            self._requests[size] = ov.Core().compile_model(model, "CPU", self._config).create_infer_request()
+            with signal_stack_kept():
+                self._requests[size] = ov.Core().compile_model(model, "CPU", self._config).create_infer_request()
         return self._requests[size]
 
 
