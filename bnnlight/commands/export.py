@@ -84,6 +84,8 @@ def export(args: list[str]) -> None:
         numbers = {"num_binary": program.num_binary, "num_real": program.num_real, "file_bytes": sizes}
         print(json.dumps({"output": str(output), **numbers, "check": check.record() if check else None}, indent=2))
         return
+    if options.format == "openvino":
+        _tell_of_slow_layers(output)
     unchecked = "" if check else "; not compared with the checkpoint"
     total = sum(sizes.values())
     print(f"{output}: {', '.join(sizes)} ({total:,} bytes) and README.md, the model card{unchecked}")
@@ -97,6 +99,15 @@ def print_check(check: Check) -> None:
     print_whole(table)
     if warning := check.warning():
         print(f"warning: {warning}")
+
+
+def _tell_of_slow_layers(folder: Path) -> None:
+    from bnnlight.deploy.openvino import NAME, ON_BITS, OpenVINOEngine
+
+    executed = OpenVINOEngine(folder / NAME).executed()
+    slow = [f"{name} ({kind})" for name, kind in executed.items() if not kind.startswith(ON_BITS)]
+    if slow:
+        print(f"warning: {len(slow)} of {len(executed)} binary layers do not run on bits here: {', '.join(slow)}")
 
 
 def _format(name: str) -> tuple[Any, Any]:

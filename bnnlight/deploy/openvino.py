@@ -25,6 +25,8 @@ from bnnlight.deploy.seal import check_seal, sealed
 from bnnlight.deploy.signal_stack import signal_stack_kept
 
 NAME = "model.xml"
+ON_BITS = "BinaryConvolution jit_"
+"""How kernels are called that work on bits."""
 _MANIFEST = re.compile(rb"<bnnlight value=(\"[^\"]*\"|'[^']*')")
 # bfloat16, which some processors are quicker in, would turn signs round
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -90,9 +92,9 @@ class OpenVINOEngine:
         return self._network(images)[0].copy()
 
     def executed(self) -> dict[str, str]:
-        """For each binary layer, as OpenVINO compiled it, the type and kernel that it runs on.
+        """For each binary layer, or group of one, the type and kernel that it runs on, as OpenVINO compiled it.
 
-        ``BinaryConvolution jit_…`` is one that works on bits; anything else has fallen back to something slower.
+        :data:`ON_BITS` begins those that work on bits; anything else has fallen back to something slower.
         """
         runtime = self._network.request(1).get_compiled_model().get_runtime_model()
         found = {}
@@ -101,9 +103,9 @@ class OpenVINOEngine:
             text = {key: str(info[key].value) for key in ("layerType", "primitiveType", "originalLayersNames")}
             for name in text["originalLayersNames"].split(","):
                 found[name] = f"{text['layerType']} {text['primitiveType']}"
-        wanted = [
-            op.get_friendly_name() for op in self._network.model.get_ops() if op.get_type_name() == "BinaryConvolution"
-        ]
+        # the sums of unpacked layers are rounded, and nothing else is
+        kinds = ("BinaryConvolution", "Round")
+        wanted = [op.get_friendly_name() for op in self._network.model.get_ops() if op.get_type_name() in kinds]
         return {name: found.get(name, "folded away") for name in wanted}
 
 
@@ -122,8 +124,9 @@ class Compiled:
 
     def __call__(self, images: np.ndarray) -> ov.utils.data_helpers.OVDict:
         """The outputs, by place or name; their memory is written anew by the next call."""
+        request = self.request(len(images))
         with signal_stack_kept():
-            return self.request(len(images)).infer({0: np.ascontiguousarray(images)}, share_inputs=True)
+            return request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
 
     def request(self, size: int) -> ov.InferRequest:
         """What runs batches of that size."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 from collections.abc import Iterator
 
@@ -26,9 +27,14 @@ def signal_stack_kept() -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
-    system, before = ctypes.CDLL(None), _Stack()
-    system.sigaltstack(None, ctypes.byref(before))
+    before = _Stack()
+    _system().sigaltstack(None, ctypes.byref(before))
     try:
         yield
     finally:
-        system.sigaltstack(ctypes.byref(before), None)
+        _system().sigaltstack(ctypes.byref(before), None)
+
+
+@functools.cache
+def _system() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

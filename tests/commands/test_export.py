@@ -170,6 +170,29 @@ def test_an_export_that_fails_leaves_what_was_there(bnnlight, bnnlight_error, be
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".export")] == []
 
 
+def test_binary_layers_that_openvino_cannot_run_on_bits_are_told(bnnlight, configs, quick, tmp_path):
+    # four channels in places: no multiple of eight
+    small = [option.replace("features=32", "features=16") for option in TINY_POSE]
+    command = ("fit", "--config", configs / "hg_people.yaml", *small, *quick, f"--run_dir={tmp_path / 'run'}")
+    assert bnnlight(*command)[0] == 0
+    checkpoint = tmp_path / "run/checkpoints/best.ckpt"
+    command = (
+        "export",
+        "--ckpt_path",
+        checkpoint,
+        "--format",
+        "openvino",
+        "--num_check",
+        "2",
+        "--output",
+        tmp_path / "m",
+    )
+    code, out, err = bnnlight(*command)
+    assert code == 0, err
+    told = next(line for line in out.splitlines() if line.startswith("warning:"))
+    assert "binary layers do not run on bits here" in told and "unit3.conv.sum" in told and "unit1.conv.sum (" in told
+
+
 def test_layers_that_cannot_be_shipped_are_named_before_anything_is_written(bnnlight_error, best, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(best.parent.parent, run)

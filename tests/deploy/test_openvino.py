@@ -14,7 +14,7 @@ from bnnlight.deploy.freeze import freeze
 from bnnlight.deploy.int8 import find_ranges
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.onnx import OnnxEngine, save_onnx
-from bnnlight.deploy.openvino import OpenVINOEngine, openvino_signs, save_openvino
+from bnnlight.deploy.openvino import ON_BITS, OpenVINOEngine, openvino_signs, save_openvino
 from bnnlight.deploy.openvino_graph import cuts
 from bnnlight.deploy.program import Step
 from bnnlight.nn import BinaryConv2d, BinaryLinear, named_binary_layers
@@ -248,6 +248,22 @@ def test_binary_layers_run_on_bits(tmp_path):
     executed = OpenVINOEngine(shipped(model, (3, 32, 32), tmp_path)).executed()
     assert len(executed) == 4
     assert all(re.fullmatch(r"BinaryConvolution jit_\w+", kind) for kind in executed.values()), executed
+
+
+def test_layers_that_fall_back_are_told(tmp_path):
+    # input channels that are no multiple of eight, by themselves and in groups
+    layers = [
+        BinaryConv2d(12, 16, 3),
+        BinaryConv2d(16, 16, 1),
+        BinaryConv2d(16, 16, 1, groups=2),
+        BinaryConv2d(16, 8, 1),
+    ]
+    layers.insert(3, BinaryConv2d(16, 16, 1, groups=4))
+    model = random_numbers(nn.Sequential(nn.BatchNorm2d(12), *layers))
+    executed = OpenVINOEngine(shipped(model, (12, 8, 8), tmp_path)).executed()
+    on_bits = {name: kind.startswith(ON_BITS) for name, kind in executed.items()}
+    bits = ("2.sum", "3.sum/0", "3.sum/1", "5.sum")
+    assert on_bits == dict.fromkeys(bits, True) | {"1.sum": False, "4.sum": False}
 
 
 def test_half_weights_are_those_rounded_to_float16(tmp_path):
