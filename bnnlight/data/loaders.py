@@ -11,7 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, no_items, run_seed, seeded_by
+from bnnlight.data.train_loader import TrainLoader
 from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.worker_signals import outlive_stop_signals
 
 MAX_DEFAULT_WORKERS = 8
 
@@ -84,7 +86,8 @@ class ImageDataModule(LightningDataModule):
         # Without seed_everything each process has a seed of its own, yet all must draw from one order.
         seed = self.trainer.strategy.broadcast(run_seed()) if self.trainer else run_seed()
         sampler = TrainSampler(self.train_set, seed, num_processes, rank, drop_last)
-        return self._loader(self.train_set, sampler=sampler, drop_last=drop_last)
+        options = self._options()
+        return TrainLoader(self.train_set, sampler=sampler, drop_last=drop_last, **options)
 
     def val_dataloader(self) -> DataLoader:
         """Load the validation images in order, each in one process alone."""
@@ -105,16 +108,18 @@ class ImageDataModule(LightningDataModule):
         return self._loader(view, sampler=UnpaddedSampler(view, num_processes, rank), collate_fn=collate)
 
     def _loader(self, view: Dataset, **options: Any) -> DataLoader:
-        return DataLoader(
-            view,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+        return DataLoader(view, **self._options(), **options)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": outlive_stop_signals if self.num_workers > 0 else None,
+            "pin_memory": torch.cuda.is_available(),
             # Each pass over a loader draws a number: from the global generator, it would be the training's.
-            generator=torch.Generator().manual_seed(run_seed()),
-            **options,
-        )
+            "generator": torch.Generator().manual_seed(run_seed()),
+        }
 
 
 class ClassificationDataModule(ImageDataModule):
