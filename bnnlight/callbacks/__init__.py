@@ -11,15 +11,17 @@ optimizer steps, whatever the gradient accumulation.
 | `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
 | `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
+| `LastCheckpoint` | none: it saves the run, so that it can be stopped at any moment | 10 minutes, each validation |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers.
+`interval.py` says when a look is due; `run_state.py` and `stop_signals.py` are what `LastCheckpoint` needs. Looking changes neither weights nor random numbers.
 """
 
 from bnnlight.callbacks.activations import Activations
 from bnnlight.callbacks.alphas import Alphas
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
+from bnnlight.callbacks.last_checkpoint import LastCheckpoint
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.step_time import StepTime
 
-__all__ = ["Activations", "Alphas", "FactorRanks", "FlipRates", "Pictures", "StepTime"]
+__all__ = ["Activations", "Alphas", "FactorRanks", "FlipRates", "LastCheckpoint", "Pictures", "StepTime"]
