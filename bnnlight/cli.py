@@ -49,8 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         argv: the command line behind the program's name; ``sys.argv[1:]`` by default.
 
     Returns:
-        0, or 2 where the command line or config is wrong, 75 for a run that was stopped by a signal and can go on, 130
-        when interrupted by Ctrl-C, 1 on any other error.
+        0, or 2 where the command line or config is wrong, 130 when interrupted by Ctrl-C, 1 on any other error.
+
+    Raises:
+        SystemExit: a verb ends the process itself: after its help, or as a run that a signal stopped (75).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
@@ -78,8 +80,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"bnnlight {verb}: interrupted", file=sys.stderr)
         return 130
-    except SystemExit as stop:  # a run that was told to stop; the verb has said so
-        return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:
         if debug:
             traceback.print_exc()

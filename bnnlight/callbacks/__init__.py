@@ -13,7 +13,9 @@ optimizer steps, whatever the gradient accumulation.
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `LastCheckpoint` | none: it saves the run, so that it can be stopped at any moment | 10 minutes, each validation |
 
-`interval.py` says when a look is due; `run_state.py` and `stop_signals.py` are what `LastCheckpoint` needs. Looking changes neither weights nor random numbers.
+`interval.py` says when a look is due; `run_state.py` and `stop_signals.py` are what `LastCheckpoint` needs.
+
+Looking changes neither weights nor random numbers.
 """
 
 from bnnlight.callbacks.activations import Activations

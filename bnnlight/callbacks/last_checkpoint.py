@@ -188,8 +188,11 @@ class LastCheckpoint(Checkpoint):
         finally:
             self._saving = None
         self._saved_step, self._saved_at, self._is_other = trainer.global_step, time.monotonic(), False
-        if point.stop:
+        if point.stop and trainer.local_rank == 0:
             raise Stopped(self.signals.received, saved=True)
+        if point.stop:
+            # Lightning kills rank zero, which may still have to send figures, if a process that it started fails
+            raise SystemExit(0)
 
 
 @dataclass(frozen=True)

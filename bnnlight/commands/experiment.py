@@ -48,7 +48,7 @@ class Experiment(LightningCLI):
 
     Attributes:
         run_dir: the run's directory, or None without ``for_fit``.
-        lock: what keeps other runs out of it, to be released in the end; on rank zero alone.
+        lock: what keeps other runs out of it, until ``release``; on rank zero alone.
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
@@ -59,19 +59,28 @@ class Experiment(LightningCLI):
                 logging.getLogger(name).setLevel(logging.WARNING)
         self.run_dir: Path | None = None
         self.lock: RunLock | None = None
-        super().__init__(
-            run=False,
-            seed_everything_default=0,
-            save_config_callback=SaveConfig if for_fit else None,
-            auto_configure_optimizers=False,
-            parser_kwargs={
-                "prog": f"bnnlight {verb}",
-                "description": description,
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                "dump_header": [],
-            },
-        )
+        try:
+            super().__init__(
+                run=False,
+                seed_everything_default=0,
+                save_config_callback=SaveConfig if for_fit else None,
+                auto_configure_optimizers=False,
+                parser_kwargs={
+                    "prog": f"bnnlight {verb}",
+                    "description": description,
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    "dump_header": [],
+                },
+            )
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Lets other runs into the run's directory."""
+        if self.lock:
+            self.lock.release()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         options = (
@@ -104,7 +113,7 @@ class Experiment(LightningCLI):
                 "checkpoint.filename": "best",
                 # a run that goes on may find a best.ckpt that it does not know of yet: it is to be replaced
                 "checkpoint.enable_version_counter": False,
-                # as the validation ends, before last.ckpt, and not as the epoch does, some of whose figures would be lost
+                # as the validation ends, before last.ckpt; as the epoch ends, some of its figures would be lost
                 "checkpoint.save_on_train_epoch_end": False,
                 "lr_monitor.logging_interval": "step",
             }

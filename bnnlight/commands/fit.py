@@ -35,8 +35,7 @@ def fit(args: list[str]) -> None:
         _tell(stopped, experiment)
         raise
     finally:
-        if experiment.lock:
-            experiment.lock.release()
+        experiment.release()
 
 
 def _fit(experiment: Experiment) -> None:

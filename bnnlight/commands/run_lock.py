@@ -48,7 +48,8 @@ class RunLock:
         owner = self._wait()
         if owner is not None:
             self._file.close()
-            raise OSError(f"{run_dir} is in use by another run ({owner}): wait for its end, or choose another --run_dir")
+            text = f"{run_dir} is in use by another run ({owner}): wait for its end, or choose another --run_dir"
+            raise OSError(text)
         self._file.truncate(0)
         json.dump({"host": socket.gethostname(), "process": os.getpid()}, self._file)
         self._file.flush()
