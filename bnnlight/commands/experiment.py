@@ -21,7 +21,7 @@ import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, Pictures, StepTime
+from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, NonFinite, Pictures, StepTime
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.save_config import SaveConfig
 from bnnlight.tracking import wandb_mode
@@ -85,6 +85,7 @@ class Experiment(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         # on its own: `save_last` of the first one writes only where the best checkpoint is new too
         parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(NonFinite, "non_finite")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(FlipRates, "flip_rates")
         parser.add_lightning_class_args(FactorRanks, "factor_ranks")
