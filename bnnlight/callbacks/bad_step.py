@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -42,9 +41,9 @@ def seen(trainer: L.Trainer, model: L.LightningModule, ran: list[Ran]) -> str:
     """
     lost = [r for r in ran if not is_finite(r.loss)]
     if lost:
-        return _nearest(trainer, 0, lost[:1], bad_items(lost[0].batch))
+        return _nearest(trainer, (0, 0), lost[:1], bad_items(lost[0].batch))
     items = next(filter(None, (bad_items(r.batch) for r in ran)), "")
-    return _nearest(trainer, 1, ran, bad_gradients(model, {}), items)
+    return _nearest(trainer, (1, 0), ran, bad_gradients(model, {}), items)
 
 
 def traced(trainer: L.Trainer, model: L.LightningModule, ran: list[Ran]) -> str:
@@ -59,15 +58,18 @@ def traced(trainer: L.Trainer, model: L.LightningModule, ran: list[Ran]) -> str:
         if watch.found:
             # a sign is finite, so that a binary layer may hide from the loss what its gradient shows
             what = "" if lost else "the gradient is not finite"
-            return _nearest(trainer, 0, [r], what, f"where it begins: {watch.found}")
+            return _nearest(trainer, (0, watch.num_calls), [r], what, f"where it begins: {watch.found}")
     if lost:
         text = "where it begins: the loss itself, as the outputs of all layers are finite"
-        return _nearest(trainer, 1, lost[:1], text, bad_items(lost[0].batch))
-    return _nearest(trainer, 2, ran, bad_gradients(model, watches[-1].calls if watches else {}))
+        return _nearest(trainer, (1, 0), lost[:1], text, bad_items(lost[0].batch))
+    return _nearest(trainer, (2, 0), ran, bad_gradients(model, watches[-1].calls if watches else {}))
 
 
-def _nearest(trainer: L.Trainer, distance: int, ran: list[Ran], *texts: str) -> str:
-    """What the process says that is nearest to the cause, the others being told it."""
+def _nearest(trainer: L.Trainer, distance: tuple[int, int], ran: list[Ran], *texts: str) -> str:
+    """What the process says that is nearest to the cause, the others being told it.
+
+    Through a synced batch norm NaN is in all processes: the one that had it in an earlier layer is nearer.
+    """
     where = f"step {trainer.global_step + 1} (epoch {trainer.current_epoch}"
     if ran:
         where += f", batch {ran[0].index}" if len(ran) == 1 else f", batches {ran[0].index} to {ran[-1].index}"
@@ -94,16 +96,7 @@ def _run_again(trainer: L.Trainer, model: L.LightningModule, ran: Ran) -> Forwar
     state.keep()
     precision = trainer.precision_plugin.train_step_context()
     # an error in the search must not hide what is searched for
-    with contextlib.suppress(Exception), watch.watching(), _not_logging(model), torch.no_grad(), precision:
+    with contextlib.suppress(Exception), watch.watching(), torch.no_grad(), precision:
         model.training_step(ran.batch, *index)
     state.restore()
     return watch
-
-
-@contextlib.contextmanager
-def _not_logging(model: L.LightningModule) -> Iterator[None]:
-    model.log = lambda *args, **kwargs: None  # which log_dict goes through, too
-    try:
-        yield
-    finally:
-        del model.log

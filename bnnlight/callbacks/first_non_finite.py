@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,13 +85,15 @@ class ForwardWatch:
 
     Attributes:
         found: where the first number that is not finite was, in words; empty where there was none.
+        num_calls: of modules, up to there.
         calls: path of each module that ran → number of its last call.
     """
 
     def __init__(self, model: nn.Module, batch: Any) -> None:
         self.found = ""
         self.calls: dict[str, int] = {}
-        self._model, self._batch, self._num_calls = model, batch, 0
+        self.num_calls = 0
+        self._model, self._batch, self._numbers = model, batch, itertools.count(1)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -99,7 +102,7 @@ class ForwardWatch:
         hooks = []
         for path, module in self._model.named_modules():
             whole = path in layers
-            if not whole and any(path.startswith(f"{layer}.") for layer in layers):
+            if any(path.startswith(f"{layer}.") for layer in layers):
                 continue
             for register, look in (
                 (module.register_forward_pre_hook, self._before(path, whole)),
@@ -114,17 +117,16 @@ class ForwardWatch:
 
     def _before(self, path: str, whole: bool) -> Any:
         def look(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            is_first = not self.calls
-            self._num_calls += 1
-            self.calls[path] = self._num_calls
+            self.calls[path] = next(self._numbers)
             if self.found:
                 return
+            self.num_calls += 1
             inputs = (*args, *kwargs.values())
             if not is_finite(inputs):
                 # only tensors that are handed on are to blame: NaN may stand for what is not known in others
                 entered = bad_items(self._batch, inputs) or bad_items(self._batch)
                 fallback = f"the input of {_named(path, module)} holds {_kinds(inputs)}"
-                self.found = f"the batch itself: {entered}" if is_first and entered else fallback
+                self.found = f"the batch itself: {entered}" if self.num_calls == 1 and entered else fallback
             else:
                 self.found = bad_weights(module, path, recurse=whole)
 

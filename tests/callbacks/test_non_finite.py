@@ -438,7 +438,18 @@ def test_gradients_that_overflow_are_the_scalers_own_matter(scaled):
 @pytest.mark.parametrize("optimizer", ["sgd", "fused"])
 def test_a_loss_under_a_scaler_still_counts(scaled, optimizer):
     # the gradient is finite: the scaler alone would have stepped
-    model, _, logged = scaled({2: lambda _, loss: loss + math.inf}, optimizer, action="skip")
+    at = {}
+
+    def spoil(model, loss):
+        at["before"] = [p.detach().clone() for p in model.parameters()]
+        return loss + math.inf
+
+    def keep(model, loss):
+        at["after"] = [p.detach().clone() for p in model.parameters()]
+        return loss
+
+    model, _, logged = scaled({2: spoil, 3: keep}, optimizer, action="skip")
+    assert all(torch.equal(a, b) for a, b in zip(at["before"], at["after"], strict=True))
     assert logged[3]["train/skipped_batches"] == 1
     assert model.norm.num_batches_tracked == 5
     assert all(parameter.isfinite().all() for parameter in model.parameters())
