@@ -36,7 +36,7 @@ def explain(error: Exception) -> tuple[int, str]:
     elif lines:
         text = _join(lines[:1] if len(lines) > 3 else lines)
     code = 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
-    known = isinstance(error, ValueError | OSError) and text
+    known = isinstance(error, ValueError | OSError | FloatingPointError) and text
     return code, text if known else f"{type(error).__name__}: {text} (run again with --debug to see where)"
 
 
@@ -118,7 +118,7 @@ def _options(owner: str | None) -> list[str]:
     """Names of a class's options, following **options into the parent class."""
     if owner is None:
         looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures"]
-        callbacks = ["checkpoint", "last_checkpoint", *looks, "lr_monitor", "progress"]
+        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress"]
         return ["model", "data", "trainer", "seed_everything", *callbacks]
     try:
         module, _, name = owner.rpartition(".")

@@ -21,7 +21,16 @@ import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, LastCheckpoint, Pictures, StepTime
+from bnnlight.callbacks import (
+    Activations,
+    Alphas,
+    FactorRanks,
+    FlipRates,
+    LastCheckpoint,
+    NonFinite,
+    Pictures,
+    StepTime,
+)
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
@@ -96,6 +105,7 @@ class Experiment(LightningCLI):
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(NonFinite, "non_finite")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(FlipRates, "flip_rates")
         parser.add_lightning_class_args(FactorRanks, "factor_ranks")

@@ -59,7 +59,7 @@ def sections() -> list[ws.Section]:
     """The view from top to bottom. A panel without data in a project stays empty."""
     return [
         _section("Results", _results(), is_open=True),
-        _section("Losses", [_line("Training loss", "train/loss"), _line("Validation loss", "val/loss")], is_open=True),
+        _section("Losses", _losses(), is_open=True),
         _section("Flip rates", _flip_rates(), is_open=True),
         _section("Ranks", _ranks()),
         _section("α", [_layers(f"α, {what}", f"alpha_{key}") for key, what in _ALPHA.items()]),
@@ -161,6 +161,14 @@ def _results() -> list[Any]:
             wr.ScalarChart(title=f"{_CURVES[key]} at the end, highest of all runs", metric=key, groupby_aggfunc="max")
             for key in ("val/acc1", "val/pckh")
         ),
+    ]
+
+
+def _losses() -> list[Any]:
+    return [
+        _line("Training loss", "train/loss"),
+        _line("Validation loss", "val/loss"),
+        _line("Batches skipped, not finite", "train/skipped_batches"),
     ]
 
 
