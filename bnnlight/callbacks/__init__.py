@@ -10,6 +10,7 @@ optimizer steps, whatever the gradient accumulation.
 | `Alphas` | `bnn/alpha_mean`, `_std`, `_min`, `_max`, `_negative` + `/LAYER`; histogram `bnn/alpha/LAYER` (W&B) | 100 |
 | `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
 | `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
+| `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 
 `interval.py` says when a look is due. Looking changes neither weights nor random numbers.
@@ -17,9 +18,10 @@ optimizer steps, whatever the gradient accumulation.
 
 from bnnlight.callbacks.activations import Activations
 from bnnlight.callbacks.alphas import Alphas
+from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.step_time import StepTime
 
-__all__ = ["Activations", "Alphas", "FactorRanks", "FlipRates", "Pictures", "StepTime"]
+__all__ = ["Activations", "Alphas", "BadImages", "FactorRanks", "FlipRates", "Pictures", "StepTime"]

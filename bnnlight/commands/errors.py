@@ -117,7 +117,7 @@ def _nearest(name: str, known: Iterable[str], silent: bool = False) -> str:
 def _options(owner: str | None) -> list[str]:
     """Names of a class's options, following **options into the parent class."""
     if owner is None:
-        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures"]
+        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
         callbacks = ["checkpoint", "last_checkpoint", *looks, "lr_monitor", "progress"]
         return ["model", "data", "trainer", "seed_everything", *callbacks]
     try:

@@ -21,7 +21,7 @@ import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, Pictures, StepTime
+from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, FlipRates, Pictures, StepTime
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.save_config import SaveConfig
 from bnnlight.tracking import wandb_mode
@@ -91,6 +91,7 @@ class Experiment(LightningCLI):
         parser.add_lightning_class_args(Alphas, "alphas")
         parser.add_lightning_class_args(Activations, "activations")
         parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(BadImages, "bad_images")
         # behind the others, whose looks would else count as waiting for data
         parser.add_lightning_class_args(StepTime, "step_time")
         parser.add_lightning_class_args(RichProgressBar, "progress")
