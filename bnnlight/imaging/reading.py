@@ -35,6 +35,8 @@ def unreadable(path: str | Path, error: Exception) -> OSError:
     """
     if isinstance(error, MemoryError):
         raise error
+    if "Insufficient memory" in str(error):  # OpenCV's
+        raise MemoryError(one_line(error)) from error
     number = getattr(error, "errno", None)
     reason = error.strerror if number and error.strerror else one_line(error)
     fault, advice = None, "replace or remove the file"
