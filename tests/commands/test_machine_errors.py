@@ -138,7 +138,9 @@ except Exception as error:
 
 
 @pytest.mark.parametrize(
-    ("grow", "kind"), [("bytearray(2**25)", "MemoryError"), ("torch.empty(2**23)", "RuntimeError")], ids=["own", "torch"]
+    ("grow", "kind"),
+    [("bytearray(2**25)", "MemoryError"), ("torch.empty(2**23)", "RuntimeError")],
+    ids=["own", "torch"],
 )
 def test_memory_that_runs_out(grow, kind):
     code = _LIMITED.format(grow=grow)
@@ -193,16 +195,20 @@ def test_too_many_open_files(few_files, tmp_path):
 
 def test_gpu_memory():
     text = (
-        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 13.41 GiB is "
-        "free. Process 1 has 65.70 GiB memory in use. Of the allocated memory 65.00 GiB is allocated by PyTorch, and "
+        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 13.41 GiB "
+        "is free. Process 1 has 65.70 GiB memory in use. Of the allocated memory 65.00 GiB is allocated by PyTorch and "
         "20.00 MiB is reserved by PyTorch but unallocated."
     )
     code, line = explain(torch.cuda.OutOfMemoryError(text))
     assert code == 1
-    assert line.startswith("GPU memory ran out (wanted another 20.00 GiB, the GPU has 79.11 GiB): lower data.batch_size")
+    assert line.startswith(
+        "GPU memory ran out (wanted another 20.00 GiB, the GPU has 79.11 GiB): lower data.batch_size"
+    )
     for way_out in ("trainer.accumulate_grad_batches", "trainer.precision to bf16-mixed"):
         assert way_out in line
-    assert explain(RuntimeError("CUDA error: out of memory\nand\nmuch\nmore"))[1].startswith("GPU memory ran out: lower")
+    assert explain(RuntimeError("CUDA error: out of memory\nand\nmuch\nmore"))[1].startswith(
+        "GPU memory ran out: lower"
+    )
 
 
 def test_other_errors_are_left_alone():

@@ -229,12 +229,12 @@ def test_one_step_of_fit_with_a_damaged_jpeg(bnnlight, quick, configs, draw_fold
         bad.write_bytes(HOW[how](bad.read_bytes()))
     # one batch holds all nine pictures
     options = ["--data.batch_size=9", "--trainer.logger=bnnlight.tracking.MetricsFile"]
-    code, out, err = fit(bnnlight, quick, configs, root, *options, "--trainer.limit_val_batches=0")
+    code, _, err = fit(bnnlight, quick, configs, root, *options, "--trainer.limit_val_batches=0")
     assert code == 1
     assert err.splitlines()[-1].startswith(f"bnnlight fit: error: cannot read image {root / 'train/ant/000.jpg'}: ")
     assert err.splitlines()[-1].endswith("replace or remove the file")
     shutil.rmtree(tmp_path / "run")
-    code, out, err = fit(bnnlight, quick, configs, root, *options, "--data.on_bad_image=skip")
+    code, _, err = fit(bnnlight, quick, configs, root, *options, "--data.on_bad_image=skip")
     assert code == 0, err
     named = [line for line in err.splitlines() if line.startswith("left out: cannot read image")]
     assert sorted(line.split(": ")[1].split()[-1] for line in named) == [
