@@ -39,7 +39,7 @@ class BadImages(L.Callback):
         self.interval.start(trainer.global_step)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        # the loader is a batch ahead of the training, so that its own sum is not that of this step
+        # the loader may be a batch ahead of the training, so that its own sum is not that of this step
         self._since += _missing(trainer.train_dataloader)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:

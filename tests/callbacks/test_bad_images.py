@@ -16,14 +16,17 @@ from PIL import Image
 from bnnlight.callbacks import BadImages
 
 
-class Loader(list):
-    """Hands out batches ahead of the training, as a loader with workers does."""
+class Loader:
+    """Without a length, so that Lightning asks for a batch ahead of the training."""
 
     named = frozenset()
 
+    def __init__(self, batches):
+        self.batches = batches
+
     def __iter__(self):
         self.skipped = deque()
-        for batch, missing in super().__iter__():
+        for batch, missing in self.batches:
             self.skipped.append(missing)
             yield batch
 
