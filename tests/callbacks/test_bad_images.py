@@ -17,7 +17,7 @@ from bnnlight.callbacks import BadImages
 
 
 class Loader:
-    """Without a length, so that Lightning asks for a batch ahead of the training."""
+    """Batches, each with the number of pictures missing from it."""
 
     named = frozenset()
 
