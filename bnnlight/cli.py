@@ -13,6 +13,7 @@ _VERBS = {
     "fit": ("bnnlight.commands.fit:fit", "train a network, then test its best checkpoint"),
     "validate": ("bnnlight.commands.fit:validate", "measure a checkpoint on the validation data"),
     "test": ("bnnlight.commands.fit:test", "measure a checkpoint on the test data"),
+    "check": ("bnnlight.commands.check:check", "read a config's whole data set, and name what cannot be read"),
     "predict": ("bnnlight.commands.predict:predict", "classes or poses of image files, with pictures and JSON"),
     "export": ("bnnlight.commands.export:export", "a checkpoint as a model to ship, one bit a binary weight"),
     "bench": ("bnnlight.commands.bench:bench", "latency of an exported model beside its real-valued twin"),

@@ -24,6 +24,7 @@ import bnnlight.tasks  # noqa: F401  (makes short class names known to the parse
 from bnnlight.callbacks import (
     Activations,
     Alphas,
+    BadImages,
     FactorRanks,
     FlipRates,
     LastCheckpoint,
@@ -112,6 +113,7 @@ class Experiment(LightningCLI):
         parser.add_lightning_class_args(Alphas, "alphas")
         parser.add_lightning_class_args(Activations, "activations")
         parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(BadImages, "bad_images")
         # behind the others, whose looks would else count as waiting for data
         parser.add_lightning_class_args(StepTime, "step_time")
         parser.add_lightning_class_args(RichProgressBar, "progress")

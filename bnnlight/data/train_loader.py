@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader
-
+from bnnlight.data.bad_images import ImageLoader
 from bnnlight.data.sampling import TrainSampler
 
 
-class TrainLoader(DataLoader):
+class TrainLoader(ImageLoader):
     """Hands out the batches of a :class:`TrainSampler`, and remembers how many.
 
     Lightning keeps what ``state_dict`` returns in its checkpoints, and hands it to ``load_state_dict`` before a resumed
     run asks for the first batch. Nothing is loaded that was trained on already.
 
-    Args:
-        sampler: of the data set.
-        options: of ``DataLoader``.
+    Its arguments are those of ``DataLoader``.
     """
 
     sampler: TrainSampler
 
-    def __init__(self, *args: Any, sampler: TrainSampler, **options: Any) -> None:
-        super().__init__(*args, sampler=sampler, **options)
-        self._count = 0
-        self._resumed: dict[str, int] | None = None
+    _count = 0
+    _resumed: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         # Nothing happens before the first batch is asked for: Lightning takes an iterator before it tells the epoch and

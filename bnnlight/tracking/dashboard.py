@@ -194,6 +194,7 @@ def _speed() -> list[Any]:
         _line("Seconds a step", "time/step"),
         _line("Seconds a step waits for data", "time/data"),
         _line("Peak memory", "mem/peak"),
+        _line("Pictures left out, unreadable", "data/bad_images"),
         _lines("Learning rates", "^lr-.+$", max_runs_to_show=MAX_RUNS_BY_LAYER, log_y=True),
     ]
 
