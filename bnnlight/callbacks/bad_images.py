@@ -39,8 +39,8 @@ class BadImages(L.Callback):
         self.interval.start(trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        # The loader may be a batch ahead of the training, so that its own sum is not that of this step. Not as the batch
-        # begins, when the run may be saved as it was before that.
+        # The loader may be a batch ahead of the training, so that its own sum is not that of this step. Not as the
+        # batch begins, when the run may be saved as it was before that.
         self._since += _missing(trainer.train_dataloader)
         if self.interval.due(trainer.global_step):
             self._look(trainer)

@@ -96,8 +96,9 @@ def test_a_run_that_goes_on_counts_on(fit, tmp_path):
 
 def test_a_count_between_two_looks_is_saved_too():
     callback, checkpoint = BadImages(interval=100), {}
-    trainer = SimpleNamespace(train_dataloader=SimpleNamespace(skipped=deque([4, 9]), named=set()), world_size=1)
-    callback.on_train_batch_start(trainer, None)
+    loader = SimpleNamespace(skipped=deque([4, 9]), named=set())
+    trainer = SimpleNamespace(train_dataloader=loader, world_size=1, global_step=1)
+    callback.on_train_batch_end(trainer, None)
     callback.on_save_checkpoint(trainer, None, checkpoint)
     assert checkpoint["bad_images"]["count"] == 4
 
