@@ -15,9 +15,9 @@ optimizer steps, whatever the gradient accumulation.
 | `LastCheckpoint` | none: it saves the run, so that it can be stopped at any moment | 10 minutes, each validation |
 | `NonFinite` | `train/skipped_batches` | each skipped step |
 
-`interval.py` says when a look is due; `run_state.py` and `stop_signals.py` are what `LastCheckpoint` needs. Looking
-changes neither weights nor random numbers. `NonFinite` guards: it ends a run, or skips a step, whose loss or gradient is not
-finite. `bad_step.py` and `first_non_finite.py` find where that comes from, `kept_state.py` takes the forward pass back.
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. `LastCheckpoint` saves, with
+`run_state.py` and `stop_signals.py`. `NonFinite` ends a run, or skips a step, whose loss or gradient is not finite:
+`bad_step.py` and `first_non_finite.py` find where that comes from, `kept_state.py` takes the forward pass back.
 """
 
 from bnnlight.callbacks.activations import Activations
