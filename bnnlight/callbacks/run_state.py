@@ -72,7 +72,8 @@ def share_of(rank: int, num_processes: int, states: list[dict[str, Any]]) -> dic
     With another number of processes than before, rank r goes on with the random numbers that rank r had, if there was
     one, and the counts under way are lost to none: the ranks that are gone leave theirs to those that are left.
     """
-    own = dict(states[rank]) if rank < len(states) else {"metrics": {}}
+    own = dict(states[rank]) if rank < len(states) else {}
+    own["metrics"] = dict(own.get("metrics", {}))
     for other in states[rank + num_processes :: num_processes]:
         for name, metric in other["metrics"].items():
             mine = own["metrics"].get(name)
