@@ -22,6 +22,7 @@ import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
 from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, Pictures, StepTime
+from bnnlight.commands.heartbeat import Heartbeat
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.save_config import SaveConfig
 from bnnlight.tracking import wandb_mode
@@ -94,6 +95,7 @@ class Experiment(LightningCLI):
         # behind the others, whose looks would else count as waiting for data
         parser.add_lightning_class_args(StepTime, "step_time")
         parser.add_lightning_class_args(RichProgressBar, "progress")
+        parser.add_lightning_class_args(Heartbeat, "heartbeat")
         parser.set_defaults(
             {
                 "trainer.logger": _LOGGERS,
@@ -155,6 +157,8 @@ class Experiment(LightningCLI):
         if config.get("enable_checkpointing") is False or not self._for_fit:
             callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
             config["enable_checkpointing"] = False
+        if not self._for_fit:
+            callbacks = [c for c in callbacks if not isinstance(c, Heartbeat)]
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
         if config.get("sync_batchnorm"):
