@@ -9,7 +9,9 @@ import warnings
 
 import lightning as L
 
-from bnnlight.commands.lifeline import Lifeline, call, listen
+from bnnlight.commands.lifeline import Lifeline
+from bnnlight.commands.lost_connection import lost_connection
+from bnnlight.commands.meeting_place import call, listen
 
 TRY_AGAIN = 75
 """Exit status (sysexits' EX_TEMPFAIL) of a run that lost a rank without a word: the same command may go on with it."""
@@ -53,8 +55,15 @@ class Heartbeat(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         lifeline, self._lifeline = self._lifeline, None
-        if lifeline:
-            # an interrupt is no error: it reaches the others as well, or stops at the next collective call
+        if not lifeline:
+            return
+        if lost_connection(exception):
+            # who it was is known here alone
+            if line := lifeline.gone(wait_s=2):
+                exception.lost_rank = line + _how_to_go_on(trainer)
+            lifeline.end()
+        else:
+            # an interrupt is no error: it reaches the others as well, or they hear of it at the next collective call
             text = f"{type(exception).__name__}: {exception}".splitlines()[0]
             lifeline.end(text if isinstance(exception, Exception) else None)
 
@@ -81,11 +90,10 @@ class Heartbeat(L.Callback):
                 stacklevel=2,
             )
             return
-        directory = trainer.default_root_dir
+        go_on = _how_to_go_on(trainer)
 
         def lost(line: str, silent: bool) -> None:
-            line += f"; to go on from its last checkpoint, start the run again with --run_dir {directory} --resume"
-            end_process(f"bnnlight fit: error: {line}", TRY_AGAIN if silent else 1)
+            end_process(f"bnnlight fit: error: {line}{go_on}", TRY_AGAIN if silent else 1)
 
         self._lifeline = Lifeline(trainer.global_rank, self.timeout_s, lost, link, place)
         self._lifeline.start()
@@ -98,6 +106,11 @@ class Heartbeat(L.Callback):
         lifeline, self._lifeline = self._lifeline, None
         if lifeline:
             lifeline.end()
+
+
+def _how_to_go_on(trainer: L.Trainer) -> str:
+    where = trainer.default_root_dir
+    return f"; the run goes on from its last checkpoint when it is started again with --run_dir {where} --resume"
 
 
 def end_process(line: str, code: int) -> None:

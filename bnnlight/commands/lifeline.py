@@ -5,28 +5,18 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-import secrets
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+from bnnlight.commands.meeting_place import Place
 
 _BEATS = 9  # within the timeout; a few may come late
 _LONGEST_MESSAGE = 4096  # bytes
-
-
-class Place(NamedTuple):
-    """Where rank zero listens, as it tells the others."""
-
-    address: str
-    port: int
-    token: str
-    """Secret of the run: what else finds the port is turned away."""
-    host: str
-    """Name of rank zero's host."""
 
 
 @dataclass
@@ -72,6 +62,8 @@ class Lifeline(threading.Thread):
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._found: tuple[str, bool] | None = None
+        self._gone_line: str | None = None
+        self._gone = threading.Event()
         self._ending: dict[str, Any] | None = None
         self._ended = threading.Event()
         link.setblocking(False)
@@ -87,6 +79,11 @@ class Lifeline(threading.Thread):
         self._ending = {"kind": "bye"} if error is None else {"kind": "failed", "why": error[:500]}
         self._wake.send(b".")
         self._ended.wait(2)
+
+    def gone(self, wait_s: float) -> str | None:
+        """Which rank's end was heard of first, as a line; None where there was none, ``wait_s`` later either."""
+        self._gone.wait(wait_s)
+        return self._gone_line
 
     def run(self) -> None:
         looked_at = beat_at = time.monotonic()
@@ -116,11 +113,12 @@ class Lifeline(threading.Thread):
 
     def _find_lost(self, now: float) -> None:
         for peer in self._known():
-            who, silence_s = f"rank {peer.rank} on host {peer.host}", now - peer.heard_at
+            silence_s = now - peer.heard_at
             if peer.gone_at is not None and now - peer.gone_at >= self._timeout_s / 4:
-                self._found = self._found or (f"{who} {peer.why}", False)
+                self._found = self._found or (peer.why, False)
             elif peer.gone_at is None and silence_s >= self._timeout_s:
-                self._found = self._found or (f"{who} has not been heard from for {silence_s:.0f} s", True)
+                line = f"rank {peer.rank} on host {peer.host} has not been heard from for {silence_s:.0f} s"
+                self._found = self._found or (line, True)
 
     def _add(self, link: socket.socket) -> _Peer:
         link.setblocking(False)
@@ -162,7 +160,10 @@ class Lifeline(threading.Thread):
             elif kind == "bye":
                 peer.left = True
             elif kind == "failed":
-                peer.gone_at, peer.why = now, f"has ended by an error ({message['why']})"
+                self._note_end(peer, f"has ended by an error ({message['why']})", now)
+            elif kind == "gone":
+                self._gone_line = self._gone_line or str(message["line"])
+                self._gone.set()
             elif kind == "lost":
                 self._found = str(message["line"]), bool(message["silent"])
         except (ValueError, KeyError, TypeError):
@@ -175,7 +176,13 @@ class Lifeline(threading.Thread):
         if peer.rank is None or peer.left:
             self._peers.remove(peer)
         elif peer.gone_at is None:
-            peer.gone_at, peer.why = now, "is gone: its process was killed or its host went down"
+            self._note_end(peer, "is gone: its process was killed or its host went down", now)
+
+    def _note_end(self, peer: _Peer, how: str, now: float) -> None:
+        peer.gone_at, peer.why = now, f"rank {peer.rank} on host {peer.host} {how}"
+        self._gone_line = self._gone_line or peer.why
+        self._gone.set()
+        self._tell("gone", line=self._gone_line)
 
     def _say(self, peer: _Peer, message: dict[str, Any]) -> None:
         # whoever does not take it is found by silence, or by the end of the connection
@@ -208,36 +215,3 @@ class Lifeline(threading.Thread):
         self._selector.close()
         self._wake.close()
         self._woken.close()
-
-
-def listen(main_address: str, main_port: int, num_hosts: int, num_callers: int) -> tuple[socket.socket, Place]:
-    """Opens rank zero's port, on the way to the run's main address, which need not be on rank zero's host.
-
-    Args:
-        main_address: where the run's processes first met.
-        main_port: the port there.
-        num_hosts: with one, nothing outside the host can reach the port where the main address is a loopback.
-        num_callers: ranks that will call.
-
-    Raises:
-        OSError: the main address cannot be looked up, or no port be opened.
-    """
-    family, kind, _, _, target = socket.getaddrinfo(main_address, main_port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.connect(target)  # sends nothing, but chooses the address from which one would send
-        own = probe.getsockname()[0]
-    bind = own
-    if num_hosts > 1 and (own.startswith("127.") or own == "::1"):
-        # a host's own name is often a loopback to itself; to the others it is not
-        own, bind = main_address, ""
-    listener = socket.create_server((bind, 0), family=family, backlog=max(num_callers, 1))
-    return listener, Place(own, listener.getsockname()[1], secrets.token_hex(16), socket.gethostname())
-
-
-def call(place: Place, timeout_s: float) -> socket.socket:
-    """Connects to rank zero.
-
-    Raises:
-        OSError: nobody answers within ``timeout_s``.
-    """
-    return socket.create_connection((place.address, place.port), timeout_s)

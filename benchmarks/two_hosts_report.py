@@ -1,0 +1,67 @@
+"""The record of two_hosts.py as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_WAYS = {
+    "killed": "B: all processes killed at once",
+    "cut": "B: cable pulled, nothing closed; processes killed later",
+    "worker": "B: the training process killed, torchrun alive",
+    "rendezvous": "B, which holds the rendezvous: cable pulled; both started again",
+}
+
+
+def report(record: dict[str, Any]) -> str:
+    """Differences of weights, then a row for each way to die."""
+    results = record["results"]
+    lines = [
+        "# Training on two hosts, and the death of one",
+        "",
+        "Two network namespaces on one machine, with addresses and host names of their own, joined by a switch; gloo "
+        "on CPUs, one process a host, `configs/quickstart.yaml` with `--model.backbone.width 0.125 "
+        "--trainer.sync_batchnorm true` and 32 pictures a process.",
+        "",
+    ]
+    if "same" in results:
+        lines += [
+            "## Two hosts learn what one process learns",
+            "",
+            "Weights after 20 steps on 64 pictures, on two hosts and in one process. Relative: over the largest number "
+            "of the same tensor.",
+            "",
+            "| | largest difference | largest relative | of the weights' norm |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| {name} | {_differences(apart)} |" for name, apart in results["same"].items()]
+        lines.append("")
+    deaths = {name: found for name, found in results.items() if name in _WAYS}
+    if deaths:
+        lines += [
+            "## A host dies",
+            "",
+            f"In the second of three epochs, with `--heartbeat.timeout_s {record['timeout_s']:g}`. Seconds: until the "
+            "job on A printed its error, and until none of its processes was left. Then B came back, and the run went "
+            "on from its last checkpoint; its weights beside those of a run that nothing broke.",
+            "",
+            "| what happened | error after | processes gone after | torchrun on A | exit statuses in the end "
+            "| W&B runs | largest difference | largest relative | of the weights' norm |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for name, found in deaths.items():
+            agent = "waits" if found["waits"] else f"ends after {found['ends_after']} s with {found['exit_a']}"
+            seconds = f"{found['seconds']} s | {found['gone_after']} s"
+            codes = ", ".join(map(str, found["exit"]))
+            apart = _differences(found["differences"])
+            lines.append(f"| {_WAYS[name]} | {seconds} | {agent} | {codes} | {found['wandb_runs']} | {apart} |")
+        lines += ["", "What A's user reads:", ""]
+        lines += [f"- {_WAYS[name]}: `{found['error']}`" for name, found in deaths.items()]
+        if torchrun := deaths.get("rendezvous", {}).get("torchrun"):
+            lines += ["", f"And of torchrun, where the rendezvous is lost: `{torchrun}`"]
+        lines.append("")
+    lines += [f"Command: `{record['command']}`, commit {record['commit']}, {record['machine']}.", ""]
+    return "\n".join(lines)
+
+
+def _differences(apart: dict[str, float]) -> str:
+    return " | ".join(f"{apart[name]:.1e}" for name in ("largest", "relative", "of_norm"))
