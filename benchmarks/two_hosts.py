@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,121 +18,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
+from two_hosts_jobs import WAIT_S, Bench, error_lines, wait_until
 from two_hosts_network import Network
 from two_hosts_report import report
 
 from bnnlight.commands.bench import machine
 from bnnlight.commands.save_config import provenance
 
-ROOT = Path(__file__).parents[1]
-SLOW = """
-import time
-import lightning as L
-
-class Slow(L.Callback):
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-
-    def on_train_batch_end(self, *args):
-        time.sleep(self.seconds)
-"""
-COMMON = (
-    *("--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.accelerator=cpu", "--num_threads=1"),
-    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--test_after_fit=false"),
-    *("--trainer.sync_batchnorm=true", "--model.backbone.width=0.125"),
-)
 DOUBLE = ("--trainer.precision=64-true",)
 SGD = ('--model.optimizer={"class_path":"torch.optim.SGD","init_args":{"lr":0.05,"momentum":0.9}}',)
 FEW_STEPS = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=10")
 LONG = ("--trainer.max_epochs=3", '--trainer.callbacks=[{"class_path":"slow.Slow","init_args":{"seconds":0.25}}]')
 KILL_AT = 30
 """Step at which a host dies: in the middle of the second epoch of 22 or 23 steps."""
-WAIT_S = 240
-
-
-class Bench:
-    """Runs of `bnnlight fit` on the two hosts of a network, in a folder of their own."""
-
-    def __init__(self, network: Network, folder: Path, timeout_s: float) -> None:
-        self.network, self.folder, self.timeout_s = network, folder, timeout_s
-        self._count = 0
-        (folder / "slow.py").write_text(SLOW)
-
-    def start(self, host: str, command: list[str]) -> tuple[subprocess.Popen, Path]:
-        """A command on a host, with the file that its output goes into."""
-        self._count += 1
-        log = self.folder / f"{self._count}-{host}.log"
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "BNNLIGHT", "PL_"))}
-        env |= {"HOME": str(self.folder), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
-        # else torchrun's agent that stays keeps the address of the first round to itself, and the new one waits in vain
-        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(self.folder)])
-        return self.network.start(host, [sys.executable, *command], log, cwd=self.folder, env=env), log
-
-    def torchrun(self, host: str, run_dir: str, *options: str, rendezvous: str = "host-a"):
-        """One host's part of a run on both."""
-        elastic = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=two-hosts")
-        elastic += (f"--rdzv-endpoint={rendezvous}:29400", "-m", "bnnlight", "fit", *COMMON, "--trainer.num_nodes=2")
-        options = ("--data.batch_size=32", f"--run_dir={run_dir}", "--resume", *options)
-        beats = f"--heartbeat.timeout_s={self.timeout_s}"
-        return self.start(host, ["-m", "torch.distributed.run", *elastic, beats, *options])
-
-    def on_both(self, run_dir: str, *options: str) -> None:
-        """A whole run on both hosts."""
-        jobs = [self.torchrun(host, run_dir, *options) for host in self.network.hosts]
-        for job, log in jobs:
-            finish(job, log)
-
-    def on_one(self, run_dir: str, *options: str) -> None:
-        """The same run in one process, which gets the batches of both."""
-        command = ["-m", "bnnlight", "fit", *COMMON, "--data.batch_size=64", f"--run_dir={run_dir}", *options]
-        finish(*self.start("host-a", command))
-
-    def weights(self, run_dir: str) -> dict[str, torch.Tensor]:
-        return torch.load(self.folder / run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-
-    def differences(self, one: str, other: str) -> dict[str, float]:
-        """Of the weights of two runs: the largest difference, alone and over the largest weight of its tensor."""
-        first, second = self.weights(one), self.weights(other)
-        assert list(first) == list(second)
-        pairs = [(first[name].double(), second[name].double()) for name in first]
-        apart = sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(a.square().sum()) for a, _ in pairs)
-        return {
-            "largest": max(float((a - b).abs().max()) for a, b in pairs),
-            "relative": max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) for a, b in pairs),
-            "of_norm": apart**0.5,
-        }
-
-    def wait_for_step(self, run_dir: str, step: int) -> None:
-        """Waits until a run has logged a step."""
-        file = self.folder / run_dir / "metrics.jsonl"
-        wait_until(lambda: any(s >= step for s in logged_steps(file)), f"{run_dir} did not come to step {step}")
-
-
-def logged_steps(file: Path) -> list[int]:
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [int(found[1]) for line in lines if (found := re.search(r'"step": (\d+)', line))]
-
-
-def wait_until(ready, problem: str, limit_s: float = WAIT_S) -> float:
-    """Seconds until ``ready()``; TimeoutError with the problem after ``limit_s``."""
-    start = time.monotonic()
-    while not ready():
-        if time.monotonic() - start > limit_s:
-            raise TimeoutError(f"{problem} within {limit_s:g} s")
-        time.sleep(0.05)
-    return time.monotonic() - start
-
-
-def finish(job: subprocess.Popen, log: Path) -> None:
-    code = job.wait(WAIT_S)
-    if code:
-        raise RuntimeError(f"exit status {code} of {log.name}:\n{log.read_text()[-3000:]}")
-
-
-def error_lines(log: Path) -> list[str]:
-    return [line for line in log.read_text().splitlines() if line.startswith("bnnlight fit: error: ")]
+AGENT_S = 100
+"""How long a torchrun that has lost its rendezvous is waited for."""
 
 
 def same(bench: Bench, name: str, *options: str) -> dict[str, Any]:
@@ -149,61 +48,72 @@ def unbroken(bench: Bench) -> None:
         bench.on_both("unbroken", *LONG)
 
 
-def dies(bench: Bench, way: str, rendezvous: str) -> tuple[dict[str, Any], Any, Any, float]:
-    """Host B dies in the middle of a run; what is told on A, the two jobs, and when it was."""
+def dies(bench: Bench, way: str, victim: str, rendezvous: str) -> tuple[dict[str, Any], Any, Any]:
+    """A host dies in the middle of a run; what is told on the other, whose job stays, and the dead one's."""
     unbroken(bench)
     network = bench.network
-    job, log = bench.torchrun("host-a", way, *LONG, rendezvous=rendezvous)
-    other, _ = bench.torchrun("host-b", way, *LONG, rendezvous=rendezvous)
+    jobs = {host: bench.torchrun(host, way, *LONG, rendezvous=rendezvous) for host in network.hosts}
+    (other, _), (job, log) = jobs.pop(victim), *jobs.values()
+    survivor = next(iter(set(network.hosts) - {victim}))
     bench.wait_for_step(way, KILL_AT)
-    before = set(network.pids("host-a")) - {job.pid}
+    before = set(network.pids(survivor)) - {job.pid}
     start = time.monotonic()
     if way == "worker":
-        network.kill("host-b", only="bnnlight")
+        network.kill(victim, only="bnnlight")
     elif way == "killed":
-        network.kill("host-b")
+        network.kill(victim)
     else:
-        network.cut("host-b")
-    wait_until(lambda: error_lines(log) or job.poll() is not None, f"host A said nothing after {way}")
+        network.cut(victim)
+    wait_until(lambda: error_lines(log) or job.poll() is not None, f"{survivor} said nothing after {way}")
     found = {"seconds": round(time.monotonic() - start, 1)}
     # those of the job: torchrun stays, or not
-    wait_until(lambda: not before & set(network.pids("host-a")), "processes of the job stayed")
+    wait_until(lambda: not before & set(network.pids(survivor)), "processes of the job stayed")
     found["gone_after"] = round(time.monotonic() - start, 1)
     found["error"] = (error_lines(log) or [""])[0].removeprefix("bnnlight fit: error: ")
-    return found, (job, log), other, start
+    return found, (job, log), other
 
 
-def broken(bench: Bench, way: str) -> dict[str, Any]:
-    """Host B dies and comes back, while torchrun on A waits; the rendezvous is on A."""
-    found, (job, _), other, _ = dies(bench, way, "host-a")
+def broken(bench: Bench, way: str, victim: str = "host-b") -> dict[str, Any]:
+    """A host dies and comes back, while torchrun waits on the other, where the rendezvous is."""
+    rendezvous = next(iter(set(bench.network.hosts) - {victim}))
+    found, (job, _), other = dies(bench, way, victim, rendezvous)
     if way != "worker":
-        comes_back(bench, other)
-        found["waits"] = job.poll() is None
-        other, _ = bench.torchrun("host-b", way, *LONG)
-    else:
-        found["waits"] = job.poll() is None
+        comes_back(bench, other, victim)
+        other, _ = bench.torchrun(victim, way, *LONG, rendezvous=rendezvous)
+    found["torchrun"] = "waits" if job.poll() is None else f"ended with {job.poll()}"
     found["exit"] = [job.wait(WAIT_S), other.wait(WAIT_S)]
     return found | resumed(bench, way)
 
 
 def rendezvous_lost(bench: Bench) -> dict[str, Any]:
-    """Host B dies, and the rendezvous is on B: torchrun on A ends too, and both are started again."""
+    """Host B dies, and the rendezvous is on B: torchrun on A is lost too, and both are started again."""
     way = "rendezvous"
-    found, (job, log), other, start = dies(bench, way, "host-b")
-    found |= {"exit_a": job.wait(WAIT_S), "ends_after": round(time.monotonic() - start, 1), "waits": False}
-    last = [line for line in log.read_text().splitlines() if re.match(r"torch\S*Error", line)]
-    found["torchrun"] = last[-1].strip() if last else ""
-    comes_back(bench, other)
+    found, (job, log), other = dies(bench, way, "host-b", "host-b")
+    try:
+        code = job.wait(AGENT_S)
+        found["torchrun"] = f"ends with {code}"
+    except subprocess.TimeoutExpired:
+        job.terminate()
+        try:
+            job.wait(AGENT_S / 4)
+            found["torchrun"] = f"hangs for {AGENT_S} s and more, until SIGTERM"
+        except subprocess.TimeoutExpired:
+            job.kill()
+            found["torchrun"] = f"hangs for {AGENT_S} s and more, until SIGKILL"
+        job.wait()
+    errors = [line for line in log.read_text().splitlines() if re.match(r"torch\S*Error", line)]
+    found["torchrun_error"] = errors[-1] if errors else ""
+    comes_back(bench, other, "host-b")
     jobs = [bench.torchrun(host, way, *LONG, rendezvous="host-b") for host in bench.network.hosts]
     found["exit"] = [again.wait(WAIT_S) for again, _ in jobs]
     return found | resumed(bench, way)
 
 
-def comes_back(bench: Bench, other: subprocess.Popen) -> None:
-    """Host B is on the network again, with nothing running."""
-    bench.network.kill("host-b")
+def comes_back(bench: Bench, other: subprocess.Popen, victim: str) -> None:
+    """A dead host is on the network again, with nothing running."""
+    bench.network.kill(victim)
     other.wait()
-    bench.network.mend("host-b")
+    bench.network.mend(victim)
     time.sleep(3)
 
 
@@ -219,6 +129,7 @@ PARTS = {
     "same": lambda bench: {"float64": same(bench, "double", *DOUBLE), "float32": same(bench, "single", *SGD)},
     "killed": lambda bench: broken(bench, "killed"),
     "cut": lambda bench: broken(bench, "cut"),
+    "first": lambda bench: broken(bench, "first", "host-a"),
     "worker": lambda bench: broken(bench, "worker"),
     "rendezvous": rendezvous_lost,
 }

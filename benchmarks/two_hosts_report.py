@@ -7,8 +7,9 @@ from typing import Any
 _WAYS = {
     "killed": "B: all processes killed at once",
     "cut": "B: cable pulled, nothing closed; processes killed later",
+    "first": "A, which has rank 0 (the rendezvous is on B): cable pulled",
     "worker": "B: the training process killed, torchrun alive",
-    "rendezvous": "B, which holds the rendezvous: cable pulled; both started again",
+    "rendezvous": "B, which holds the rendezvous: cable pulled; both hosts started again",
 }
 
 
@@ -41,23 +42,24 @@ def report(record: dict[str, Any]) -> str:
             "## A host dies",
             "",
             f"In the second of three epochs, with `--heartbeat.timeout_s {record['timeout_s']:g}`. Seconds: until the "
-            "job on A printed its error, and until none of its processes was left. Then B came back, and the run went "
-            "on from its last checkpoint; its weights beside those of a run that nothing broke.",
+            "job on the other host printed its error, and until none of its processes was left. Then the dead host "
+            "came back, and the run went on from its last checkpoint; its weights beside those of an unbroken run.",
             "",
-            "| what happened | error after | processes gone after | torchrun on A | exit statuses in the end "
+            "| what happened | error after | processes gone after | torchrun there | exit statuses in the end "
             "| W&B runs | largest difference | largest relative | of the weights' norm |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for name, found in deaths.items():
-            agent = "waits" if found["waits"] else f"ends after {found['ends_after']} s with {found['exit_a']}"
             seconds = f"{found['seconds']} s | {found['gone_after']} s"
             codes = ", ".join(map(str, found["exit"]))
             apart = _differences(found["differences"])
-            lines.append(f"| {_WAYS[name]} | {seconds} | {agent} | {codes} | {found['wandb_runs']} | {apart} |")
-        lines += ["", "What A's user reads:", ""]
+            lines.append(
+                f"| {_WAYS[name]} | {seconds} | {found['torchrun']} | {codes} | {found['wandb_runs']} | {apart} |"
+            )
+        lines += ["", "What the user of the other host reads:", ""]
         lines += [f"- {_WAYS[name]}: `{found['error']}`" for name, found in deaths.items()]
-        if torchrun := deaths.get("rendezvous", {}).get("torchrun"):
-            lines += ["", f"And of torchrun, where the rendezvous is lost: `{torchrun}`"]
+        if error := deaths.get("rendezvous", {}).get("torchrun_error"):
+            lines += ["", f"And of torchrun, where the rendezvous is lost: `{error}`"]
         lines.append("")
     lines += [f"Command: `{record['command']}`, commit {record['commit']}, {record['machine']}.", ""]
     return "\n".join(lines)

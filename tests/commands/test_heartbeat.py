@@ -84,6 +84,7 @@ def test_a_rank_that_stands_still_ends_the_run_and_its_data_loaders(harmed, tmp_
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_named(harmed):
     _, text = harmed("SIGKILL")
     [line] = errors(text)
@@ -91,6 +92,7 @@ def test_a_killed_rank_is_named(harmed):
     assert line.endswith("started again with --run_dir RUN --resume")
 
 
+@pytest.mark.slow
 def test_the_error_of_a_rank_reaches_the_others(harmed):
     _, text = harmed("error")
     # its own, and that of the other, if that is not stopped before it can say it

@@ -1,5 +1,6 @@
 """Plain processes that hang, as in a collective call, while one of them stops, dies, fails or just ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -66,7 +67,8 @@ def ranks():
     for process in started:
         process.kill()  # a stopped one, too
         process.wait()
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         process.stdout.close()
 
 
@@ -78,7 +80,8 @@ def tell(process, word):
 
 def last_words(process):
     """What a process says and with which status it ends."""
-    return process.stdout.read().strip(), process.wait(30)
+    code = process.wait(30)
+    return process.stdout.read().strip(), code
 
 
 @pytest.mark.parametrize("victim", [0, 2])
