@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -32,11 +33,11 @@ class Heartbeat(L.Callback):
         timeout_s: seconds of silence after which a process counts as lost; None: nobody watches.
 
     Raises:
-        ValueError: the timeout is not above zero.
+        ValueError: the timeout is not above zero, or endless.
     """
 
     def __init__(self, timeout_s: float | None = 45.0) -> None:
-        if timeout_s is not None and not timeout_s > 0:
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise ValueError(f"heartbeat.timeout_s is {timeout_s}: give seconds above 0, or null for no heartbeat")
         self.timeout_s = timeout_s
         self._lifeline: Lifeline | None = None

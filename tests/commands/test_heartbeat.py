@@ -101,7 +101,7 @@ def test_the_error_of_a_rank_reaches_the_others(harmed):
     assert all("rank 1 on host" in line and "(ValueError: no such ant)" in line for line in found if "rank" in line)
 
 
-@pytest.mark.parametrize("timeout_s", [0, -1.0, float("nan")])
+@pytest.mark.parametrize("timeout_s", [0, -1.0, float("nan"), float("inf")])
 def test_a_timeout_that_is_none(timeout_s, check_one_line):
     with pytest.raises(ValueError) as error:
         Heartbeat(timeout_s)
