@@ -14,7 +14,7 @@ import pytest
 
 from bnnlight.commands.errors import explain
 from bnnlight.commands.heartbeat import Heartbeat
-from bnnlight.commands.meeting_place import Place
+from bnnlight.commands.meeting_place import Place, call
 
 CONFIG = Path(__file__).parents[2] / "configs/quickstart.yaml"
 HARM = """
@@ -85,14 +85,6 @@ def test_a_rank_that_stands_still_ends_the_run_and_its_data_loaders(harmed, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_named(harmed):
-    _, text = harmed("SIGKILL")
-    [line] = errors(text)
-    assert "error: rank 1 on host " in line and "is gone: its process was killed or its host went down; " in line
-    assert line.endswith("started again with --run_dir RUN --resume")
-
-
-@pytest.mark.slow
 def test_the_error_of_a_rank_reaches_the_others(harmed):
     _, text = harmed("error")
     # its own, and that of the other, if that is not stopped before it can say it
@@ -127,6 +119,54 @@ def test_a_run_goes_on_unwatched_where_rank_zero_cannot_be_reached():
         heartbeat.on_train_start(trainer, None)
     assert threading.active_count() == before
     heartbeat.on_train_end(trainer, None)
+
+
+@pytest.fixture
+def rank_zero():
+    """A started heartbeat of rank zero of two, the trainer around it, and the other rank's connection."""
+    places = []
+    environment = SimpleNamespace(main_address="127.0.0.1", main_port=9)
+    strategy = SimpleNamespace(
+        broadcast=lambda value: places.append(value[0]) or value,
+        barrier=lambda: None,
+        cluster_environment=environment,
+    )
+    trainer = SimpleNamespace(world_size=2, num_nodes=2, is_global_zero=True, global_rank=0, strategy=strategy)
+    trainer.default_root_dir = "RUN"
+    heartbeat = Heartbeat(60.0)
+    heartbeat.on_train_start(trainer, None)
+    with call(places[0], 10) as other:
+        hello = {"kind": "hello", "token": places[0].token, "rank": 1, "host": "far"}
+        other.sendall(json.dumps(hello).encode() + b"\n")
+        yield heartbeat, trainer, other
+    heartbeat.on_train_end(trainer, None)
+
+
+def test_a_broken_connection_names_the_rank_that_is_gone(rank_zero):
+    heartbeat, trainer, other = rank_zero
+    other.close()
+    error = RuntimeError("[/x/gloo/transport/tcp/pair.cc:525] Connection closed by peer [10.0.0.2]:4242")
+    heartbeat.on_exception(trainer, None, error)
+    code, line = explain(error)
+    assert code == 1
+    assert line.startswith("rank 1 on host far is gone: its process was killed or its host went down; ")
+    assert line.endswith("started again with --run_dir RUN --resume")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("no ant\nat all"), {"kind": "failed", "why": "ValueError: no ant"}),
+        (KeyboardInterrupt(), {"kind": "bye"}),
+    ],
+)
+def test_an_error_is_told_to_the_others_but_an_interrupt_is_not(rank_zero, error, told):
+    heartbeat, trainer, other = rank_zero
+    while heartbeat._lifeline._peers == [] or heartbeat._lifeline._peers[0].rank is None:
+        time.sleep(0.01)
+    heartbeat.on_exception(trainer, None, error)
+    other.settimeout(20)
+    assert [json.loads(line) for line in other.makefile().readlines()] == [told]
 
 
 class DistBackendError(RuntimeError):
