@@ -28,10 +28,14 @@ from bnnlight.commands.save_config import provenance
 DOUBLE = ("--trainer.precision=64-true",)
 SGD = ('--model.optimizer={"class_path":"torch.optim.SGD","init_args":{"lr":0.05,"momentum":0.9}}',)
 FEW_STEPS = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=10")
-LONG = ("--trainer.max_epochs=3", '--trainer.callbacks=[{"class_path":"slow.Slow","init_args":{"seconds":0.25}}]')
+LONG = (
+    "--trainer.max_epochs=3",
+    "--last_checkpoint.steps=5",
+    '--trainer.callbacks=[{"class_path":"slow.Slow","init_args":{"seconds":0.25}}]',
+)
 KILL_AT = 30
 """Step at which a host dies: in the middle of the second epoch of 22 or 23 steps."""
-AGENT_S = 100
+AGENT_S = 60
 """How long a torchrun that has lost its rendezvous is waited for."""
 
 

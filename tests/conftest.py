@@ -129,7 +129,10 @@ def bnnlight(tmp_path, monkeypatch, capsys):
 
     def run(*args):
         capsys.readouterr()
-        code = main([str(a) for a in args])
+        try:
+            code = main([str(a) for a in args])
+        except SystemExit as stop:
+            code = stop.code
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
