@@ -28,10 +28,10 @@ def report(record: dict[str, Any]) -> str:
         lines += [
             "## Two hosts learn what one process learns",
             "",
-            "Trained weights after 20 steps on 64 pictures, on two hosts and in one process: the largest difference, and "
-            "the largest over the largest number of the same tensor (tensors of nothing but rounding, below 1e-6, left "
-            "out). float64 with the config's AdamW, float32 with SGD. In float32 a sign turns over where rounding moves "
-            "a value past zero, which batch norms' running statistics show.",
+            "Trained weights after 20 steps on 64 pictures, on two hosts and in one process: the largest difference, "
+            "and the largest over the largest number of the same tensor (tensors of nothing but rounding, below 1e-6, "
+            "left out). float64 with the config's AdamW, float32 with SGD. In float32 a sign turns over where rounding "
+            "moves a value past zero, which batch norms' running statistics show.",
             "",
             "| | largest difference of weights | largest relative | of running statistics |",
             "|---|---|---|---|",
@@ -43,7 +43,9 @@ def report(record: dict[str, Any]) -> str:
         lines += [
             "## A host dies",
             "",
-            f"In the second of three epochs, with `--heartbeat.timeout_s {record['timeout_s']:g}`. Seconds: until the "
+            f"In the second of three epochs, with `--heartbeat.timeout_s {record['timeout_s']:g}` and "
+            "`--last_checkpoint.steps 5`, torchrun with `--max-restarts 3 --rdzv-backend c10d` and "
+            "`TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` in the environment. Seconds: until the "
             "job on the other host printed its error, and until none of its processes was left. Then the dead host "
             "came back, and the run went on from its last checkpoint; its weights beside those of an unbroken run.",
             "",
