@@ -9,6 +9,7 @@ from argparse import ArgumentError  # jsonargparse raises this one too
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from bnnlight.commands.lost_connection import lost_connection
 from bnnlight.commands.machine_errors import explain_machine
 
 _NOISE = re.compile(
@@ -31,6 +32,8 @@ def explain(error: Exception) -> tuple[int, str]:
         return 2, "the config is not valid YAML: " + _join(text.removeprefix("Problems parsing config:").splitlines())
     if isinstance(error, ArgumentError) or "Does not validate against" in text:
         return 2, _explain_config(text)
+    if lost := lost_connection(error):
+        return 1, lost
     # an error in a data loader's worker arrives with the worker's traceback; its last line is the message
     lines = [line for line in text.splitlines() if line.strip()]
     if text.startswith("Caught ") and lines:
@@ -123,7 +126,7 @@ def _options(owner: str | None) -> list[str]:
     """Names of a class's options, following **options into the parent class."""
     if owner is None:
         looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
-        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress"]
+        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress", "heartbeat"]
         return ["model", "data", "trainer", "seed_everything", *callbacks]
     try:
         module, _, name = owner.rpartition(".")

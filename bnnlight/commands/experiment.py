@@ -34,6 +34,7 @@ from bnnlight.callbacks import (
 )
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.commands.heartbeat import Heartbeat
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
@@ -117,6 +118,7 @@ class Experiment(LightningCLI):
         # behind the others, whose looks would else count as waiting for data
         parser.add_lightning_class_args(StepTime, "step_time")
         parser.add_lightning_class_args(RichProgressBar, "progress")
+        parser.add_lightning_class_args(Heartbeat, "heartbeat")
         parser.set_defaults(
             {
                 "trainer.logger": _LOGGERS,
@@ -192,6 +194,8 @@ class Experiment(LightningCLI):
         if config.get("enable_checkpointing") is False or not self._for_fit:
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
             config["enable_checkpointing"] = False
+        if not self._for_fit:
+            callbacks = [c for c in callbacks if not isinstance(c, Heartbeat)]
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
         plugins = config.get("plugins") or []
