@@ -13,6 +13,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
 | `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
+| `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `commands` | the verbs of the command line | all |

@@ -2,7 +2,7 @@
 
 Here are those that need a whole run. A server of W&B out of reach: tests/tracking/test_wandb_run.py. Pictures that
 cannot be read: tests/data/test_bad_images.py. What a machine runs out of: tests/commands/test_machine_errors.py.
-Numbers that are not finite: tests/callbacks/test_non_finite.py. Hosts that die: tests/test_two_hosts.py.
+Numbers that are not finite: tests/guards/test_non_finite.py. Hosts that die: tests/test_two_hosts.py.
 """
 
 import json

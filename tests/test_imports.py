@@ -18,8 +18,9 @@ ALLOWED = {
     "deploy": {"nn", "imaging"},
     "tasks": {"metrics", "nn.inspect", "data.heatmaps", "imaging"},
     "callbacks": {"metrics", "nn.inspect"},
+    "guards": {"nn.inspect"},
 }
-EVERYTHING_BUT_CLI = {"nn", "backbones", "data", "imaging", "metrics", "tasks", "callbacks", "deploy", "tracking"}
+EVERYTHING_BUT_CLI = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"commands"}
 ALLOWED |= {"commands": EVERYTHING_BUT_CLI, "cli": EVERYTHING_BUT_CLI | {"commands"}, "__main__": {"cli"}}
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -9,8 +9,8 @@ from argparse import ArgumentError  # jsonargparse raises this one too
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from bnnlight.commands.lost_connection import lost_connection
 from bnnlight.commands.machine_errors import explain_machine
+from bnnlight.guards.lost_connection import lost_connection
 
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"

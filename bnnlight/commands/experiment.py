@@ -21,24 +21,14 @@ import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import (
-    Activations,
-    Alphas,
-    BadImages,
-    FactorRanks,
-    FlipRates,
-    LastCheckpoint,
-    NonFinite,
-    Pictures,
-    StepTime,
-)
+from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, FlipRates, Pictures, StepTime
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
-from bnnlight.commands.heartbeat import Heartbeat
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
 from bnnlight.commands.save_config import SaveConfig
+from bnnlight.guards import Heartbeat, LastCheckpoint, NonFinite
 from bnnlight.tracking import wandb_mode
 
 _LOGGERS: list[dict[str, Any]] = [

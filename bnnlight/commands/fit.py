@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from bnnlight.callbacks.stop_signals import Stopped
 from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.report import draw_curves, print_results, read_metrics
 from bnnlight.commands.save_config import provenance
+from bnnlight.guards.stop_signals import Stopped
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
 
 _EXAMPLES = {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchmetrics import MeanMetric
 
-from bnnlight.callbacks.run_state import (
+from bnnlight.guards.run_state import (
     metric_states,
     random_states,
     restore_metric_states,

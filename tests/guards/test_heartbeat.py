@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from bnnlight.commands.errors import explain
-from bnnlight.commands.heartbeat import Heartbeat
-from bnnlight.commands.meeting_place import Place, call
+from bnnlight.guards import Heartbeat
+from bnnlight.guards.meeting_place import Place, call
 
 CONFIG = Path(__file__).parents[2] / "configs/quickstart.yaml"
 HARM = """

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnnlight.commands.meeting_place import Place
+from bnnlight.guards.meeting_place import Place
 
 _BEATS = 9  # within the timeout; a few may come late
 _LONGEST_MESSAGE = 4096  # bytes

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
-from bnnlight.callbacks.first_non_finite import ForwardWatch, bad_gradients, bad_items, is_finite
-from bnnlight.callbacks.kept_state import KeptState
+from bnnlight.guards.first_non_finite import ForwardWatch, bad_gradients, bad_items, is_finite
+from bnnlight.guards.kept_state import KeptState
 
 
 class Ran(NamedTuple):

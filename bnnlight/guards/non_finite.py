@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from bnnlight.callbacks.bad_step import Ran, in_company, seen, traced
-from bnnlight.callbacks.first_non_finite import bad_state
-from bnnlight.callbacks.kept_state import KeptState
+from bnnlight.guards.bad_step import Ran, in_company, seen, traced
+from bnnlight.guards.first_non_finite import bad_state
+from bnnlight.guards.kept_state import KeptState
 
 NUM_LINES = 5
 """Skipped steps that get a line on stderr; more of them are only counted."""

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from bnnlight.callbacks.run_state import (
+from bnnlight.guards.run_state import (
     metric_states,
     of_all_processes,
     random_states,
@@ -19,7 +19,7 @@ from bnnlight.callbacks.run_state import (
     restore_random_states,
     share_of,
 )
-from bnnlight.callbacks.stop_signals import Agreement, Stopped, StopSignals
+from bnnlight.guards.stop_signals import Agreement, Stopped, StopSignals
 
 _PROCESSES = "processes"
 """Entry of a checkpoint: for each process its random states and metrics under way."""

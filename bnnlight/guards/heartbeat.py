@@ -10,9 +10,9 @@ import warnings
 
 import lightning as L
 
-from bnnlight.commands.lifeline import Lifeline
-from bnnlight.commands.lost_connection import lost_connection
-from bnnlight.commands.meeting_place import call, listen
+from bnnlight.guards.lifeline import Lifeline
+from bnnlight.guards.lost_connection import lost_connection
+from bnnlight.guards.meeting_place import call, listen
 
 TRY_AGAIN = 75
 """Exit status (sysexits' EX_TEMPFAIL) of a run that lost a rank without a word: the same command may go on with it."""

@@ -11,15 +11,15 @@ import time
 
 import pytest
 
-from bnnlight.commands.lifeline import Lifeline
-from bnnlight.commands.meeting_place import Place, call, listen
+from bnnlight.guards.lifeline import Lifeline
+from bnnlight.guards.meeting_place import Place, call, listen
 
 TIMEOUT_S = 2.0
 HOST = socket.gethostname()
 PROCESS = """
 import json, os, sys, time
-from bnnlight.commands.lifeline import Lifeline
-from bnnlight.commands.meeting_place import Place, call, listen
+from bnnlight.guards.lifeline import Lifeline
+from bnnlight.guards.meeting_place import Place, call, listen
 
 rank, timeout_s = int(sys.argv[1]), float(sys.argv[2])
 if rank == 0:

@@ -1,0 +1,5 @@
+"""Training a small network: see tests/fixtures/small_network.py."""
+
+from fixtures.small_network import fit, logger, network, seed
+
+__all__ = ["fit", "logger", "network", "seed"]
