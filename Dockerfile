@@ -47,9 +47,9 @@ RUN useradd --uid 1000 --home-dir /tmp --no-create-home bnnlight && install -d -
 ENV HOME=/tmp USER=bnnlight
 COPY configs /opt/bnnlight/configs
 COPY --from=wheel /dist /opt/dist
-RUN pip install --no-deps /opt/dist/*.whl && rm -r /opt/dist
-# what a run notes of the code, as there is no git in here
+# What a run notes of the code, as there is no git in here. Before RUN: buildah would else keep the last one's.
 ARG COMMIT=""
+RUN pip install --no-deps /opt/dist/*.whl && rm -r /opt/dist
 ENV BNNLIGHT_COMMIT=$COMMIT
 LABEL org.opencontainers.image.title=bnnlight org.opencontainers.image.revision=$COMMIT
 # a number, so that Kubernetes can see that it is not root

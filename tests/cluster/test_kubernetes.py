@@ -51,7 +51,7 @@ def test_the_sizes_that_stand_in_several_places_agree(manifests, pod, variables)
 def outcome(policy, code, disrupted=False):
     """What Kubernetes does with a pod that failed: the first rule that fits, as its documentation says."""
     for rule in policy["rules"]:
-        if disrupted and {"type": "DisruptionTarget"} in rule.get("onPodConditions", []):
+        if disrupted and {"type": "DisruptionTarget", "status": "True"} in rule.get("onPodConditions", []):
             return rule["action"]
         if code in rule.get("onExitCodes", {}).get("values", []):
             assert rule["onExitCodes"]["operator"] == "In"
