@@ -1,4 +1,4 @@
-"""The batch scripts under a stub of Slurm: srun starts the tasks with Slurm's variables, scontrol notes what it is told."""
+"""The batch scripts under a stub of Slurm: srun starts tasks with Slurm's variables, scontrol notes what it is told."""
 
 import pytest
 
@@ -33,7 +33,8 @@ def slurm(run, program, cluster, tmp_path, free_port):
     program("scontrol", SCONTROL)
 
     def submit(name, *args, nodes=1, tasks=1, **variables):
-        job = {"JOB_ID": "7", "JOB_NAME": "bnnlight", "NNODES": nodes, "NTASKS_PER_NODE": tasks, "NODELIST": "localhost"}
+        job = {"JOB_ID": "7", "JOB_NAME": "bnnlight", "NODELIST": "localhost"}
+        job |= {"NNODES": nodes, "NTASKS_PER_NODE": tasks}
         variables |= {f"SLURM_{key}": value for key, value in job.items()}
         done = run("bash", cluster / name, *args, MASTER_PORT=free_port(), **variables)
         told = tmp_path / "scontrol"
