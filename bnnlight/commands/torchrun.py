@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     # by variables, since older versions of torch do not know the options
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(WAIT_S))
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
+    # or a machine that takes a lost one's place waits in vain: the first one tells its address once, not in each round
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         run.main(argv)
     except ChildFailedError as error:

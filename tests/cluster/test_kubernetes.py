@@ -95,6 +95,7 @@ def test_its_pods_train_as_one_run(pod, variables, env, free_port, on_digits, st
     words = [re.sub(r"\$\((\w+)\)", lambda m: variables[m[1]], word) for word in container["args"]]
     words = [re.sub(r"bnnlight-0\.bnnlight:\d+", f"127.0.0.1:{port}", word) for port in [free_port()] for word in words]
     words, digits, found = on_digits(words, tmp_path / "a")
+    assert "--resume" in words
     assert found["--data.root"] == "/data"
     assert found["--run_dir"].startswith("/work/runs/")
     # tini hands on what follows

@@ -58,7 +58,7 @@ def test_the_port_may_be_named_and_is_known_else(told):
             "--nproc-per-node": "4",
         }
         assert words[words.index("--max-restarts") + 1] == "0"
-        assert words[-4:] == ["--trainer.devices", "4", "--trainer.num_nodes", "2"]
+        assert words[-5:] == ["--resume", "--trainer.devices", "4", "--trainer.num_nodes", "2"]
 
 
 def test_several_machines_without_a_place_to_meet(told):

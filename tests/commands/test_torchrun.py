@@ -63,12 +63,47 @@ def test_told_to_stop_all_processes_may_save(tmp_path, told, code):
     assert len(list(tmp_path.glob("saved*"))) == 2
 
 
-def test_machines_that_do_not_come_are_a_reason_to_try_again(tmp_path):
+def of_two():
+    """Options of one machine of two that meet on this one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    alone = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-conf=join_timeout=2")
-    process = start("pass", tmp_path, *alone)
+    return "--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"
+
+
+IN_TURN = """
+import glob, os, signal, sys, time
+def stop(*_):
+    open("told", "w").close()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+first = not os.path.exists("told")
+open(("first" if first else "second") + os.environ["RANK"], "w").close()
+while len(glob.glob("first*" if first else "second*")) < 2 or first:
+    time.sleep(0.1)
+    if first and os.path.exists("told"):
+        sys.exit(75)
+"""
+
+
+def test_a_machine_takes_the_place_of_a_lost_one(tmp_path):
+    options = (*of_two(), "--max-restarts=1")
+    # all meet at the one that stays
+    stays = start(IN_TURN, tmp_path, *options, "--rdzv-conf=is_host=1", processes=1)
+    goes = start(IN_TURN, tmp_path, *options, "--rdzv-conf=is_host=0", processes=1)
+    while goes.poll() is None and len(list(tmp_path.glob("first*"))) < 2:
+        time.sleep(0.1)
+    goes.send_signal(signal.SIGTERM)
+    goes.communicate(timeout=60)
+    assert goes.returncode == 75
+    comes = start(IN_TURN, tmp_path, *options, "--rdzv-conf=is_host=0", processes=1)
+    ends = [process.communicate(timeout=180)[1] for process in (stays, comes)]
+    assert [stays.returncode, comes.returncode] == [0, 0], ends
+    assert len(list(tmp_path.glob("second*"))) == 2
+
+
+def test_machines_that_do_not_come_are_a_reason_to_try_again(tmp_path):
+    process = start("pass", tmp_path, *of_two(), "--rdzv-conf=join_timeout=2")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
     assert err.splitlines()[-1].startswith("torchrun: the other machines cannot be reached, start this again")
