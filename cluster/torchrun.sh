@@ -7,6 +7,7 @@
 # What follows its name goes to `bnnlight fit`. Set by variables:
 #   DEVICES       processes on this machine, 1 for each GPU of it by default
 #   NODES, HEAD   number of machines, and the one among them (host or host:port) where they meet; port 29400 must be open
+#   ADDRESS       of this machine, where the others do not find it by its full name
 #   JOB           a name that tells runs apart which meet at the same host
 #   MAX_RESTARTS  how often processes are started anew after one has died, 3 by default; each time from the last checkpoint
 # Needs: bnnlight on each machine; a folder for --run_dir that all of them see.
@@ -18,11 +19,13 @@ devices=${DEVICES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)}
 [ "$devices" -gt 0 ] || devices=1
 nodes=${NODES:-1}
 if [ "$nodes" = 1 ]; then
-  meet=(--standalone)
+  # the name of the machine itself may lead nowhere, as in some containers
+  meet=(--standalone --local-addr localhost)
 else
   head=${HEAD:?set HEAD to the machine where all of them meet, such as HEAD=node1}
   [[ $head == *:* ]] || head=$head:29400
   meet=(--nnodes "$nodes" --rdzv-backend c10d --rdzv-endpoint "$head" --rdzv-id "${JOB:-bnnlight}")
+  [ -z "${ADDRESS:-}" ] || meet+=(--local-addr "$ADDRESS")
 fi
 
 # exec: signals reach Python, not a shell in front of it

@@ -91,7 +91,7 @@ def test_its_key_comes_from_a_secret_that_may_be_missing(pod):
 def test_its_pods_train_as_one_run(pod, variables, env, free_port, on_digits, steps, tmp_path):
     container = pod["containers"][0]
     # two pods of one process each, on this machine
-    variables |= {"DEVICES": "1"}
+    variables |= {"DEVICES": "1", "ADDRESS": "127.0.0.1"}
     words = [re.sub(r"\$\((\w+)\)", lambda m: variables[m[1]], word) for word in container["args"]]
     words = [re.sub(r"bnnlight-0\.bnnlight:\d+", f"127.0.0.1:{port}", word) for port in [free_port()] for word in words]
     words, digits, found = on_digits(words, tmp_path / "a")

@@ -51,11 +51,11 @@ def test_one_process_for_each_gpu(told, program, gpus, expected):
 
 def test_the_port_may_be_named_and_is_known_else(told):
     for head, endpoint in (("node1", "node1:29400"), ("node1:5", "node1:5")):
-        words = told(NODES=2, HEAD=head, DEVICES=4, JOB="b", MAX_RESTARTS=0)
-        options = dict(zip(words[2:12:2], words[3:12:2], strict=False))
+        words = told(NODES=2, HEAD=head, DEVICES=4, JOB="b", MAX_RESTARTS=0, ADDRESS="10.0.0.1")
+        options = dict(zip(words[2:14:2], words[3:14:2], strict=True))
         assert options == {
             **{"--nnodes": "2", "--rdzv-backend": "c10d", "--rdzv-endpoint": endpoint, "--rdzv-id": "b"},
-            "--nproc-per-node": "4",
+            **{"--local-addr": "10.0.0.1", "--nproc-per-node": "4"},
         }
         assert words[words.index("--max-restarts") + 1] == "0"
         assert words[-5:] == ["--resume", "--trainer.devices", "4", "--trainer.num_nodes", "2"]
