@@ -13,6 +13,7 @@ _VERBS = {
     "fit": ("bnnlight.commands.fit:fit", "train a network, then test its best checkpoint"),
     "validate": ("bnnlight.commands.fit:validate", "measure a checkpoint on the validation data"),
     "test": ("bnnlight.commands.fit:test", "measure a checkpoint on the test data"),
+    "check": ("bnnlight.commands.check:check", "read a config's whole data set, and name what cannot be read"),
     "predict": ("bnnlight.commands.predict:predict", "classes or poses of image files, with pictures and JSON"),
     "export": ("bnnlight.commands.export:export", "a checkpoint as a model to ship, one bit a binary weight"),
     "bench": ("bnnlight.commands.bench:bench", "latency of an exported model beside its real-valued twin"),
@@ -49,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         argv: the command line behind the program's name; ``sys.argv[1:]`` by default.
 
     Returns:
-        0, or 2 where the command line or config is wrong, 130 when interrupted, 1 on any other error.
+        0, or 2 where the command line or config is wrong, 130 when interrupted by Ctrl-C, 1 on any other error.
+
+    Raises:
+        SystemExit: a verb ends the process itself: after its help, or as a run that a signal stopped (75).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args

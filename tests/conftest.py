@@ -129,7 +129,10 @@ def bnnlight(tmp_path, monkeypatch, capsys):
 
     def run(*args):
         capsys.readouterr()
-        code = main([str(a) for a in args])
+        try:
+            code = main([str(a) for a in args])
+        except SystemExit as stop:
+            code = stop.code
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -188,6 +191,86 @@ def digits_run(tmp_path_factory, configs):
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return run_dir, done.stdout
+
+
+PROBE = """
+import os, random, signal
+import lightning as L
+import numpy as np
+import torch
+from bnnlight.tasks import ClassificationTask
+
+
+class Noisy(ClassificationTask):
+    "Draws from every generator in each step, so that a state that was not kept shows."
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        return super().training_step((images + 0.1 * noise.item() * torch.rand_like(images), labels), batch_idx)
+
+
+class Told(L.Callback):
+    "Sends this process a signal at one moment."
+
+    def __init__(self, hook: str, step: int, kind: str = "SIGTERM"):
+        def send(trainer, *args, **kwargs):
+            if trainer.global_step == step and not trainer.sanity_checking:
+                os.kill(os.getpid(), getattr(signal, kind))
+
+        setattr(self, hook, send)
+"""
+
+PROBE_OPTIONS = (
+    *("--model.class_path=probe.Noisy", "--model.backbone.width=0.0625", "--trainer.max_epochs=3"),
+    *("--trainer.limit_train_batches=6", "--trainer.limit_val_batches=2", "--trainer.accelerator=cpu"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--pictures.count=0"),
+    *("--trainer.logger=bnnlight.tracking.MetricsFile", "--trainer.log_every_n_steps=1", "--flip_rates.interval=2"),
+    *("--data.num_workers=0", "--test_after_fit=false", "--resume"),
+)
+
+
+@pytest.fixture
+def fit_probe(tmp_path, configs, bnnlight, monkeypatch):
+    """Run `bnnlight fit --resume` on a few digits in this process; return the exit code and what it said."""
+    (tmp_path / "probe.py").write_text(PROBE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(run_dir, *options):
+        code, out, err = bnnlight(
+            "fit", "--config", configs / "quickstart.yaml", *PROBE_OPTIONS, f"--run_dir={run_dir}", *options
+        )
+        return code, out + err
+
+    return run
+
+
+@pytest.fixture
+def same_run():
+    """Check that two run directories hold the same weights, optimizer, schedule, random states and figures."""
+    import torch
+
+    def figures(run_dir):
+        # in their order, each once: Lightning logs the learning rate with every batch of a step
+        found = {}
+        for line in (run_dir / "metrics.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            found |= {(row["step"], key): value for key, value in row.items() if not key.startswith(("time/", "mem/"))}
+        return list(found.items())
+
+    def check(one, other):
+        states = [torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (one, other)]
+        assert states[0]["global_step"] == states[1]["global_step"]
+        for name, value in states[0]["state_dict"].items():
+            assert torch.equal(value, states[1]["state_dict"][name]), name
+        moments = [state["optimizer_states"][0]["state"] for state in states]
+        for index, entry in moments[0].items():
+            assert all(torch.equal(value, moments[1][index][key]) for key, value in entry.items())
+        assert states[0]["lr_schedulers"] == states[1]["lr_schedulers"]
+        assert states[0]["processes"][0]["random"]["torch"].equal(states[1]["processes"][0]["random"]["torch"])
+        assert figures(one) == figures(other)
+
+    return check
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from argparse import ArgumentError  # jsonargparse raises this one too
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from bnnlight.commands.machine_errors import explain_machine
+
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
 )
@@ -35,8 +37,11 @@ def explain(error: Exception) -> tuple[int, str]:
         text = re.sub(r"^[\w.]*(Error|Exception): ", "", lines[-1])
     elif lines:
         text = _join(lines[:1] if len(lines) > 3 else lines)
+    machine = explain_machine(error, text)
+    if machine:
+        return 1, machine
     code = 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
-    known = isinstance(error, ValueError | OSError) and text
+    known = isinstance(error, ValueError | OSError | FloatingPointError) and text
     return code, text if known else f"{type(error).__name__}: {text} (run again with --debug to see where)"
 
 
@@ -117,8 +122,8 @@ def _nearest(name: str, known: Iterable[str], silent: bool = False) -> str:
 def _options(owner: str | None) -> list[str]:
     """Names of a class's options, following **options into the parent class."""
     if owner is None:
-        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures"]
-        callbacks = ["checkpoint", "last_checkpoint", *looks, "lr_monitor", "progress"]
+        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
+        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress"]
         return ["model", "data", "trainer", "seed_everything", *callbacks]
     try:
         module, _, name = owner.rpartition(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,32 @@ import lightning as L
 import torch
 from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, Pictures, StepTime
+from bnnlight.callbacks import (
+    Activations,
+    Alphas,
+    BadImages,
+    FactorRanks,
+    FlipRates,
+    LastCheckpoint,
+    NonFinite,
+    Pictures,
+    StepTime,
+)
+from bnnlight.commands.changed_config import check_changes
+from bnnlight.commands.checkpoint_io import WholeCheckpointIO
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
+from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
+from bnnlight.commands.run_lock import RunLock
 from bnnlight.commands.save_config import SaveConfig
 from bnnlight.tracking import wandb_mode
-
-RUN_DIR_VARIABLE = "BNNLIGHT_RUN_DIR"
-"""Environment variable through which the processes of one run agree on its directory."""
 
 _LOGGERS: list[dict[str, Any]] = [
     {"class_path": "bnnlight.tracking.WandbRun", "init_args": {}},
@@ -47,6 +58,7 @@ class Experiment(LightningCLI):
 
     Attributes:
         run_dir: the run's directory, or None without ``for_fit``.
+        lock: what keeps other runs out of it, until ``release``; on rank zero alone.
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
@@ -56,19 +68,29 @@ class Experiment(LightningCLI):
             for name in ("lightning.pytorch", "lightning.fabric"):
                 logging.getLogger(name).setLevel(logging.WARNING)
         self.run_dir: Path | None = None
-        super().__init__(
-            run=False,
-            seed_everything_default=0,
-            save_config_callback=SaveConfig if for_fit else None,
-            auto_configure_optimizers=False,
-            parser_kwargs={
-                "prog": f"bnnlight {verb}",
-                "description": description,
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                "dump_header": [],
-            },
-        )
+        self.lock: RunLock | None = None
+        try:
+            super().__init__(
+                run=False,
+                seed_everything_default=0,
+                save_config_callback=SaveConfig if for_fit else None,
+                auto_configure_optimizers=False,
+                parser_kwargs={
+                    "prog": f"bnnlight {verb}",
+                    "description": description,
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    "dump_header": [],
+                },
+            )
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Lets other runs into the run's directory."""
+        if self.lock:
+            self.lock.release()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         options = (
@@ -83,14 +105,15 @@ class Experiment(LightningCLI):
         text = "Go on in run_dir where fit was stopped, or begin a run there."
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        # on its own: `save_last` of the first one writes only where the best checkpoint is new too
-        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(NonFinite, "non_finite")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(FlipRates, "flip_rates")
         parser.add_lightning_class_args(FactorRanks, "factor_ranks")
         parser.add_lightning_class_args(Alphas, "alphas")
         parser.add_lightning_class_args(Activations, "activations")
         parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(BadImages, "bad_images")
         # behind the others, whose looks would else count as waiting for data
         parser.add_lightning_class_args(StepTime, "step_time")
         parser.add_lightning_class_args(RichProgressBar, "progress")
@@ -100,7 +123,10 @@ class Experiment(LightningCLI):
                 "checkpoint.monitor": "val/acc1",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "last_checkpoint.filename": "last",
+                # a run that goes on may find a best.ckpt that it does not know of yet: it is to be replaced
+                "checkpoint.enable_version_counter": False,
+                # as the validation ends, before last.ckpt; as the epoch ends, some of its figures would be lost
+                "checkpoint.save_on_train_epoch_end": False,
                 "lr_monitor.logging_interval": "step",
             }
         )
@@ -117,15 +143,16 @@ class Experiment(LightningCLI):
         asked = self.config.clone()
         asked.run_dir, asked.resume = None, False
         if self.config.resume:
-            self.run_dir = resumed_run_dir(self.config)
-            self.config.ckpt_path = self.config.ckpt_path or last_checkpoint(self.run_dir)
+            self.run_dir, self.lock = resumed_run_dir(self.config)
         else:
-            self.run_dir = new_run_dir(self.config)
-        self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
-        self.config.trainer.default_root_dir = str(self.run_dir)
+            self.run_dir, self.lock = new_run_dir(self.config)
         for checkpoint in (self.config.checkpoint, self.config.last_checkpoint):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        if self.config.resume:
+            self._resume(asked)
+        self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
+        self.config.trainer.default_root_dir = str(self.run_dir)
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if not isinstance(logger, Namespace):
@@ -137,6 +164,16 @@ class Experiment(LightningCLI):
                 named = logger.init_args.name or os.environ.get("WANDB_NAME")
                 logger.init_args.name = named or "-".join(self.run_dir.parts[-2:])
                 wandb_mode()
+
+    def _resume(self, asked: Namespace) -> None:
+        kept = self.run_dir / "config.yaml"
+        newest = newest_checkpoint(Path(self.config.last_checkpoint.dirpath))
+        if newest and kept.exists():
+            changes = check_changes(self.parser.dump(asked, skip_none=False), kept)
+            if self.lock:  # on rank zero
+                for change in changes:
+                    print(f"bnnlight fit: changed since the run began: {change}", file=sys.stderr, flush=True)
+        self.config.ckpt_path = self.config.ckpt_path or newest
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         # the directory is new, so nothing of an earlier run can be lost in it
@@ -153,54 +190,15 @@ class Experiment(LightningCLI):
         if config.get("enable_progress_bar") is False:
             callbacks = [c for c in callbacks if not isinstance(c, RichProgressBar)]
         if config.get("enable_checkpointing") is False or not self._for_fit:
-            callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+            callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
             config["enable_checkpointing"] = False
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
+        plugins = config.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if config.get("sync_batchnorm"):
-            plugins = config.get("plugins") or []
-            config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), SyncBatchNormAnywhere()]
+            plugins.append(SyncBatchNormAnywhere())
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        config["plugins"] = plugins
         return super()._instantiate_trainer(config, callbacks)
-
-
-def new_run_dir(config: Namespace) -> Path:
-    """The directory of a new run, the same for all processes of it: as asked for, or ``runs/CONFIG/TIME``.
-
-    Raises:
-        ValueError: the directory asked for holds a run already.
-    """
-    # rank zero decides, and the processes that it starts find its choice in their environment
-    if rank_zero_only.rank != 0 and RUN_DIR_VARIABLE in os.environ:
-        return Path(os.environ[RUN_DIR_VARIABLE])
-    if config.run_dir:
-        run_dir = Path(config.run_dir).expanduser()
-        if (run_dir / "config.yaml").exists():
-            raise ValueError(f"{run_dir} holds a run already: choose another --run_dir, or leave it out for a new one")
-    else:
-        file = Path(str((config.get("config") or ["run"])[-1]))
-        # the config of an earlier run, repeated: RUNS/NAME/TIME/config.yaml
-        name = file.resolve().parent.parent.name if file.name == "config.yaml" else file.stem
-        base = Path("runs") / (name or "run") / time.strftime("%Y%m%d-%H%M%S")
-        run_dir, count = base, 1
-        while run_dir.exists():
-            count += 1
-            run_dir = base.with_name(f"{base.name}-{count}")
-    os.environ[RUN_DIR_VARIABLE] = str(run_dir)
-    return run_dir
-
-
-def resumed_run_dir(config: Namespace) -> Path:
-    """The directory in which a run goes on, whether there is a run in it already or not.
-
-    Raises:
-        ValueError: no directory is named.
-    """
-    if not config.run_dir:
-        raise ValueError("--resume needs the run's directory: pass --run_dir DIR")
-    return Path(config.run_dir).expanduser()
-
-
-def last_checkpoint(run_dir: Path) -> str | None:
-    """The newest checkpoint of a run; None where there is none."""
-    found = run_dir / "checkpoints" / "last.ckpt"
-    return str(found) if found.exists() else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from bnnlight.callbacks.stop_signals import Stopped
 from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.json_file import write_json
@@ -25,6 +28,17 @@ _EXAMPLES = {
 def fit(args: list[str]) -> None:
     """Train a network, then test its best checkpoint."""
     experiment = Experiment("fit", _describe("fit", fit), args, for_fit=True)
+    try:
+        with experiment.config_init.last_checkpoint.signals:
+            _fit(experiment)
+    except Stopped as stopped:
+        _tell(stopped, experiment)
+        raise
+    finally:
+        experiment.release()
+
+
+def _fit(experiment: Experiment) -> None:
     trainer, run_dir = experiment.trainer, experiment.run_dir
     _check_inputs(experiment, "fit")
     if trainer.is_global_zero:
@@ -32,7 +46,7 @@ def fit(args: list[str]) -> None:
         if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             print(_wandb_line(), flush=True)
     trainer.fit(experiment.model, experiment.datamodule, ckpt_path=experiment.config.ckpt_path)
-    if trainer.interrupted or trainer.fast_dev_run:
+    if trainer.fast_dev_run:
         return
     logged = trainer.callback_metrics.items()
     last_epoch = {f"last {k}": float(v) for k, v in logged if k.startswith(("val/", "train/"))}
@@ -41,16 +55,28 @@ def fit(args: list[str]) -> None:
     own = experiment.config_init.checkpoint
     checkpoint = own if own in trainer.checkpoint_callbacks else None
     best = checkpoint.best_model_path if checkpoint else ""
-    newest = run_dir / "checkpoints" / "last.ckpt"
-    # asked on rank zero alone: the others might look when it is there already, and saving waits for all of them
-    if checkpoint and not best and not trainer.strategy.broadcast(newest.exists()):
-        trainer.save_checkpoint(newest)  # the run ended before its first validation, which is when Lightning saves
+    if best and not Path(best).is_file():  # found to be damaged when the run was resumed, and set aside
+        best = str(experiment.config_init.last_checkpoint.path)
     if best:
-        results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)
+        if checkpoint.best_model_score is not None:
+            results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)
         if experiment.config.test_after_fit:
             tested = trainer.test(experiment.model, experiment.datamodule, ckpt_path=best, verbose=False)
             results |= {k: float(v) for part in tested for k, v in part.items()}
     _finish(experiment, results | last_epoch, best)
+
+
+@rank_zero_only
+def _tell(stopped: Stopped, experiment: Experiment) -> None:
+    run_dir = experiment.run_dir
+    config = run_dir / "config.yaml"
+    if config.exists():
+        step = experiment.trainer.global_step
+        kept = f"saved at step {step}" if stopped.saved else "what was saved before is kept"
+        command = shlex.join(["bnnlight", "fit", "--config", str(config), "--run_dir", str(run_dir), "--resume"])
+        print(f"bnnlight fit: stopped by {stopped.reason}, {kept}; to go on: {command}", file=sys.stderr, flush=True)
+    else:
+        print(f"bnnlight fit: stopped by {stopped.reason} before the training began", file=sys.stderr, flush=True)
 
 
 @rank_zero_only

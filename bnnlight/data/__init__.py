@@ -8,6 +8,8 @@ The map of this folder:
 ``image_folder.py`` `ImageFolderDataModule`: ImageNet's layout, or any folder of class folders
 ``loaders.py``      what all of them share: batches, workers, attributes
 ``sampling.py``     which pictures a process sees, in which order, with which random numbers
+``bad_images.py``   pictures that cannot be read, left out of their batches and counted
+``checking.py``     a whole data set read through once; ``files.py`` tells an item's file
 ``transforms.py``   pictures to network inputs: resizing, channels, normalization, augmentation
 ``splits.py``       held-out images: stratified, and the same in every run
 ``folders.py``      reading class folders, with errors that name the folder or the file

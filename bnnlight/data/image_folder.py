@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torchvision.transforms import v2
 
+from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.folders import ClassFolders, class_names
 from bnnlight.data.loaders import ClassificationDataModule
 from bnnlight.data.splits import choose_stratified
@@ -32,6 +33,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         val_size: how much of train/ to hold out where there is no val/: below 1 a fraction,
             else a number of images.
         split_seed: of the held-out choice; independent of the run's seed.
+        on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class ImageFolderDataModule(ClassificationDataModule):
         train_transforms: list[v2.Transform] | None = None,
         val_size: int | float = 0.1,
         split_seed: int = 0,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
         resize_px = round(image_size * 256 / 224)
         image_format = ImageFormat(3, image_size, IMAGENET_MEAN, IMAGENET_STD, resize_px)
         if train_transforms is None:
             train_transforms = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip()]
-        super().__init__(image_format, train_transforms, batch_size, num_workers)
+        super().__init__(image_format, train_transforms, batch_size, num_workers, on_bad_image)
         self.root = Path(root).expanduser()
         self.val_size = val_size
         self.split_seed = split_seed

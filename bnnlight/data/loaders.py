@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from bnnlight.data.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable, check_choice
 from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, no_items, run_seed, seeded_by
+from bnnlight.data.train_loader import TrainLoader
 from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.worker_signals import outlive_stop_signals
 
 MAX_DEFAULT_WORKERS = 8
 
@@ -66,10 +69,15 @@ class ImageDataModule(LightningDataModule):
     Args:
         batch_size: images in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
+        on_bad_image: what to do about an image file that cannot be read: "stop" with an error, or "skip" it, which
+            leaves a batch smaller; see :mod:`bnnlight.data.bad_images`.
     """
 
-    def __init__(self, batch_size: int, num_workers: int | None) -> None:
+    def __init__(self, batch_size: int, num_workers: int | None, on_bad_image: OnBadImage = "stop") -> None:
         super().__init__()
+        check_choice(on_bad_image)
+        self.on_bad_image = on_bad_image
+        self._named: set[str] = set()
         self.batch_size = batch_size
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         self.train_set: Dataset | None = None
@@ -84,7 +92,7 @@ class ImageDataModule(LightningDataModule):
         # Without seed_everything each process has a seed of its own, yet all must draw from one order.
         seed = self.trainer.strategy.broadcast(run_seed()) if self.trainer else run_seed()
         sampler = TrainSampler(self.train_set, seed, num_processes, rank, drop_last)
-        return self._loader(self.train_set, sampler=sampler, drop_last=drop_last)
+        return self._loader(self.train_set, kind=TrainLoader, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:
         """Load the validation images in order, each in one process alone."""
@@ -100,16 +108,29 @@ class ImageDataModule(LightningDataModule):
     def _measuring_loader(self, view: Dataset) -> DataLoader:
         num_processes, rank = self._processes()
         if num_processes == 1:
-            return self._loader(view)
-        collate = no_items if rank >= len(view) else None
-        return self._loader(view, sampler=UnpaddedSampler(view, num_processes, rank), collate_fn=collate)
+            return self._loader(view, may_be_empty=True)
+        collate = no_items if rank >= len(view) else default_collate
+        sampler = UnpaddedSampler(view, num_processes, rank)
+        return self._loader(view, collate, may_be_empty=True, sampler=sampler)
 
-    def _loader(self, view: Dataset, **options: Any) -> DataLoader:
-        return DataLoader(
+    def _loader(
+        self,
+        view: Dataset,
+        collate: Callable = default_collate,
+        may_be_empty: bool = False,
+        kind: type[ImageLoader] = ImageLoader,
+        **options: Any,
+    ) -> ImageLoader:
+        if self.on_bad_image == "skip":
+            view = Readable(view, self._named)
+            collate = LeaveOut(collate, self.batch_size, view if may_be_empty else None)
+        return kind(
             view,
+            collate_fn=collate,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=outlive_stop_signals if self.num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
             # Each pass over a loader draws a number: from the global generator, it would be the training's.
             generator=torch.Generator().manual_seed(run_seed()),
@@ -127,6 +148,7 @@ class ClassificationDataModule(ImageDataModule):
         augmentation: transforms of the training images.
         batch_size: images in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
+        on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
 
     Attributes:
         num_channels: 1 (grey) or 3 (RGB).
@@ -146,8 +168,9 @@ class ClassificationDataModule(ImageDataModule):
         augmentation: Sequence[nn.Module],
         batch_size: int,
         num_workers: int | None,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, on_bad_image)
         self.image_format = image_format
         self.num_channels = image_format.num_channels
         self.image_size = image_format.image_size

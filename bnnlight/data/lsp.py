@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import ConcatDataset
 
+from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.pose import PoseDataModule
 from bnnlight.data.pose_checks import and_more, check_finite, check_inside, list_pictures, read_mat
 from bnnlight.data.pose_files import PoseFiles, PosePeople, hold_out
@@ -46,6 +47,7 @@ class LSPDataModule(PoseDataModule):
         augmentation: of the training pictures; None is none.
         val_size: how much of the training pictures to hold out: below 1 a fraction, else a number.
         split_seed: of the held-out choice; independent of the run's seed.
+        on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class LSPDataModule(PoseDataModule):
         augmentation: PoseAugmentation | None = DEFAULT_AUGMENTATION,
         val_size: int | float = 500,
         split_seed: int = 0,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
-        super().__init__(LSP, image_size, augmentation, batch_size, num_workers)
+        super().__init__(LSP, image_size, augmentation, batch_size, num_workers, on_bad_image)
         if lspet_root is None and "lspet" in train_on:
             raise ValueError(f"train_on {train_on} needs LSP Extended: give lspet_root its folder, or train_on lsp")
         self.lsp_root = Path(lsp_root).expanduser()
@@ -79,10 +82,10 @@ class LSPDataModule(PoseDataModule):
         """
         if self._is_checked:
             return
-        check_inside(self._lsp, self.lsp_root / "images", LSP)
+        check_inside(self._lsp, self.lsp_root / "images", LSP, self.on_bad_image)
         # to measure a network, nobody needs the training pictures
         if "lspet" in self.train_on and self.lspet_root.is_dir():
-            check_inside(self._lspet, self.lspet_root / "images", LSP)
+            check_inside(self._lspet, self.lspet_root / "images", LSP, self.on_bad_image)
         self._is_checked = True
 
     def setup(self, stage: str | None = None) -> None:

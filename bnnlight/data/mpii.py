@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.mpii_heads import match, with_heads
 from bnnlight.data.mpii_json import Boxes, read_json
 from bnnlight.data.mpii_release import read_release
@@ -57,6 +58,7 @@ class MPIIDataModule(PoseDataModule):
         val_size: how much to hold out where the .mat stands alone: below 1 a fraction of the pictures, else a
             number of them. People of one picture stay together.
         split_seed: of the held-out choice; independent of the run's seed.
+        on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class MPIIDataModule(PoseDataModule):
         boxes: Boxes = "auto",
         val_size: int | float = 0.1,
         split_seed: int = 0,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
-        super().__init__(MPII, image_size, augmentation, batch_size, num_workers)
+        super().__init__(MPII, image_size, augmentation, batch_size, num_workers, on_bad_image)
         self.root = Path(root).expanduser()
         self.train_file, self.val_file = self.root / train_annotations, self.root / val_annotations
         self.head_file = None if head_boxes is None else self.root / head_boxes
@@ -93,10 +96,10 @@ class MPIIDataModule(PoseDataModule):
         """
         if self._is_checked:
             return
-        check_inside(self._val, self.folder, MPII)
+        check_inside(self._val, self.folder, MPII, self.on_bad_image)
         # to measure a network, nobody needs the training list
         if self.train_file.is_file():
-            check_inside(self._train, self.folder, MPII)
+            check_inside(self._train, self.folder, MPII, self.on_bad_image)
         self._is_checked = True
 
     def setup(self, stage: str | None = None) -> None:

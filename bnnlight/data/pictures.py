@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from bnnlight.imaging.reading import one_line
+from bnnlight.data.bad_images import OnBadImage
+from bnnlight.imaging.reading import unreadable
 
 # Flags for RGB in reduced form exist in some versions of OpenCV only.
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -44,24 +46,24 @@ def read_picture(path: str | Path, side_px: float, image_size: int) -> tuple[np.
         flags = (cv2.IMREAD_COLOR_RGB if shrink == 1 else _REDUCED[shrink]) | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(content, flags) if content.size else None
     except (OSError, cv2.error) as error:
-        raise OSError(f"cannot read image {path}: {one_line(error)}; replace or remove the file") from error
+        raise unreadable(path, error) from error
     if pixels is None:
-        raise OSError(f"cannot read image {path}: damaged, cut off or no image; replace or remove the file")
+        raise unreadable(path, ValueError("damaged, cut off or no image"))
     if shrink > 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return pixels, shrink
 
 
-def picture_sizes(paths: Sequence[Path]) -> np.ndarray:
+def picture_sizes(paths: Sequence[Path], on_bad_image: OnBadImage = "stop") -> np.ndarray:
     """Read the sizes of pictures, as they are stored, from the headers of their files.
 
     Where it takes long, as over a network, a progress bar is shown and removed at the end.
 
     Returns:
-        ``(N, 2)``, width and height, px.
+        ``(N, 2)``, width and height, px; 0 where a header cannot be read and such pictures are skipped.
 
     Raises:
-        OSError: If a header cannot be read; the message is one line and names the file.
+        OSError: If a header cannot be read and is not skipped; the message is one line and names the file.
     """
     console = Console(stderr=True)
     bar = Progress(console=console, transient=True)
@@ -69,7 +71,7 @@ def picture_sizes(paths: Sequence[Path]) -> np.ndarray:
     sizes, start, shown = [], time.monotonic(), False
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         try:
-            for size in threads.map(_picture_size, paths):
+            for size in threads.map(partial(_picture_size, on_bad_image=on_bad_image), paths):
                 sizes.append(size)
                 bar.advance(task)
                 if not shown and console.is_terminal and time.monotonic() - start > _PATIENCE_S:
@@ -82,10 +84,13 @@ def picture_sizes(paths: Sequence[Path]) -> np.ndarray:
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
+def _picture_size(path: Path, on_bad_image: OnBadImage) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
     except Exception as error:
         # Pillow lets through whatever a damaged header made it stumble over
-        raise OSError(f"cannot read image {path}: {one_line(error)}; replace or remove the file") from error
+        problem = unreadable(path, error)
+        if on_bad_image == "skip" and problem.errno is None:
+            return 0, 0
+        raise problem from error

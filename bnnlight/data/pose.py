@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.loaders import ImageDataModule
 from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
 from bnnlight.data.sampling import seeded_by
@@ -95,6 +96,7 @@ class PoseDataModule(ImageDataModule):
         augmentation: of the training pictures; None is none.
         batch_size: pictures in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
+        on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
 
     Attributes:
         num_channels: 3 (RGB).
@@ -110,8 +112,9 @@ class PoseDataModule(ImageDataModule):
         augmentation: PoseAugmentation | None,
         batch_size: int,
         num_workers: int | None,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, on_bad_image)
         self.skeleton, self.image_size = skeleton, image_size
         self.train_transform = PoseTransform(skeleton, image_size, augmentation)
         self.eval_transform = PoseTransform(skeleton, image_size)

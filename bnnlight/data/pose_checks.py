@@ -8,6 +8,7 @@ import numpy as np
 import scipy.io
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.pictures import picture_sizes
 from bnnlight.data.pose_files import PosePeople
 from bnnlight.imaging.reading import one_line
@@ -15,6 +16,8 @@ from bnnlight.imaging.skeletons import Skeleton
 
 ROUNDING_PX = 1.0
 """How far a joint may lie outside its picture without a word."""
+_ANY_PX = 2**30
+"""Width and height of a picture about whose size nothing is known."""
 FAR = 1 / 4
 """How far a joint may lie outside its picture at all, as a share of the picture's longer side."""
 
@@ -92,18 +95,19 @@ def check_finite(people: PosePeople, skeleton: Skeleton) -> None:
         raise ValueError(f"{people.where(index)}: {skeleton.joints[joint]} is at ({x}, {y}); correct the entry")
 
 
-def check_inside(people: PosePeople, folder: Path, skeleton: Skeleton) -> None:
+def check_inside(people: PosePeople, folder: Path, skeleton: Skeleton, on_bad_image: OnBadImage = "stop") -> None:
     """Compare the joints with the sizes of the pictures, which are read from the files' headers.
 
     Annotators put some joints a little outside, such as the top of a head that the edge cuts off: those are
-    worth a warning.
+    worth a warning. Of a picture that is skipped, nothing is known.
 
     Raises:
         ValueError: If a joint lies farther outside than a quarter of the picture's longer side.
-        OSError: If the header of a picture cannot be read.
+        OSError: If the header of a picture cannot be read, unless such pictures are skipped.
     """
     names, index = np.unique(people.images, return_inverse=True)
-    sizes = picture_sizes([folder / name for name in names.tolist()])[index]
+    sizes = picture_sizes([folder / name for name in names.tolist()], on_bad_image)[index]
+    sizes = np.where(sizes > 0, sizes, _ANY_PX)
     # joints that are not annotated stand at 0, which is inside
     outside_px = np.maximum(-0.5 - people.joints, people.joints - (sizes[:, None] - 0.5)).max(2)
 

@@ -88,10 +88,13 @@ class PoseFiles:
     def __len__(self) -> int:
         return len(self.people)
 
+    def file(self, index: int) -> Path:
+        """Of the picture that a person is in."""
+        return self.folder / str(self.people.images[index])
+
     def __getitem__(self, index: int) -> PosePicture:
         person = self.people.person(index)
-        path = self.folder / str(self.people.images[index])
-        image, shrink = read_picture(path, self.smallest * person.side_px, self.image_size)
+        image, shrink = read_picture(self.file(index), self.smallest * person.side_px, self.image_size)
         return PosePicture(image, person, shrink)
 
 

@@ -87,6 +87,9 @@ class TrainSampler(DistributedSampler):
             shares differ by one picture at most, and with fewer pictures than processes some are seen twice, since
             each process has to take part in a step.
 
+    Attributes:
+        start: how many places of its share the next pass leaves out at the beginning; 0 again after it has begun.
+
     Raises:
         ValueError: the data set is empty.
     """
@@ -100,12 +103,14 @@ class TrainSampler(DistributedSampler):
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=drop_last)
         self.total_size = num - num % num_replicas if drop_last else max(num, num_replicas)
         self.num_samples = len(range(rank, self.total_size, num_replicas))
+        self.start = 0
 
     def __iter__(self) -> Iterator[Draw]:
         numbers = np.random.default_rng([self.seed, self.epoch])
         seeds = numbers.integers(2**32, size=len(self.dataset))
         order = np.resize(numbers.permutation(len(self.dataset)), self.total_size)
-        share = order[self.rank :: self.num_replicas]
+        start, self.start = self.start, 0
+        share = order[self.rank :: self.num_replicas][start:]
         return map(Draw, share.tolist(), seeds[share].tolist())
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.folders import ClassFolders, class_names
 from bnnlight.data.loaders import ClassificationDataModule
 from bnnlight.data.splits import choose_stratified
@@ -44,6 +45,8 @@ class TorchvisionDataModule(ClassificationDataModule):
         train_size: number of the remaining images to train on, stratified by class; all if
             None.
         split_seed: of both choices; independent of the run's seed.
+        on_bad_image: what to do about an image file in CIFAR's class folders that cannot be read: "stop" or "skip"
+            it.
     """
 
     title: str
@@ -63,11 +66,12 @@ class TorchvisionDataModule(ClassificationDataModule):
         val_size: int = 5000,
         train_size: int | None = None,
         split_seed: int = 0,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
         if train_transforms is None:
             crop = v2.RandomCrop(self.image_format.image_size, padding=self.padding_px)
             train_transforms = [crop, v2.RandomHorizontalFlip()]
-        super().__init__(self.image_format, train_transforms, batch_size, num_workers)
+        super().__init__(self.image_format, train_transforms, batch_size, num_workers, on_bad_image)
         self.classes = list(self.names)
         self.root = Path(root).expanduser()
         self.download = download

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,52 @@ from PIL import ExifTags, Image, ImageOps
 def one_line(error: Exception) -> str:
     """Return an exception's message without line breaks."""
     return " ".join(str(error).split())
+
+
+# Of the machine, which would spoil any other picture too; all else that the system reports is about one file.
+_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_OUT_OF_REACH = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV}
+
+
+def unreadable(path: str | Path, error: Exception) -> OSError:
+    """The error to raise where an image file cannot be read: one line that names it and says what to do.
+
+    Its ``errno`` is None where that file alone is at fault, damaged or missing. It is set where other pictures cannot
+    be read either: their folder is gone, its file system out of reach, or a limit of the machine is met.
+
+    Args:
+        path: of the file.
+        error: what reading it raised.
+
+    Raises:
+        MemoryError: That is what the error was.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if "Insufficient memory" in str(error):  # OpenCV's
+        raise MemoryError(one_line(error)) from error
+    number = getattr(error, "errno", None)
+    reason = error.strerror if number and error.strerror else one_line(error)
+    fault, advice = None, "replace or remove the file"
+    if number == errno.ENOENT:
+        gone = missing_folder(path)
+        fault, reason = number if gone else None, "no such file"
+        advice = f"the folder {gone} is gone, mount it again and resume" if gone else "put it back"
+    elif number in _OUT_OF_REACH:
+        fault, advice = number, f"its file system is out of reach, mount {Path(path).parent} again and resume"
+    elif number in _LIMITS:
+        fault, advice = number, "lower data.num_workers, or raise the limit (ulimit -a shows it)"
+    elif number in (errno.EACCES, errno.EPERM):
+        advice = "allow reading it"
+    found = OSError(f"cannot read image {path}: {reason}; {advice}")
+    # a number given to the constructor would stand in the message
+    found.errno = fault
+    return found
+
+
+def missing_folder(path: str | Path) -> Path | None:
+    """The topmost folder above a file that is not there; None if all are."""
+    return next((folder for folder in reversed(Path(path).parents) if not os.path.exists(folder)), None)
 
 
 def load_rgb(path: str | Path) -> Image.Image:
@@ -32,7 +80,7 @@ def load_rgb(path: str | Path) -> Image.Image:
         # Pillow's decoders let through whatever a damaged file made them stumble over:
         # OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ... .
         # A plain OSError keeps its message when a loader process passes it on.
-        raise OSError(f"cannot read image {path}: {one_line(error)}; replace or remove the file") from error
+        raise unreadable(path, error) from error
 
 
 def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:

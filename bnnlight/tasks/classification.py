@@ -86,8 +86,15 @@ class ClassificationTask(L.LightningModule):
         logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
-        self._mean("train/acc", topk_correct(logits.detach(), labels, 1))
+        self.means["train/acc"].update(topk_correct(logits.detach(), labels, 1))
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        # Not logged by each step for the epoch's end: Lightning forgets that when a run is stopped and goes on.
+        mean = self.means["train/acc"]
+        if mean.update_called:
+            self.log("train/acc", mean.compute())
+            mean.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, "val")

@@ -59,7 +59,7 @@ def sections() -> list[ws.Section]:
     """The view from top to bottom. A panel without data in a project stays empty."""
     return [
         _section("Results", _results(), is_open=True),
-        _section("Losses", [_line("Training loss", "train/loss"), _line("Validation loss", "val/loss")], is_open=True),
+        _section("Losses", _losses(), is_open=True),
         _section("Flip rates", _flip_rates(), is_open=True),
         _section("Ranks", _ranks()),
         _section("α", [_layers(f"α, {what}", f"alpha_{key}") for key, what in _ALPHA.items()]),
@@ -164,6 +164,14 @@ def _results() -> list[Any]:
     ]
 
 
+def _losses() -> list[Any]:
+    return [
+        _line("Training loss", "train/loss"),
+        _line("Validation loss", "val/loss"),
+        _line("Batches skipped, not finite", "train/skipped_batches"),
+    ]
+
+
 def _flip_rates() -> list[Any]:
     # by orders of magnitude: the rate falls by hundreds while a network learns
     return [
@@ -186,6 +194,7 @@ def _speed() -> list[Any]:
         _line("Seconds a step", "time/step"),
         _line("Seconds a step waits for data", "time/data"),
         _line("Peak memory", "mem/peak"),
+        _line("Pictures left out, unreadable", "data/bad_images"),
         _lines("Learning rates", "^lr-.+$", max_runs_to_show=MAX_RUNS_BY_LAYER, log_y=True),
     ]
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 STEP_KEY = "trainer/global_step"
 """What rows are counted by: the number of optimizer steps, as Lightning logs it."""
+
+_TIME = "%Y%m%d_%H%M%S"
+"""How W&B writes the time into the folders' names."""
 
 
 @dataclass
@@ -52,6 +57,23 @@ def find_fragments(folder: Path) -> list[Path]:
     found = found or [*folder.glob("wandb/*run-*/run-*.wandb")]
     # TIME in the folder's name is that of the start, to the second; files of one second by their own time
     return sorted(found, key=lambda path: (path.parent.name.split("run-", 1)[-1], path.stat().st_mtime))
+
+
+def date_back(folder: Path) -> None:
+    """Renames starts of a run that lie in the future, as the clock was set back since, to the seconds before now.
+
+    W&B names the folder of a start by its time, and sends them in the order of their names.
+
+    Args:
+        folder: ``wandb`` of a run that nobody writes to.
+    """
+    now = datetime.fromtimestamp(int(time.time()))  # as W&B does it
+    starts = {path.parent for path in find_fragments(folder)} if folder.is_dir() else set()
+    later = sorted(start for start in starts if start.name.split("run-", 1)[-1] >= f"{now:{_TIME}}")
+    for back, start in enumerate(reversed(later), 1):
+        kind, rest = start.name.split("run-", 1)
+        moved = f"{now - timedelta(seconds=back):{_TIME}}"
+        start.rename(start.with_name(f"{kind}run-{moved}{rest[len(moved) :]}"))
 
 
 def read_fragment(path: Path) -> Fragment:

@@ -98,11 +98,13 @@ def last_steps(rows: Iterator[Mapping[str, Any]], step_key: str = "step") -> dic
 
 
 def not_logged_before(metrics: Mapping[str, Any], step: int | None, last: Mapping[str, int]) -> dict[str, Any]:
-    """The metrics whose key has no value yet at this or a later step.
+    """The metrics whose key has no value yet at this or a later step, with the epoch if there are any.
 
     Args:
         metrics: key → value.
         step: of the values; None, for figures without a step, lets all through.
         last: of :func:`last_steps`, of what the run logged before it was resumed.
     """
-    return {key: value for key, value in metrics.items() if step is None or step > last.get(key, -1)}
+    new = {key for key in metrics if step is None or step > last.get(key, -1)}
+    # Lightning hands the epoch over with every row of a step
+    return {key: value for key, value in metrics.items() if key in new or (key == "epoch" and new)}

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from wandb.errors import CommError, UsageError
 
-from bnnlight.tracking.fragments import STEP_KEY, Fragment, find_fragments, read_fragment
+from bnnlight.tracking.fragments import STEP_KEY, Fragment, date_back, find_fragments, read_fragment
 from bnnlight.tracking.metrics_file import FILE_NAME, last_steps, not_logged_before, read_rows
 
 
@@ -181,6 +181,7 @@ def _say(what: str) -> None:
 
 
 def _earlier_fragments(run_dir: Path) -> list[Fragment]:
+    date_back(run_dir / "wandb")
     fragments = []
     for path in find_fragments(run_dir / "wandb"):
         try:

@@ -87,7 +87,8 @@ def test_unreadable_pictures_are_named(tmp_path, check_one_line, how, shrink):
         file.write_bytes(cut.get(how, content[:-100]))
     with pytest.raises(OSError) as error:
         read_picture(file, shrink * 16, image_size=16)
-    check_one_line(error, f"cannot read image {file}: ", "replace or remove the file")
+    advice = "no such file; put it back" if how == "missing" else "replace or remove the file"
+    check_one_line(error, f"cannot read image {file}: ", advice)
 
 
 def test_sizes_come_in_order(tmp_path, capfd):

@@ -1,10 +1,15 @@
 """Pictures from arrays and photographs held any way. Files that cannot be read: `tests/data/test_image_folder.py`."""
 
+import errno
+import os
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from bnnlight.imaging.reading import as_picture, upright
+from bnnlight.imaging.reading import as_picture, load_rgb, unreadable, upright
 
 COLOURS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 # how a picture is stored for each value of EXIF's orientation: the rows and columns of what is seen
@@ -57,3 +62,46 @@ def test_what_is_no_picture(wrong, part, check_one_line):
     with pytest.raises(ValueError) as error:
         as_picture(wrong)
     check_one_line(error, part)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_topmost_missing_folder_is_named(tmp_path, monkeypatch, check_one_line, relative):
+    monkeypatch.chdir(tmp_path)
+    base = Path() if relative else tmp_path
+    (base / "data").mkdir()
+    with pytest.raises(OSError) as error:
+        load_rgb(base / "data/mount/train/a.png")
+    gone = base / "data/mount"
+    check_one_line(error, f"no such file; the folder {gone} is gone, mount it again and resume")
+    # that is no fault of the file
+    assert error.value.errno == errno.ENOENT
+    (base / "data/mount/train").mkdir(parents=True)
+    with pytest.raises(OSError) as error:
+        load_rgb(base / "data/mount/train/a.png")
+    check_one_line(error, "no such file; put it back")
+    assert error.value.errno is None
+
+
+@pytest.mark.parametrize(
+    ("number", "fault", "advice"),
+    [
+        (errno.EMFILE, errno.EMFILE, "lower data.num_workers"),
+        (errno.ESTALE, errno.ESTALE, "out of reach, mount /set again and resume"),
+        (errno.EACCES, None, "allow reading it"),
+        (errno.EIO, None, "replace or remove the file"),
+    ],
+)
+def test_what_the_system_says_of_a_file(number, fault, advice):
+    found = unreadable("/set/a.png", OSError(number, os.strerror(number), "/set/a.png"))
+    # the name stands in the message once
+    assert str(found).startswith(f"cannot read image /set/a.png: {os.strerror(number)}; ")
+    assert advice in str(found)
+    assert found.errno == fault
+
+
+def test_memory_that_runs_out_is_no_damaged_file():
+    with pytest.raises(cv2.error) as error:
+        cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**20))
+    for own in (error.value, MemoryError()):
+        with pytest.raises(MemoryError):
+            unreadable("a.png", own)

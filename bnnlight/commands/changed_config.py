@@ -1,0 +1,66 @@
+"""What has changed in a run's config between its stop and now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_FIXED = ("model", "data", "seed_everything", "seed_per_rank")
+"""Sections that say what is trained on what."""
+
+_FREE = ("batch_size", "num_workers", "download", "on_bad_image", "root", "lsp_root", "lspet_root")
+"""Options of data that say how it is read, not what: a loader checks by itself whether a batch size can change."""
+
+
+def check_changes(now: str, path: Path) -> list[str]:
+    """Compares a config with that of the run which is to go on.
+
+    Args:
+        now: the config, as YAML.
+        path: of the run's ``config.yaml``.
+
+    Returns:
+        Changes that will take effect, one line each.
+
+    Raises:
+        ValueError: something has changed that cannot change within a run: the network, its training or its data. The
+            optimizer's state, with its learning rates, is in the checkpoint, so that a change would not even take
+            effect.
+    """
+    try:
+        then = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return [f"{path} cannot be read, so changes in the config cannot be told"]
+    before, after = _flat(then), _flat(yaml.safe_load(now))
+    changes = {
+        key: f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    }
+    fixed = [text for key, text in changes.items() if _is_fixed(key)]
+    if fixed:
+        more = f" and {len(fixed) - 1} more" if len(fixed) > 1 else ""
+        raise ValueError(
+            f"the config is not that of the run in {path.parent}: {fixed[0]}{more}; go on with --config {path}, or "
+            "begin another run in another --run_dir"
+        )
+    return list(changes.values())
+
+
+def _is_fixed(key: str) -> bool:
+    parts = key.split(".")
+    return parts[0] in _FIXED and not (parts[0] == "data" and parts[-1] in _FREE)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {key: v for name, part in value.items() for key, v in _flat(part, f"{prefix}{name}.").items()}
+    return {prefix.removesuffix("."): value}
+
+
+def _show(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,174 @@
+"""`bnnlight check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jsonargparse.typing import NonNegativeInt
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bnnlight.commands.bench import num_cores
+from bnnlight.commands.experiment import Experiment
+from bnnlight.commands.tables import print_whole
+from bnnlight.data.checking import Split, examine, shared_files
+
+MAX_LINES = 20
+"""Of one kind on the terminal."""
+_SETS = {"train": "train_set", "val": "val_set", "test": "test_set"}
+
+
+class _CheckExperiment(Experiment):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        text = "Processes that read; one for each available CPU core by default."
+        parser.add_argument("--num_workers", type=NonNegativeInt | None, default=None, help=text)
+        parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        # nothing is computed, and where the data are looked at there may be no GPU
+        self.config.trainer.accelerator, self.config.trainer.devices, self.config.trainer.num_nodes = "cpu", 1, 1
+        self.config.trainer.strategy, self.config.trainer.precision = "auto", None
+
+
+def check(args: list[str]) -> None:
+    """Read all pictures of a config's data in full, before a long run, and name those that cannot be read.
+
+    Each goes through its transform too. Told besides: sizes of sets and classes, annotated joints, and files with the
+    same content among the training pictures and those to measure on.
+    """
+    example = "Example: bnnlight check --config configs/resnet18_imagenet.yaml --data.root DIR"
+    experiment = _CheckExperiment("check", f"{check.__doc__} {example}", args)
+    config = experiment.config
+    sets = data_sets(experiment.datamodule)
+    num_workers = num_cores() if config.num_workers is None else config.num_workers
+    found: dict[str, Split] = {}
+    # a set that is another one under a second name is read once
+    seen: dict[int, str] = {}
+    with _progress(sum(len(view) for view in {id(view): view for view in sets.values()}.values())) as advance:
+        for name, view in sets.items():
+            first = seen.setdefault(id(view), name)
+            found[name] = found[first] if first != name else examine(view, num_workers, advance)
+    same = {name: seen[id(view)] for name, view in sets.items() if seen[id(view)] != name}
+    record = as_record(found, same, getattr(experiment.datamodule, "classes", None))
+    if config.json:
+        print(json.dumps(record, indent=2))
+    else:
+        _print(record)
+    _warn(record)
+    bad = {file for split in found.values() for file in split.unreadable}
+    if bad:
+        number = sum(split.num_items for name, split in found.items() if name not in same)
+        raise OSError(
+            f"{len(bad)} of {number} pictures cannot be read: replace or remove them, "
+            "or train with --data.on_bad_image skip"
+        )
+
+
+def data_sets(data: Any) -> dict[str, Any]:
+    """A data module's sets, ready to be read: "train", "val", "test" → a data set.
+
+    Raises:
+        ValueError: There is no data module, or it has none of the three.
+    """
+    if data is None:
+        raise ValueError("no data is configured: pass --config FILE, such as configs/quickstart.yaml")
+    if hasattr(data, "on_bad_image"):
+        # damaged headers are to be listed with all else, and not to end the check
+        data.on_bad_image = "skip"
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    sets = {name: getattr(data, attribute, None) for name, attribute in _SETS.items()}
+    sets = {name: view for name, view in sets.items() if view is not None}
+    if not sets:
+        names = ", ".join(_SETS.values())
+        raise ValueError(f"{type(data).__name__} has none of {names} after setup: set them, so that they can be read")
+    return sets
+
+
+def as_record(found: dict[str, Split], same: dict[str, str], classes: list[str] | None) -> dict[str, Any]:
+    """What was found, as plain data: ``splits``, ``unreadable``, ``in_both``."""
+    splits = {}
+    for name, split in found.items():
+        row: dict[str, Any] = {"num_items": split.num_items, "num_files": len(split.files)}
+        if name in same:
+            row["same_as"] = same[name]
+        row["num_unreadable"] = len(split.unreadable)
+        if split.labels:
+            counts = {_name(label, classes): number for label, number in sorted(split.labels.items())}
+            # a class of which nothing was read is the smallest
+            counts = dict.fromkeys(classes or (), 0) | counts
+            row["num_classes"] = len(counts)
+            for what, pick in (("smallest_class", min), ("largest_class", max)):
+                best = pick(counts, key=counts.get)
+                row[what] = {"name": best, "num_items": counts[best]}
+        if split.num_joints is not None:
+            row["num_joints"] = split.num_joints
+        splits[name] = row
+    unreadable = {file: why for split in found.values() for file, why in split.unreadable.items()}
+    others = [name for name in found if name != "train" and name not in same and "train" in found]
+    return {
+        "splits": splits,
+        "unreadable": [{"file": file, "reason": why} for file, why in sorted(unreadable.items())],
+        "in_both": [
+            {"train": one, name: other} for name in others for one, other in shared_files(found["train"], found[name])
+        ],
+    }
+
+
+def _name(label: int, classes: list[str] | None) -> str:
+    return classes[label] if classes and 0 <= label < len(classes) else str(label)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    console = Console(stderr=True)
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, rate="")
+
+        def advance(number: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=number, rate=f"{speed:.0f}/s" if speed else "")
+
+        yield advance
+
+
+def _print(record: dict[str, Any]) -> None:
+    table = Table(title="Data", title_justify="left")
+    for name in ("", "pictures", "files", "unreadable", "classes", "smallest", "largest", "joints"):
+        table.add_column(name, justify="left" if name in ("", "smallest", "largest") else "right")
+    for name, row in record["splits"].items():
+        ends = [row.get(f"{end}_class") for end in ("smallest", "largest")]
+        cells = [f"{end['name']} ({end['num_items']:,})" if end else "" for end in ends]
+        numbers = [f"{row[key]:,}" if key in row else "" for key in ("num_classes", "num_joints")]
+        title = f"{name} (is {row['same_as']})" if "same_as" in row else name
+        counts = [f"{row[key]:,}" for key in ("num_items", "num_files", "num_unreadable")]
+        table.add_row(title, *counts, numbers[0], *cells, numbers[1])
+    print_whole(table)
+    lines = [(line["file"], line["reason"]) for line in record["unreadable"]]
+    _print_some([why if file in why else f"{file}: {why}" for file, why in lines], sys.stdout)
+
+
+def _warn(record: dict[str, Any]) -> None:
+    pairs = [list(pair.items()) for pair in record["in_both"]]
+    if pairs:
+        text = f"pictures to measure on are trained on too, byte for byte, {len(pairs)} of them"
+        print(f"warning: {text}:", file=sys.stderr)
+        _print_some([f"{name} {file} is {first} {one}" for (first, one), (name, file) in pairs], sys.stderr)
+
+
+def _print_some(lines: list[str], stream: Any) -> None:
+    for line in lines[:MAX_LINES]:
+        print(line, file=stream)
+    if len(lines) > MAX_LINES:
+        print(f"… and {len(lines) - MAX_LINES} more: --json lists all", file=stream)

@@ -1,0 +1,79 @@
+"""A run taken up from any of its checkpoints is the run that was never stopped, bit for bit."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+
+VARIANTS = {
+    "plain": (),
+    "within an epoch": ("--trainer.val_check_interval=0.5",),
+    "accumulated": ("--trainer.accumulate_grad_batches=2",),
+    "every other epoch": ("--trainer.check_val_every_n_epoch=2",),
+    "never validated": ("--trainer.limit_val_batches=0",),
+    "by steps": ("--trainer.max_epochs=-1", "--trainer.max_steps=15"),
+    "workers": ("--data.num_workers=1",),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_goes_on_from_every_checkpoint(tmp_path, fit_probe, same_run, monkeypatch, variant):
+    options = ("--last_checkpoint.steps=2", *VARIANTS[variant])
+    moments = tmp_path / "moments"
+    save = WholeCheckpointIO.save_checkpoint
+
+    def save_and_keep(self, checkpoint, path, storage_options=None):
+        """A run that is killed as soon as this is saved leaves just these files."""
+        save(self, checkpoint, path, storage_options)
+        place = moments / f"{len(list(moments.iterdir())):02}"
+        (place / "checkpoints").mkdir(parents=True)
+        shutil.copy(path, place / "checkpoints")
+        for name in ("metrics.jsonl", "config.yaml"):
+            shutil.copy(tmp_path / "whole" / name, place)
+
+    moments.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(WholeCheckpointIO, "save_checkpoint", save_and_keep)
+        code, text = fit_probe(tmp_path / "whole", *options)
+    assert code == 0, text
+    places = sorted(moments.iterdir())
+    steps = [torch.load(next(p.glob("checkpoints/*")), weights_only=True)["global_step"] for p in places]
+    assert len(set(steps)) >= 4, steps
+    for place in places:
+        code, text = fit_probe(place, *options)
+        assert code == 0, text
+        same_run(tmp_path / "whole", place)
+
+
+MOMENTS = (
+    ("on_train_batch_start", 2),
+    ("on_train_batch_end", 4),
+    ("on_train_batch_end", 6),  # an epoch's last step
+    ("on_validation_start", 6),
+    ("on_validation_batch_end", 6),
+    ("on_validation_end", 6),
+    ("on_train_epoch_start", 6),
+    ("on_before_optimizer_step", 9),
+    ("on_validation_batch_start", 12),
+    ("on_train_epoch_end", 12),
+)
+
+
+def test_a_run_that_is_told_to_stop_at_every_moment_is_the_unbroken_one(tmp_path, fit_probe, same_run):
+    code, text = fit_probe(tmp_path / "whole")
+    assert code == 0, text
+    broken, steps = tmp_path / "broken", []
+    for hook, step in MOMENTS:
+        told = {"class_path": "probe.Told", "init_args": {"hook": hook, "step": step}}
+        code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([told])}")
+        assert code == 75, (hook, step, text)
+        assert f"--run_dir {broken} --resume" in text and "stopped by SIGTERM" in text
+        steps.append(torch.load(broken / "checkpoints/last.ckpt", weights_only=True)["global_step"])
+    # at once, or a step later where the moment is already part of a step that cannot be the last
+    assert [after - step for after, (_, step) in zip(steps, MOMENTS, strict=True)] == [1, 0, 0, 0, 0, 0, 1, 1, 0, 1]
+    code, text = fit_probe(broken)
+    assert code == 0, text
+    same_run(tmp_path / "whole", broken)
