@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint clean
+.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint image clean
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test-lowest: $(VENV)/.installed ## Run the short tests with the oldest versions 
 
 lint: $(VENV)/.installed ## Check style
 	$(RUN) ruff check .
+
+image: ## Build the Docker image `bnnlight` (some 6 GB; a few minutes, seconds after a change of the code)
+	docker build --build-arg COMMIT=$$(git rev-parse HEAD) --tag bnnlight .
 
 clean: ## Remove caches and built files; runs, data and the virtual environment stay
 	rm -rf .pytest_cache .ruff_cache .coverage build dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -64,13 +65,16 @@ def command_line() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Version, commit (None outside a git checkout, with a + where files were changed) and command."""
+    """Version, commit (with a + where files were changed; None where it is not known) and command.
+
+    Outside a git checkout the commit is what ``BNNLIGHT_COMMIT`` says, which the Docker image sets.
+    """
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "HEAD")
     changed = "+" if commit and _git(here, "status", "--porcelain", "--untracked-files=no") else ""
     return {
         "version": version("bnnlight"),
-        "commit": commit + changed if commit else None,
+        "commit": commit + changed if commit else os.environ.get("BNNLIGHT_COMMIT") or None,
         "command": command_line(),
     }
 

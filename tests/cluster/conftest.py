@@ -1,0 +1,134 @@
+"""The jobs of cluster/, run for real on digits: two processes, no GPU."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+DIGITS = (
+    *(f"--config={ROOT}/configs/quickstart.yaml", "--trainer.accelerator=cpu", "--num_threads=1"),
+    *("--trainer.max_epochs=1", "--data.batch_size=300", "--model.backbone.width=0.0625", "--trainer.logger=false"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--test_after_fit=false"),
+)
+"""An epoch of 1,257 pictures, the rest that fills no batch left out: four steps in one process, two in two of them."""
+
+
+@pytest.fixture
+def cluster():
+    return ROOT / "cluster"
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Return a port that nobody listens at."""
+
+    def find():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture
+def env(tmp_path):
+    """Variables of a new user in whose PATH our programs are; nothing of another run, of torchrun or of Slurm."""
+    foreign = ("WANDB", "BNNLIGHT", "PL_", "SLURM", "TORCHELASTIC", "PET_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Write an executable that stands first in the PATH of `env`."""
+
+    def write(name, text):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(env, tmp_path):
+    """Run a command in an empty folder; return what came of it."""
+
+    def call(*command, **variables):
+        variables = env | {name: str(value) for name, value in variables.items()}
+        command = [str(word) for word in command]
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+
+    return call
+
+
+@pytest.fixture
+def on_digits():
+    """Replace the config, data and run directory that a job's example names by an epoch of digits in DIR."""
+
+    def replaced(words, run_dir):
+        # `--name value` and `--name=value` alike
+        words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        found = {}
+        for option in ("--config", "--data.root", "--run_dir"):
+            if option in words:
+                at = words.index(option)
+                found[option] = words[at + 1]
+                del words[at : at + 2]
+        # really there, under the place that it has in the image or in a checkout
+        config = found["--config"].removeprefix("/opt/bnnlight/")
+        assert (ROOT / config).is_file(), config
+        run_dir = {"--run_dir": str(run_dir)} if "--run_dir" in found else {}
+        return words, [*DIGITS, *(f"{option}={value}" for option, value in run_dir.items())], found
+
+    return replaced
+
+
+@pytest.fixture
+def steps():
+    """Optimizer steps in a run's last checkpoint."""
+
+    def count(run_dir):
+        return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+    return count
+
+
+@pytest.fixture
+def opening():
+    """The comment that a file opens with, without its marks."""
+
+    def read(path):
+        lines = path.read_text().splitlines()
+        lines = lines[1:] if lines[0].startswith("#!") else lines
+        comment = []
+        for line in lines:
+            if not line.startswith("#") or line.startswith("#SBATCH"):
+                break
+            comment.append(line.removeprefix("#").removeprefix(" "))
+        return "\n".join(comment)
+
+    return read
+
+
+@pytest.fixture
+def example(opening):
+    """The words behind NAME in the first line of a file's opening comment that starts with COMMAND."""
+
+    def find(path, command):
+        line = re.search(rf"^  {re.escape(command)}( .*?)(?:  .*)?$", opening(path), re.MULTILINE)
+        assert line, f"{path.name} has no line `{command} …`"
+        return shlex.split(line[1])
+
+    return find
