@@ -13,7 +13,8 @@ import lightning as L
 import torch
 from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -194,5 +195,8 @@ class Experiment(LightningCLI):
             plugins.append(SyncBatchNormAnywhere())
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
+        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            # the job's script puts it back into the queue: a run that does so as well would be in it twice
+            plugins.append(SLURMEnvironment(auto_requeue=False))
         config["plugins"] = plugins
         return super()._instantiate_trainer(config, callbacks)

@@ -13,9 +13,7 @@ import lightning as L
 from bnnlight.guards.lifeline import Lifeline
 from bnnlight.guards.lost_connection import lost_connection
 from bnnlight.guards.meeting_place import call, listen
-
-TRY_AGAIN = 75
-"""Exit status (sysexits' EX_TEMPFAIL) of a run that lost a rank without a word: the same command may go on with it."""
+from bnnlight.guards.stop_signals import EXIT_CODE_STOPPED
 
 
 class Heartbeat(L.Callback):
@@ -94,7 +92,7 @@ class Heartbeat(L.Callback):
         go_on = _how_to_go_on(trainer)
 
         def lost(line: str, silent: bool) -> None:
-            end_process(f"bnnlight fit: error: {line}{go_on}", TRY_AGAIN if silent else 1)
+            end_process(f"bnnlight fit: error: {line}{go_on}", EXIT_CODE_STOPPED if silent else 1)
 
         self._lifeline = Lifeline(trainer.global_rank, self.timeout_s, lost, link, place)
         self._lifeline.start()

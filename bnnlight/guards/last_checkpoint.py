@@ -182,7 +182,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer, point: _Point) -> None:
         self._saving = point
         try:
-            trainer.save_checkpoint(self._next)
+            trainer.save_checkpoint(self._next, weights_only=False)
             if trainer.is_global_zero:
                 self._rotate()
         finally:

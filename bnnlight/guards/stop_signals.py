@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, tensor
 
 EXIT_CODE_STOPPED = 75
-"""Exit code of a run that was told to stop and can go on: EX_TEMPFAIL, "try again", of BSD's sysexits."""
+"""Exit code of a run that was told to stop, or lost a host, and can go on: sysexits' EX_TEMPFAIL, "try again"."""
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 

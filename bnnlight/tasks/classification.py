@@ -90,11 +90,8 @@ class ClassificationTask(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        # Not logged by each step for the epoch's end: Lightning forgets that when a run is stopped and goes on.
-        mean = self.means["train/acc"]
-        if mean.update_called:
-            self.log("train/acc", mean.compute())
-            mean.reset()
+        # not by each step for the epoch's end: Lightning forgets that when a run is stopped and goes on
+        self.log("train/acc", self.means["train/acc"])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, "val")
