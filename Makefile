@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
+SPREAD := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint image clean
@@ -26,11 +27,12 @@ quickstart: $(VENV)/.installed ## Train a factorized binary network on handwritt
 quickstart-pose: $(VENV)/.installed ## Train a binary hourglass on drawn people, test it, draw what it finds (7 minutes)
 	$(BIN)/bnnlight fit --config configs/hg_people.yaml
 
+# a process for each core; torch, told to take one thread, does not take the others' cores
 test: $(VENV)/.installed ## Run the short tests
-	$(RUN) pytest -m 'not slow' -q
+	OMP_NUM_THREADS=1 $(RUN) pytest -m 'not slow' -q $(SPREAD)
 
 test-all: $(VENV)/.installed ## Run all tests, the long ones too
-	$(RUN) pytest -q
+	OMP_NUM_THREADS=1 $(RUN) pytest -q $(SPREAD)
 
 coverage: $(VENV)/.installed ## Run the short tests and show which lines of bnnlight/nn they miss
 	$(RUN) pytest -m 'not slow' -q --cov=bnnlight.nn --cov-report=term-missing --cov-fail-under=95

@@ -89,7 +89,7 @@ def test_disk_full_while_saving(tmp_path, fit_probe, fault, same_run):
     same_run(tmp_path / "whole", run_dir)
 
 
-STOP_AT_10 = json.dumps([{"class_path": "probe.Told", "init_args": {"hook": "on_train_batch_end", "step": 10}}])
+STOP_AT_10 = json.dumps([{"class_path": "noisy.Told", "init_args": {"hook": "on_train_batch_end", "step": 10}}])
 
 
 @pytest.mark.parametrize("how", ["cut off", "a bit", "empty"])

@@ -8,7 +8,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = (
-    *("--trainer.max_epochs=4", "--data.num_workers=1", "--model.backbone.width=0.0625"),
+    *("--trainer.max_epochs=3", "--data.num_workers=1", "--model.backbone.width=0.0625"),
     *("--trainer.log_every_n_steps=1", "--last_checkpoint.steps=3", "--factor_ranks.interval=30"),
 )
 
@@ -22,10 +22,10 @@ def benchmark():
 
 
 def test_killed_in_training_and_in_saving(tmp_path, benchmark, configs):
-    found = benchmark.compare(tmp_path, configs / "quickstart.yaml", OPTIONS, ["save", "training", "save"], seed=0)
+    found = benchmark.compare(tmp_path, configs / "quickstart.yaml", OPTIONS, ["save", "training"], seed=0)
     assert found["differences"] == []
     assert found["wandb_run_ids"] == 1
-    assert found["steps"] == 4 * 19
+    assert found["steps"] == 3 * 19
     # and it can tell runs apart
     path = tmp_path / "broken/checkpoints/best.ckpt"
     spoiled = torch.load(path, weights_only=True)

@@ -29,7 +29,9 @@ from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
 from bnnlight.commands.save_config import SaveConfig
-from bnnlight.guards import Heartbeat, LastCheckpoint, NonFinite
+from bnnlight.guards.heartbeat import Heartbeat
+from bnnlight.guards.last_checkpoint import LastCheckpoint
+from bnnlight.guards.non_finite import NonFinite
 from bnnlight.tracking import wandb_mode
 
 _LOGGERS: list[dict[str, Any]] = [

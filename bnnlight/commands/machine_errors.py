@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-_GO_ON = "free some and go on with --resume; nothing that was saved is lost"
+_GO_ON = "free some and start it again (a run: with --resume); nothing that was saved is lost"
 _MORE_FILES = "raise the limit (ulimit -n 65536; docker run --ulimit nofile=65536), or lower data.num_workers"
 _LESS_MEMORY = "lower data.batch_size or data.num_workers, or give the job more memory"
 _OUT_OF_REACH = (errno.EIO, errno.ESTALE, errno.ENOTCONN)

@@ -10,10 +10,6 @@
 
 Add your own: what a callback counts as a batch *begins* is counted again after a stop, since that is when checkpoints
 within an epoch are written. Count as a batch ends.
+
+Nothing is imported here: the connection and the words of errors are wanted where torch is not.
 """
-
-from bnnlight.guards.heartbeat import Heartbeat
-from bnnlight.guards.last_checkpoint import LastCheckpoint
-from bnnlight.guards.non_finite import NonFinite
-
-__all__ = ["Heartbeat", "LastCheckpoint", "NonFinite"]

@@ -165,7 +165,7 @@ def test_an_export_that_fails_leaves_what_was_there(bnnlight, bnnlight_error, be
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx_format, "save_onnx", full)
-    assert "No space left" in bnnlight_error(*command, "--overwrite")[1]
+    assert "no space left" in bnnlight_error(*command, "--overwrite")[1]
     assert {p.name: p.read_bytes() for p in (tmp_path / "m").iterdir()} == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".export")] == []
 

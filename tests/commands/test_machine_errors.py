@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bnnlight.commands.errors import explain
 
-RESUME = "free some and go on with --resume; nothing that was saved is lost"
+RESUME = "free some and start it again (a run: with --resume); nothing that was saved is lost"
 
 
 class Does(Dataset):

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from bnnlight.commands.errors import explain
-from bnnlight.guards import Heartbeat
+from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.meeting_place import Place, call
 
 CONFIG = Path(__file__).parents[2] / "configs/quickstart.yaml"

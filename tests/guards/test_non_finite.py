@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from bnnlight.guards import NonFinite
+from bnnlight.guards.non_finite import NonFinite
 from bnnlight.nn import BinaryConv2d, Tucker, factorize
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*LeafSpec.*")
