@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from bnnlight.guards.run_state import (
     metric_states,
@@ -111,7 +112,7 @@ class LastCheckpoint(Checkpoint):
             self._pending = self._point(trainer, stop)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if not self._trains(trainer):
             return
         self._pending = None
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
@@ -129,7 +130,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, replace(self._validating, stop=True))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if not self._trains(trainer):
             return
         self._ask(trainer)
         stop, _ = self._agreement.answer()
@@ -157,6 +158,10 @@ class LastCheckpoint(Checkpoint):
         self._positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         if _PROCESSES in checkpoint:
             self._restored = share_of(trainer.global_rank, trainer.world_size, checkpoint[_PROCESSES])
+
+    def _trains(self, trainer: L.Trainer) -> bool:
+        """Whether a validation is part of a training."""
+        return self._agreement is not None and not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING
 
     def _ask(self, trainer: L.Trainer) -> None:
         waited_s = time.monotonic() - self._saved_at

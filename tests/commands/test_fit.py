@@ -11,7 +11,6 @@ import torch
 import yaml
 from PIL import Image
 
-from bnnlight.commands import save_config
 from bnnlight.tracking import wandb_mode
 
 
@@ -342,11 +341,3 @@ def test_any_optimizer_and_scheduler_by_config(bnnlight, quick, configs, tmp_pat
     # halved once an epoch
     assert rates["weight"] == pytest.approx(0.1 / 2**2)
     assert rates["alpha"] == pytest.approx(0.1 * rates["weight"])
-
-
-def test_outside_a_checkout_the_commit_is_what_the_image_says(monkeypatch, tmp_path):
-    monkeypatch.setattr(save_config, "__file__", str(tmp_path / "save_config.py"))
-    monkeypatch.delenv("BNNLIGHT_COMMIT", raising=False)
-    assert save_config.provenance()["commit"] is None
-    monkeypatch.setenv("BNNLIGHT_COMMIT", "abc123")
-    assert save_config.provenance()["commit"] == "abc123"

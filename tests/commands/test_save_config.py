@@ -1,0 +1,11 @@
+"""What is noted of the code that made a run."""
+
+from bnnlight.commands import save_config
+
+
+def test_outside_a_checkout_the_commit_is_what_the_image_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(save_config, "__file__", str(tmp_path / "save_config.py"))
+    monkeypatch.delenv("BNNLIGHT_COMMIT", raising=False)
+    assert save_config.provenance()["commit"] is None
+    monkeypatch.setenv("BNNLIGHT_COMMIT", "abc123")
+    assert save_config.provenance()["commit"] == "abc123"
