@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there, and damage shows."""
 
+import os
 import random
 import zipfile
 
@@ -56,6 +57,21 @@ def test_no_bit_flips_unseen(tmp_path):
             assert found == str(path)
             assert same(torch.load(found, weights_only=True), content()), place
     assert told > len(places) / 2
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path, seen, move = tmp_path / "last.ckpt", [], os.replace
+    WholeCheckpointIO().save_checkpoint(content(), path)
+
+    def look(part, place):
+        seen.append((torch.load(part, weights_only=True), torch.load(place, weights_only=True)))
+        move(part, place)
+
+    monkeypatch.setattr(os, "replace", look)
+    WholeCheckpointIO().save_checkpoint(content(4), path)
+    ((new, old),) = seen
+    assert same(new, content(4)) and same(old, content())
+    assert same(torch.load(path, weights_only=True), content(4))
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1, -30])
