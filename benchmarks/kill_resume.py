@@ -35,6 +35,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from bnnlight.tracking.fragments import STEP_KEY, find_fragments, read_fragment
+
 CONFIG = Path(__file__).parents[1] / "configs/resnet_small_cifar10.yaml"
 OPTIONS = (
     *("--trainer.max_epochs=9", "--data.train_size=2560", "--data.val_size=256", "--data.batch_size=64"),
@@ -190,12 +192,19 @@ def figures(run_dir: Path) -> dict[tuple[int, str], list[float]]:
 
 
 def wandb_figures(run_dir: Path) -> dict[str, Any]:
-    """The same from W&B's files, all starts together, as ``bnnlight compare`` reads them."""
+    """The same from W&B's files, all starts together, as ``bnnlight compare`` reads them, and the sheets of pictures."""
     command = [sys.executable, "-m", "bnnlight", "compare", "--json", str(run_dir / "wandb")]
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
     series = json.loads(done.stdout)["runs"][0]["series"]
-    return {key: value for key, value in series.items() if not key.startswith(("time/", "mem/"))}
+    rows: list[dict[str, Any]] = []
+    for path in find_fragments(run_dir):
+        with contextlib.suppress(ValueError):  # of a start that was killed before W&B wrote a word
+            rows += read_fragment(path).rows
+    sheets = [(row[STEP_KEY], Path(row["val/pictures"]["filenames"][0]).name) for row in rows if "val/pictures" in row]
+    # a name ends with the picture's own checksum, before which stands W&B's count of rows
+    pictures = {"val/pictures": sorted((step, name.rsplit("_", 1)[1]) for step, name in sheets)}
+    return {key: value for key, value in series.items() if not key.startswith(("time/", "mem/"))} | pictures
 
 
 def wandb_ids(run_dir: Path) -> set[str]:

@@ -29,7 +29,8 @@ class Fragment:
         name, project: of the run.
         started: ISO 8601 time of this start.
         config: the run's config as a nested dictionary.
-        rows: logged rows in order, ``{key: value, "_step": …, "trainer/global_step": …}``.
+        rows: logged rows in order, ``{key: value, "_step": …, "trainer/global_step": …}``; the value of pictures is
+            a dictionary with their ``count``, ``width``, ``filenames`` ….
         summary: last, best values and what else was written into the run's summary; keys joined by dots.
         exit_code: None where the run did not end by itself.
         problems: what the reader had to say: cut off, damaged.
@@ -118,11 +119,24 @@ def _take(fragment: Fragment, record: dict[str, Any]) -> None:
     elif kind == "config":
         fragment.config |= _without_own(content.get("update", {}))
     elif kind == "history":
-        fragment.rows.append(content.get("item", {}))
+        fragment.rows.append(_gather_media(content.get("item", {})))
     elif kind == "summary":
         fragment.summary |= content.get("update", {})
     elif kind == "exit":
         fragment.exit_code = content.get("exit_code", 0)
+
+
+def _gather_media(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with pictures under their own key, which W&B's reader spreads over KEY._type, KEY.width and the like."""
+    media = {key.removesuffix("._type"): {} for key in row if key.endswith("._type")}
+    gathered: dict[str, Any] = {}
+    for key, value in row.items():
+        owner = next((name for name in media if key.startswith(f"{name}.")), None)
+        if owner is None:
+            gathered[key] = value
+        else:
+            gathered.setdefault(owner, media[owner])[key.removeprefix(f"{owner}.")] = value
+    return gathered
 
 
 def _without_own(config: dict[str, Any]) -> dict[str, Any]:

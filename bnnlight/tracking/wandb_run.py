@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,17 @@ from wandb.errors import CommError, UsageError
 from bnnlight.tracking.fragments import STEP_KEY, Fragment, date_back, find_fragments, read_fragment
 from bnnlight.tracking.metrics_file import FILE_NAME, last_steps, not_logged_before, read_rows
 
+PICTURES = "pictures"
+"""Folder of a run's directory with what was drawn, ``SPLIT-STEP.png``."""
+
 
 class WandbRun(WandbLogger):
     """Lightning's logger for W&B, for runs that are stopped and go on, and for what W&B's users look for.
 
     - The best value of each result stands in the run's summary: ``val/acc1.max``, ``val/loss.min``.
     - A run that is resumed in its directory keeps its W&B id. Rows that an earlier start has written already are not
-      written again, and rows that W&B had not yet written when the run was killed are taken from ``metrics.jsonl``.
+      written again, and what W&B had not yet written when the run was killed is taken from ``metrics.jsonl`` and the
+      run's ``pictures``.
     - Training never fails for W&B's sake. Where the server cannot be reached at the start or the end, or W&B's own
       process breaks down, one line says so, the run is kept on the disk, to be synced later, and training goes on.
 
@@ -112,8 +116,18 @@ class WandbRun(WandbLogger):
             for row in read_rows(kept):
                 step = row.pop("step")
                 self.log_metrics(row, step)
-                # training repeats some of these rows, those after its checkpoint
-                self._last_steps |= {key: max(step, self._last_steps.get(key, -1)) for key in row}
+                self._note(row, step)
+        for path in sorted((Path(self.save_dir) / PICTURES).glob("*-*.png")):
+            split, step = path.stem.split("-", 1)
+            try:
+                self.log_image(f"{split}/pictures", [str(path)], step=int(step))
+            except (OSError, SyntaxError, ValueError):  # half a picture: the run draws it again
+                continue
+            self._note([f"{split}/pictures"], int(step))
+
+    def _note(self, keys: Iterable[str], step: int) -> None:
+        """Training repeats what came after its checkpoint, which is not to be logged again."""
+        self._last_steps |= {key: max(step, self._last_steps.get(key, -1)) for key in keys}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

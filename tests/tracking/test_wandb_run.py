@@ -5,6 +5,7 @@ import os
 
 import pytest
 import wandb
+from PIL import Image
 
 from bnnlight.tracking import MetricsFile, WandbRun
 from bnnlight.tracking.fragments import find_fragments, read_fragment
@@ -62,6 +63,20 @@ def test_rows_that_a_kill_took_are_sent_again_from_the_metrics_file(tmp_path, wr
     assert run.series["a"] == {step: step / 8 for step in range(0, 60, 10)} and run.num_starts == 2
     assert len(problems) == 1 and str(lost[0]) in problems[0]
     assert len({path.name for path in find_fragments(tmp_path)}) == 1, "another id"
+
+
+def test_pictures_that_a_kill_took_are_sent_again(tmp_path, write_offline):
+    (tmp_path / "pictures").mkdir()
+    for name, width in (("val-0000010", 10), ("val-0000020", 20), ("val-0000030", 30), ("test", 5)):
+        Image.new("RGB", (width, 4)).save(tmp_path / f"pictures/{name}.png")
+    half = tmp_path / "pictures/val-0000030.png"
+    half.write_bytes(half.read_bytes()[:40])
+    write_offline(tmp_path, [(10, {"val/pictures": [wandb.Image(Image.new("RGB", (10, 4)))]})])
+    # stopped at step 20 with its sheet drawn; the validation there is done again, and so is the one whose sheet is half
+    write_offline(tmp_path, [(s, {"val/pictures": [wandb.Image(Image.new("RGB", (s, 4)))]}) for s in (20, 30)])
+    sheets = [sheet for fragment in fragments(tmp_path) for sheet in pairs(fragment, "val/pictures")]
+    widths = [(step, sheet["width"]) for step, sheet in sheets]
+    assert widths == [(10, 10), (20, 20), (30, 30)]
 
 
 def test_what_the_config_leaves_open_comes_from_wandbs_environment(tmp_path, write_offline):
