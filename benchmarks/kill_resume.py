@@ -192,7 +192,7 @@ def figures(run_dir: Path) -> dict[tuple[int, str], list[float]]:
 
 
 def wandb_figures(run_dir: Path) -> dict[str, Any]:
-    """The same from W&B's files, all starts together, as ``bnnlight compare`` reads them, and the sheets of pictures."""
+    """The same from W&B's files, all starts together, as ``bnnlight compare`` reads them, and the sheets."""
     command = [sys.executable, "-m", "bnnlight", "compare", "--json", str(run_dir / "wandb")]
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
