@@ -100,3 +100,43 @@ def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
     """
     check_gradient(gradient)
     return _Sign.apply(u, gradient)
+
+
+def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
+    """What the backward pass needs to know of u, as little as there is.
+
+    One byte an entry where the gradient is ``identity`` or ``clipped``: ⌊u⌋ within [-2, 1], except that u = 1
+    counts as below 1, so that the byte is -1 or 0 just where ``|u| <= 1``. The other gradients need u itself.
+
+    Args:
+        u: any shape, floating point.
+        gradient: name of the straight-through gradient.
+    """
+    if gradient not in ("identity", "clipped"):
+        return u
+    # arithmetic and rounding are several times quicker on a CPU than comparisons; u/2 is rounded half to even
+    code = u.clamp(-1, 0).floor_()
+    if gradient == "clipped":
+        code.add_(u.mul(0.5).clamp_(-1, 1).round_())
+    return code.to(torch.int8)
+
+
+def kept_sign(kept: Tensor, dtype: torch.dtype) -> Tensor:
+    """sign(u) as ±1 of that dtype, from what :func:`keep_sign` returned."""
+    if kept.dtype == torch.int8:
+        return kept.clamp(-1, 0).mul_(2).add_(1).to(dtype)
+    return (kept >= 0).view(torch.int8).mul_(2).sub_(1).to(dtype)
+
+
+def through_kept_sign(grad: Tensor, kept: Tensor, gradient: Gradient) -> Tensor:
+    """∂L/∂u = ∂L/∂sign(u) · g(u), from what :func:`keep_sign` returned, or from u itself."""
+    if gradient == "identity":
+        return grad
+    # hardtanh's gradient passes where its argument lies strictly between the bounds
+    if kept.dtype == torch.int8:
+        return torch.ops.aten.hardtanh_backward(grad, kept.to(grad.dtype).add_(0.5), -1.0, 1.0)
+    grad = grad.to(kept.dtype)
+    if gradient == "clipped":
+        above = 1 + torch.finfo(kept.dtype).eps  # the next number
+        return torch.ops.aten.hardtanh_backward(grad, kept, -above, above)
+    return grad * straight_through(kept, gradient)

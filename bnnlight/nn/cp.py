@@ -12,6 +12,7 @@ from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, check_start
+from bnnlight.nn.product import product
 from bnnlight.nn.rank import resolve_rank
 from bnnlight.nn.unfolding import Triangle, triangle, unfold_all
 
@@ -74,10 +75,10 @@ class CP(Latent):
 def _cp_product(factors: Sequence[Tensor]) -> Tensor:
     """The sum over r of the outer products of the factors' columns r."""
     first, *rest = factors
-    product = rest[-1]
+    others = rest[-1]
     for factor in reversed(rest[:-1]):
-        product = (factor.unsqueeze(1) * product.unsqueeze(0)).flatten(0, 1)
-    return (first @ product.T).reshape([factor.shape[0] for factor in factors])
+        others = (factor.unsqueeze(1) * others.unsqueeze(0)).flatten(0, 1)
+    return product(first, others.T).reshape([factor.shape[0] for factor in factors])
 
 
 def _cp_start(weight: Tensor, num_components: int) -> list[Tensor]:

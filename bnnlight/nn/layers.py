@@ -9,8 +9,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bnnlight.nn.binarize import Gradient, check_gradient, sign
+from bnnlight.nn.binary_conv import binary_conv2d
+from bnnlight.nn.integer_conv import ConvShape
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
@@ -70,7 +73,7 @@ class BinaryLayer(nn.Module):
     def binary_weight(self) -> Tensor:
         """B = sign(W̃) as ±1, ``(O, I, *kernel)``, without gradient."""
         with torch.no_grad():
-            return self._weight_and_alpha()[0]
+            return sign(self._weight_and_alpha()[0])
 
     def alpha(self) -> Tensor | None:
         """α as it stands, without gradient: ``(O,)``, ``(O, *output size)``, or None for scale ``none``."""
@@ -86,12 +89,18 @@ class BinaryLayer(nn.Module):
         return *map(id, parts), *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in tensors)
 
     def _rebuild(self) -> tuple[Tensor, Tensor | None]:
+        """W̃ and α."""
         tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
         with _full_precision(next(tensors).device):
-            weight = self.latent()
-            return sign(weight, self.weight_gradient), self.scale(weight)
+            # what lies between factors and W̃ is computed again in the backward pass, not kept
+            rebuilt = torch.is_grad_enabled() and not isinstance(self.latent, Dense)
+            weight = (
+                checkpoint(self.latent, use_reentrant=False, determinism_check="none") if rebuilt else self.latent()
+            )
+            return weight, self.scale(weight)
 
     def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
+        """A weight with the signs of W̃, which in training is W̃ itself, and α."""
         if self.training or torch.is_grad_enabled():
             return self._rebuild()
         version = self._fingerprint()
@@ -101,7 +110,7 @@ class BinaryLayer(nn.Module):
             # an inference tensor could not be used by a later call outside inference mode
             with torch.inference_mode(False), torch.no_grad():
                 weight, alpha = self._rebuild()
-                self._kept = version, weight, None if alpha is None else alpha.detach().clone()
+                self._kept = version, sign(weight), None if alpha is None else alpha.detach().clone()
         return self._kept[1:]
 
     def train(self, mode: bool = True) -> BinaryLayer:
@@ -182,13 +191,10 @@ class BinaryConv2d(BinaryLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, alpha = self._weight_and_alpha()
-        x = sign(x, self.activation_gradient)
-        padding = self.padding
-        if self.padding_value:
-            height, width = padding
-            x, padding = F.pad(x, (width, width, height, height), value=self.padding_value), (0, 0)
-        y = F.conv2d(x, weight.to(x.dtype), None, self.stride, padding, self.dilation, self.groups)
-        return self._finish(y, alpha, channel_dim=1)
+        per_channel = alpha if alpha is not None and alpha.ndim == 1 else None
+        shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
+        y = binary_conv2d(x, weight, per_channel, shape, self.activation_gradient, self.weight_gradient)
+        return self._finish(y, None if alpha is per_channel else alpha, channel_dim=1)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -237,7 +243,7 @@ class BinaryLinear(BinaryLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, alpha = self._weight_and_alpha()
-        x = sign(x, self.activation_gradient)
+        x, weight = sign(x, self.activation_gradient), sign(weight, self.weight_gradient)
         return self._finish(F.linear(x, weight.to(x.dtype)), alpha, channel_dim=-1)
 
     def extra_repr(self) -> str:

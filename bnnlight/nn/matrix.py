@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, check_start
+from bnnlight.nn.product import product
 from bnnlight.nn.rank import resolve_rank
 from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
 
@@ -75,4 +76,4 @@ class Matrix(Latent):
         return {"factor0": self.U.detach(), "factor1": self.V.detach()}
 
     def forward(self) -> Tensor:
-        return ((self.U * self.s) @ self.V.T).reshape(self.shape)
+        return product(self.U * self.s, self.V.T).reshape(self.shape)

@@ -11,6 +11,7 @@ from tensorly.decomposition import tensor_train
 from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
+from bnnlight.nn.product import product
 from bnnlight.nn.rank import Rank, resolve_ranks
 from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold
 
@@ -63,7 +64,7 @@ class TensorTrain(Latent):
 
     def forward(self) -> Tensor:
         # from the right: the kernel's cores are small, so the large product comes once, at the end
-        product = self.cores[-1].flatten(1)
+        weight = self.cores[-1].flatten(1)
         for core in reversed(self.cores[:-1]):
-            product = (core.flatten(0, 1) @ product).reshape(core.shape[0], -1)
-        return product.reshape(self.shape)
+            weight = product(core.flatten(0, 1), weight).reshape(core.shape[0], -1)
+        return weight.reshape(self.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,34 +12,35 @@ from tensorly.decomposition import tucker
 from torch import Tensor, nn
 
 from bnnlight.nn.latent import Latent, check_factor_lr, check_start, mode_names
+from bnnlight.nn.product import product
 from bnnlight.nn.rank import Rank, resolve_ranks
 from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
-
-
-def mode_product(tensor: Tensor, factor: Tensor, mode: int) -> Tensor:
-    """The mode product ``tensor ×_mode factor``: ``factor (n, r)`` takes mode ``mode`` from size r to size n."""
-    shape = list(tensor.shape)
-    if mode == tensor.ndim - 1:
-        return tensor @ factor.T
-    before, after = math.prod(shape[:mode]), math.prod(shape[mode + 1 :])
-    shape[mode] = factor.shape[0]
-    return torch.matmul(factor, tensor.reshape(before, factor.shape[1], after)).reshape(shape)
 
 
 def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """G ×₀ U0 ×₁ U1 …: the weight of a Tucker decomposition.
 
-    Kernel modes come first, since they are tiny, then the two channel modes in the cheaper order.
+    The kernel's modes come first, as one small matrix, then the two channel modes in the cheaper order. Input
+    channels are kept last meanwhile: then both are products of two large matrices.
 
     Args:
         core: ``(r0, r1, *kernel ranks)``.
         factors: one ``(n, r)`` per mode of the core.
+
+    Returns:
+        ``(O, I, *kernel)``, in channels-last memory.
     """
-    for mode in range(core.ndim - 1, 1, -1):
-        core = mode_product(core, factors[mode], mode)
-    (n0, r0), (n1, r1) = factors[0].shape, factors[1].shape
-    first, second = (0, 1) if n0 * r1 * (r0 + n1) < n1 * r0 * (r1 + n0) else (1, 0)
-    return mode_product(mode_product(core, factors[first], first), factors[second], second)
+    first, second, *kernel = factors
+    (out_channels, r0), (in_channels, r1) = first.shape, second.shape
+    mixed = core.flatten(2).transpose(1, 2) if kernel else core.unsqueeze(1)
+    if kernel:
+        # one product a slice: matmul would fold all slices into one matrix, which has to be transposed for that
+        mixed = functools.reduce(torch.kron, kernel).expand(r0, -1, -1).bmm(mixed)
+    if out_channels * r1 * (r0 + in_channels) < in_channels * r0 * (r1 + out_channels):
+        weight = product(product(first, mixed.reshape(r0, -1)).view(-1, r1), second.T)
+    else:
+        weight = product(first, product(mixed.reshape(-1, r1), second.T).view(r0, -1))
+    return weight.view(out_channels, *(factor.shape[0] for factor in kernel), in_channels).movedim(-1, 1)
 
 
 def tucker_unfoldings(core: Tensor, factors: Sequence[Tensor], triangle_of: Triangle) -> list[Tensor]:

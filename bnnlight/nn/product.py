@@ -1,0 +1,46 @@
+"""Matrix products that weights are rebuilt with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMALL = 2**21
+"""Multiply-adds below which a call costs more than what the quicker library saves."""
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return _times_transpose(a, b.T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        to_a = _times_transpose(grad, b) if ctx.needs_input_grad[0] else None
+        to_b = None
+        if ctx.needs_input_grad[1]:
+            # the transpose of a small matrix costs nothing, that of a large one more than is won
+            to_b = _times_transpose(a.T.contiguous(), grad.T) if a.numel() < grad.numel() else a.T @ grad
+        return to_a, to_b
+
+
+def _times_transpose(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ by oneDNN, which on processors without Intel's name is quicker than MKL by up to a half."""
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b for two matrices, by the quicker of the libraries that torch has on a CPU; in single precision.
+
+    Args:
+        a: ``(m, k)``.
+        b: ``(k, n)``.
+    """
+    plain = a.device.type != "cpu" or a.dtype != torch.float32 or a.shape[0] * b.numel() < SMALL
+    if plain or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return a @ b
+    return _Product.apply(a, b)
