@@ -50,6 +50,12 @@ class BinaryUnit(nn.Sequential):
         )
         self.activation = nn.PReLU(out_channels)
 
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and isinstance(self.conv, BinaryConv2d)):
+            return super().forward(x)
+        # the same in less memory: what PReLU keeps for its gradient is then the convolution's integers
+        return self.conv(self.norm(x), slope=self.activation.weight)
+
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """The way round a unit: identity, or average pool → real 1×1 convolution → batch norm where sizes change."""
