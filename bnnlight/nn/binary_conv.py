@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from bnnlight.nn.binarize import Gradient, keep_sign, kept_sign, through_kept_sign
 from bnnlight.nn.conv_gradients import conv_gradients
 from bnnlight.nn.integer_conv import integer_sums, takes_integers
+from bnnlight.nn.lean import record
 from bnnlight.nn.patches import ConvShape, pad
 
 
@@ -18,11 +19,21 @@ class _BinaryConv2d(torch.autograd.Function):
     def forward(ctx, x, weight, alpha, slope, shape, x_gradient, weight_gradient):
         ctx.shape, ctx.gradients = shape, (x_gradient, weight_gradient)
         kept_x = keep_sign(x, x_gradient)
-        # a parameter is there anyway
-        kept_weight = weight if weight.is_leaf else keep_sign(weight, weight_gradient)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        y, sums = _convolve(kept_x, kept_weight, alpha, slope, shape, dtype)
+        on_record = record()
+        if on_record is not None and on_record.replayed:
+            kept_weight, sums = on_record.next()
+            y = _activated(_scaled(sums, alpha, dtype), slope)
+        else:
+            # a parameter is there anyway
+            kept_weight = weight if weight.is_leaf else keep_sign(weight, weight_gradient)
+            y, sums = _convolve(
+                kept_x, kept_weight, alpha, slope, shape, dtype, keep=slope is not None or on_record is not None
+            )
+            if on_record is not None:
+                on_record.keep(kept_weight, sums)
+        sums = None if slope is None else sums
         ctx.save_for_backward(kept_x, kept_weight, alpha, slope, sums)
         channels_first = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
         return y.contiguous() if channels_first else y
@@ -60,11 +71,12 @@ def _convolve(
     slope: Tensor | None,
     shape: ConvShape,
     dtype: torch.dtype,
+    keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The output and, where a PReLU's gradient will need them, the sums as integers."""
+    """The output and, if they are to be kept, the sums as integers."""
     # a sum of n signs lies within ±n
     small = kept_weight[0].numel() < 2**15
-    integers = None if slope is None else torch.int16 if small else torch.int32
+    integers = None if not keep else torch.int16 if small else torch.int32
     if takes_integers(kept_x.device, shape.groups) and dtype.itemsize <= 4:
         y = kept = None
         begin = 0

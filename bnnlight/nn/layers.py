@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.binary_conv import binary_conv2d
 from bnnlight.nn.latent import Dense, LatentFactory
+from bnnlight.nn.lean import rebuilt, record
 from bnnlight.nn.patches import ConvShape
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
@@ -92,12 +93,20 @@ class BinaryLayer(nn.Module):
         """W̃ and α."""
         tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
         with _full_precision(next(tensors).device):
-            # what lies between factors and W̃ is computed again in the backward pass, not kept
-            rebuilt = torch.is_grad_enabled() and not isinstance(self.latent, Dense)
-            weight = (
-                checkpoint(self.latent, use_reentrant=False, determinism_check="none") if rebuilt else self.latent()
-            )
+            weight = self._latent_weight()
             return weight, self.scale(weight)
+
+    def _latent_weight(self) -> Tensor:
+        # what lies between factors and W̃ is computed again in the backward pass, not kept
+        if isinstance(self.latent, Dense) or not torch.is_grad_enabled():
+            return self.latent()
+        if record() is None:
+            return checkpoint(self.latent, use_reentrant=False, determinism_check="none")
+        return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
+
+    def _replays(self) -> bool:
+        """Whether the layer's signs and sums are on record, so that W̃ itself is not looked at."""
+        return False
 
     def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
         """A weight with the signs of W̃, which in training is W̃ itself, and α."""
@@ -204,6 +213,9 @@ class BinaryConv2d(BinaryLayer):
         per_channel, rest = (None, alpha) if alpha is not None and alpha.ndim > 1 else (alpha, None)
         y = self._finish(binary_conv2d(x, weight, per_channel, shape, *gradients), rest, channel_dim=1)
         return y if slope is None else F.prelu(y, slope.to(y.dtype))
+
+    def _replays(self) -> bool:
+        return record().replayed
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
