@@ -81,8 +81,22 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) ->
     if not torch.is_grad_enabled():
         return run(x)
     kept = Record()
-    contexts = lambda: (kept.first(), kept.again(module))  # noqa: E731
-    return checkpoint(run, x, use_reentrant=False, determinism_check="none", context_fn=contexts)
+    contexts = kept.first(), _Anew(lambda: kept.again(module))
+    return checkpoint(run, x, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts)
+
+
+class _Anew(contextlib.AbstractContextManager):
+    """A context manager for each time that it is entered: who keeps the graph may go backward twice."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager]) -> None:
+        self._make = make
+
+    def __enter__(self) -> None:
+        self._context = self._make()
+        self._context.__enter__()
+
+    def __exit__(self, *error: object) -> bool | None:
+        return self._context.__exit__(*error)
 
 
 class _Rebuilt(torch.autograd.Function):

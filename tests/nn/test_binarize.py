@@ -83,7 +83,11 @@ def neighbours(dtype):
 @pytest.mark.parametrize("gradient", get_args(Gradient))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_what_is_kept_of_a_number_tells_its_sign_and_gradient(dtype, gradient):
-    u = neighbours(dtype) if dtype in (torch.float32, torch.float64) else torch.tensor([-2, -1, -0.5, 0, 1, 1.5]).to(dtype)
+    u = (
+        neighbours(dtype)
+        if dtype in (torch.float32, torch.float64)
+        else torch.tensor([-2, -1, -0.5, 0, 1, 1.5]).to(dtype)
+    )
     grad = torch.randn(u.shape).to(dtype)
     kept = keep_sign(u, gradient)
     assert kept.dtype == (torch.int8 if gradient in ("identity", "clipped") else dtype)
