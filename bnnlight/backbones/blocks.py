@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn import BinaryConv2d, Gradient, ScaleName
+from bnnlight.nn.lean import recomputed
 
 ShortcutStyle = Literal["block", "conv"]
 
@@ -50,6 +51,12 @@ class BinaryUnit(nn.Sequential):
         )
         self.activation = nn.PReLU(out_channels)
 
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and isinstance(self.conv, BinaryConv2d)):
+            return super().forward(x)
+        # the same in less memory: what PReLU keeps for its gradient is then the convolution's integers
+        return self.conv(self.norm(x), slope=self.activation.weight)
+
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """The way round a unit: identity, or average pool → real 1×1 convolution → batch norm where sizes change."""
@@ -67,14 +74,18 @@ class BinaryBlock(nn.Module):
         stride: of the first unit, px.
         style: ``conv``: a shortcut round each convolution (Bi-Real Net, https://arxiv.org/abs/1808.00278).
             ``block``: one round both, as in XNOR-Net's ResNet (https://arxiv.org/abs/1603.05279).
+        lean: keeps the input and the convolutions' sums for the backward pass, and computes the rest again.
         **unit: options of :class:`BinaryUnit`.
 
     Shapes:
         ``(N, in_channels, H, W)`` → ``(N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, style: ShortcutStyle, **unit) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, style: ShortcutStyle, lean: bool = False, **unit
+    ) -> None:
         super().__init__()
+        self.lean = lean
         if style not in ("block", "conv"):
             raise ValueError(f"unknown shortcut style {style!r}: choose block or conv")
         self.style = style
@@ -83,6 +94,9 @@ class BinaryBlock(nn.Module):
         self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        return recomputed(self._run, x, self) if self.lean and self.training else self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         if self.style == "block":
             return self.unit2(self.unit1(x)) + self.shortcut(x)
         x = self.unit1(x) + self.shortcut(x)
@@ -98,6 +112,7 @@ class HierarchicalBlock(nn.Module):
     Args:
         in_channels, out_channels: numbers of channels; the latter a multiple of 4. Where they differ, the
             shortcut is batch norm → PReLU → real 1×1 convolution, else the identity.
+        lean: keeps the input and the convolutions' sums for the backward pass, and computes the rest again.
         **unit: options of :class:`BinaryUnit`.
 
     Shapes:
@@ -107,8 +122,9 @@ class HierarchicalBlock(nn.Module):
         ValueError: the output channels are no multiple of 4.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, **unit) -> None:
+    def __init__(self, in_channels: int, out_channels: int, lean: bool = False, **unit) -> None:
         super().__init__()
+        self.lean = lean
         if out_channels % 4:
             raise ValueError(f"a hierarchical block of {out_channels} channels: give a multiple of 4")
         half, quarter = out_channels // 2, out_channels // 4
@@ -121,6 +137,9 @@ class HierarchicalBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.BatchNorm2d(in_channels), nn.PReLU(in_channels), convolution)
 
     def forward(self, x: Tensor) -> Tensor:
+        return recomputed(self._run, x, self) if self.lean and self.training else self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         first = self.unit1(x)
         second = self.unit2(first)
         third = self.unit3(second)

@@ -19,7 +19,7 @@ class Hourglass(nn.Module):
     Args:
         depth: how often the resolution is halved, at least 1.
         features: number of channels throughout.
-        **unit: options of :class:`bnnlight.backbones.BinaryUnit`.
+        **unit: options of :class:`bnnlight.backbones.HierarchicalBlock`.
 
     Shapes:
         ``(N, features, H, W)`` → the same; H and W multiples of 2^depth.
@@ -59,6 +59,8 @@ class StackedHourglass(nn.Module):
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
         image_size: height and width of the input in px; needed by scale ``spatial`` alone.
+        lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
+            kept for the backward pass, all else is computed again. The result is the same bit for bit.
 
     Shapes:
         ``(N, 3, H, W)`` → logits ``(N, stacks, num_joints, H/4, W/4)``; H and W multiples of 4·2^depth.
@@ -81,6 +83,7 @@ class StackedHourglass(nn.Module):
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
         image_size: int | None = None,
+        lean: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("num_joints", num_joints), ("stacks", stacks), ("depth", depth), ("heads", heads)):
@@ -94,6 +97,7 @@ class StackedHourglass(nn.Module):
             "activation_gradient": activation_gradient,
             "weight_gradient": weight_gradient,
             "padding_value": padding_value,
+            "lean": lean,
         }
         quarter, half = features // 4, features // 2
         self.stem = nn.Sequential(

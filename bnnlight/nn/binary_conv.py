@@ -1,4 +1,4 @@
-"""Sign, convolution and α as one differentiable function, which keeps one byte an activation."""
+"""Sign, convolution, α and PReLU as one differentiable function, which keeps three bytes an activation."""
 
 from __future__ import annotations
 
@@ -8,45 +8,52 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnnlight.nn.binarize import Gradient, keep_sign, kept_sign, through_kept_sign
-from bnnlight.nn.integer_conv import ConvShape, integer_conv2d, takes_integers
+from bnnlight.nn.conv_gradients import conv_gradients
+from bnnlight.nn.integer_conv import integer_sums, takes_integers
+from bnnlight.nn.lean import record
+from bnnlight.nn.patches import ConvShape, pad
 
 
 class _BinaryConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, alpha, shape, x_gradient, weight_gradient):
+    def forward(ctx, x, weight, alpha, slope, shape, x_gradient, weight_gradient):
         ctx.shape, ctx.gradients = shape, (x_gradient, weight_gradient)
         kept_x = keep_sign(x, x_gradient)
-        # a parameter is there anyway
-        kept_weight = weight if weight.is_leaf else keep_sign(weight, weight_gradient)
-        ctx.save_for_backward(kept_x, kept_weight, alpha)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        if takes_integers(x.device, shape.groups) and dtype.itemsize <= 4:
-            signs, filters = kept_sign(kept_x, torch.int8), kept_sign(kept_weight, torch.int8)
-            y = integer_conv2d(signs, filters, alpha, shape, dtype)
-            channels_last = x.is_contiguous(memory_format=torch.channels_last)
-            return y if channels_last or not x.is_contiguous() else y.contiguous()
-        signs, padding = _pad(kept_sign(kept_x, dtype), shape)
-        y = F.conv2d(signs, kept_sign(kept_weight, dtype), None, shape.stride, padding, shape.dilation, shape.groups)
-        return y if alpha is None else y.mul_(alpha.to(dtype).view(1, -1, 1, 1))
+        on_record = record()
+        if on_record is not None and on_record.replayed:
+            kept_weight, sums = on_record.next()
+            y = _activated(_scaled(sums, alpha, dtype), slope)
+        else:
+            # a parameter is there anyway
+            kept_weight = weight if weight.is_leaf else keep_sign(weight, weight_gradient)
+            y, sums = _convolve(
+                kept_x, kept_weight, alpha, slope, shape, dtype, keep=slope is not None or on_record is not None
+            )
+            if on_record is not None:
+                on_record.keep(kept_weight, sums)
+        sums = None if slope is None else sums
+        ctx.save_for_backward(kept_x, kept_weight, alpha, slope, sums)
+        channels_first = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
+        return y.contiguous() if channels_first else y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         shape, (x_gradient, weight_gradient) = ctx.shape, ctx.gradients
-        kept_x, kept_weight, alpha = ctx.saved_tensors
-        signs, padding = _pad(kept_sign(kept_x, grad.dtype), shape)
+        kept_x, kept_weight, alpha, slope, sums = ctx.saved_tensors
+        to_x = to_weight = to_alpha = to_slope = None
+        if slope is not None:
+            grad, to_slope = _through_prelu(grad, _scaled(sums, alpha, grad.dtype), slope)
         filters = kept_sign(kept_weight, torch.float32 if alpha is None else alpha.dtype)
         # α goes to the smaller factor: conv(grad · α, B) = conv(grad, α · B)
         scaled = filters if alpha is None else filters * alpha.view(-1, 1, 1, 1)
-        wanted = [ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3]), False]
-        to_signs, to_scaled, _ = torch.ops.aten.convolution_backward(
-            *(grad, signs, scaled.to(grad.dtype), None, shape.stride, padding, shape.dilation),
-            *(False, [0, 0], shape.groups, wanted),
-        )
-        to_x = to_weight = to_alpha = None
+        wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        signs = kept_sign(kept_x, grad.dtype)
+        to_signs, to_scaled = conv_gradients(grad, signs, scaled.to(grad.dtype), shape, *wanted)
         if to_signs is not None:
-            to_x = through_kept_sign(_crop(to_signs, shape), kept_x, x_gradient)
+            to_x = through_kept_sign(to_signs, kept_x, x_gradient)
         if to_scaled is not None:
             to_scaled = to_scaled.to(scaled.dtype)
             if ctx.needs_input_grad[2]:
@@ -54,28 +61,68 @@ class _BinaryConv2d(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 to_filters = to_scaled if alpha is None else to_scaled.mul_(alpha.view(-1, 1, 1, 1))
                 to_weight = through_kept_sign(to_filters, kept_weight, weight_gradient)
-        return to_x, to_weight, to_alpha, None, None, None
+        return to_x, to_weight, to_alpha, to_slope, None, None, None
+
+
+def _convolve(
+    kept_x: Tensor,
+    kept_weight: Tensor,
+    alpha: Tensor | None,
+    slope: Tensor | None,
+    shape: ConvShape,
+    dtype: torch.dtype,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The output and, if they are to be kept, the sums as integers."""
+    # a sum of n signs lies within ±n
+    small = kept_weight[0].numel() < 2**15
+    integers = None if not keep else torch.int16 if small else torch.int32
+    if takes_integers(kept_x.device, shape.groups) and dtype.itemsize <= 4:
+        y = kept = None
+        begin = 0
+        for sums in integer_sums(kept_sign(kept_x, torch.int8), kept_sign(kept_weight, torch.int8), shape):
+            if y is None:
+                size = (len(kept_x), *sums.shape[1:])
+                y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
+                kept = None if integers is None else torch.empty_like(y, dtype=integers)
+            end = begin + len(sums)
+            y[begin:end] = _activated(_scaled(sums, alpha, dtype), slope)
+            if kept is not None:
+                kept[begin:end] = sums
+            begin = end
+        return y, kept
+    signs, padding = kept_sign(kept_x, dtype), shape.padding
+    if shape.padding_value:
+        signs, padding = pad(signs, shape), (0, 0)
+    sums = F.conv2d(signs, kept_sign(kept_weight, dtype), None, shape.stride, padding, shape.dilation, shape.groups)
+    y = _activated(_scaled(sums, alpha, dtype), slope)
+    return y, None if integers is None else sums.to(integers)
+
+
+def _scaled(sums: Tensor, alpha: Tensor | None, dtype: torch.dtype) -> Tensor:
+    if alpha is None:
+        return sums.to(dtype)
+    alpha = alpha.view(1, -1, 1, 1)
+    return sums * alpha.to(dtype) if sums.is_floating_point() else (sums * alpha).to(dtype)
+
+
+def _activated(y: Tensor, slope: Tensor | None) -> Tensor:
+    return y if slope is None else F.prelu(y, slope.to(y.dtype))
+
+
+def _through_prelu(grad: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a PReLU's input and slope, without the comparisons that make PyTorch's slow on a CPU."""
+    above = torch.ops.aten.threshold_backward(grad, y, 0)  # the gradient where y > 0
+    below = grad - above
+    terms = y.mul_(below)
+    to_slope = terms.sum((0, 2, 3)) if slope.numel() > 1 else terms.sum().view(1)
+    return below.mul_(slope.to(grad.dtype).view(1, -1, 1, 1)).add_(above), to_slope.to(slope.dtype)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """⟨a_o, b_o⟩ for each o, in one pass."""
     a, b = (t.movedim(1, -1).flatten(1) for t in (a, b))
     return a.unsqueeze(1).bmm(b.unsqueeze(2)).view(-1)
-
-
-def _pad(signs: Tensor, shape: ConvShape) -> tuple[Tensor, tuple[int, int]]:
-    """The signs with a border of ±1 and no padding left, or with a border of zeros left to the convolution."""
-    if not shape.padding_value:
-        return signs, shape.padding
-    height, width = shape.padding
-    return F.pad(signs, (width, width, height, height), value=shape.padding_value), (0, 0)
-
-
-def _crop(to_signs: Tensor, shape: ConvShape) -> Tensor:
-    if not shape.padding_value:
-        return to_signs
-    height, width = shape.padding
-    return to_signs[:, :, height : to_signs.shape[2] - height, width : to_signs.shape[3] - width]
 
 
 def binary_conv2d(
@@ -85,12 +132,13 @@ def binary_conv2d(
     shape: ConvShape,
     activation_gradient: Gradient = "clipped",
     weight_gradient: Gradient = "clipped",
+    slope: Tensor | None = None,
 ) -> Tensor:
-    """Y = α ⊙ (sign(X) ⊛ sign(W̃)), differentiable once in all three.
+    """Y = PReLU(α ⊙ (sign(X) ⊛ sign(W̃))), differentiable once in all of them.
 
     For the backward pass it keeps one byte for each entry of X and of W̃ (sign, and whether the straight-through
-    gradient passes), from which the signs are rebuilt. No output of the convolution is needed for α: with C the
-    gradient of the scaled filters α_o B_o,
+    gradient passes), from which the signs are rebuilt, and with a PReLU the sums as 16-bit integers. α needs no
+    output of the convolution: with C the gradient of the scaled filters α_o B_o,
 
         ∂L/∂α_o = ⟨B_o, C_o⟩,    ∂L/∂B_o = α_o C_o,    ∂L/∂sign(X) = ∂L/∂Y ⊛ᵀ (α_o B_o).
 
@@ -102,8 +150,9 @@ def binary_conv2d(
         alpha: ``(O,)`` or None.
         shape: stride, padding and the like.
         activation_gradient, weight_gradient: see :func:`bnnlight.nn.straight_through`.
+        slope: ``(O,)`` or ``(1,)``, of the PReLU; None for none.
 
     Returns:
         ``(N, O, H', W')`` in x's dtype, or autocast's where that is on.
     """
-    return _BinaryConv2d.apply(x, weight, alpha, shape, activation_gradient, weight_gradient)
+    return _BinaryConv2d.apply(x, weight, alpha, slope, shape, activation_gradient, weight_gradient)

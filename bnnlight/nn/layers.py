@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.binary_conv import binary_conv2d
-from bnnlight.nn.integer_conv import ConvShape
 from bnnlight.nn.latent import Dense, LatentFactory
+from bnnlight.nn.lean import rebuilt, record
+from bnnlight.nn.patches import ConvShape
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
 
@@ -92,12 +93,20 @@ class BinaryLayer(nn.Module):
         """W̃ and α."""
         tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
         with _full_precision(next(tensors).device):
-            # what lies between factors and W̃ is computed again in the backward pass, not kept
-            rebuilt = torch.is_grad_enabled() and not isinstance(self.latent, Dense)
-            weight = (
-                checkpoint(self.latent, use_reentrant=False, determinism_check="none") if rebuilt else self.latent()
-            )
+            weight = self._latent_weight()
             return weight, self.scale(weight)
+
+    def _latent_weight(self) -> Tensor:
+        # what lies between factors and W̃ is computed again in the backward pass, not kept
+        if isinstance(self.latent, Dense) or not torch.is_grad_enabled():
+            return self.latent()
+        if record() is None:
+            return checkpoint(self.latent, use_reentrant=False, determinism_check="none")
+        return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
+
+    def _replays(self) -> bool:
+        """Whether the layer's signs and sums are on record, so that W̃ itself is not looked at."""
+        return False
 
     def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
         """A weight with the signs of W̃, which in training is W̃ itself, and α."""
@@ -189,12 +198,24 @@ class BinaryConv2d(BinaryLayer):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.padding_value = padding_value
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Y ``(N, out_channels, H', W')`` of x ``(N, in_channels, H, W)``.
+
+        Args:
+            x: of any floating-point dtype.
+            slope: ``(out_channels,)`` or ``(1,)``, of a PReLU that follows: then its result, in less memory.
+        """
         weight, alpha = self._weight_and_alpha()
-        per_channel = alpha if alpha is not None and alpha.ndim == 1 else None
         shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
-        y = binary_conv2d(x, weight, per_channel, shape, self.activation_gradient, self.weight_gradient)
-        return self._finish(y, None if alpha is per_channel else alpha, channel_dim=1)
+        gradients = self.activation_gradient, self.weight_gradient
+        if self.bias is None and (alpha is None or alpha.ndim == 1):
+            return binary_conv2d(x, weight, alpha, shape, *gradients, slope)
+        per_channel, rest = (None, alpha) if alpha is not None and alpha.ndim > 1 else (alpha, None)
+        y = self._finish(binary_conv2d(x, weight, per_channel, shape, *gradients), rest, channel_dim=1)
+        return y if slope is None else F.prelu(y, slope.to(y.dtype))
+
+    def _replays(self) -> bool:
+        return record().replayed
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -28,9 +28,13 @@ class Scale(nn.Module):
 
     :meth:`forward` takes the latent weight ``(O, I, *kernel)`` and returns α with one entry per output
     channel, ``(O,)``, or one per output position, ``(O, *output size)``; or None where nothing is scaled.
+
+    Attributes:
+        needs_weight: whether α follows from the weight's entries, rather than being learned.
     """
 
     name: ScaleName
+    needs_weight = False
 
     def forward(self, weight: Tensor) -> Tensor | None:
         raise NotImplementedError
@@ -49,6 +53,7 @@ class AnalyticScale(Scale):
     """α = mean |W̃| of each filter, recomputed at every step."""
 
     name = "analytic"
+    needs_weight = True
 
     def forward(self, weight: Tensor) -> Tensor:
         return analytic_alpha(weight)

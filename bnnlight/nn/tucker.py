@@ -35,12 +35,17 @@ def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
     mixed = core.flatten(2).transpose(1, 2) if kernel else core.unsqueeze(1)
     if kernel:
         # one product a slice: matmul would fold all slices into one matrix, which has to be transposed for that
-        mixed = functools.reduce(torch.kron, kernel).expand(r0, -1, -1).bmm(mixed)
+        mixed = functools.reduce(_kronecker, kernel).expand(r0, -1, -1).bmm(mixed)
     if out_channels * r1 * (r0 + in_channels) < in_channels * r0 * (r1 + out_channels):
-        weight = product(product(first, mixed.reshape(r0, -1)).view(-1, r1), second.T)
+        weight = product(product(first, mixed.reshape(r0, -1)).reshape(-1, r1), second.T)
     else:
-        weight = product(first, product(mixed.reshape(-1, r1), second.T).view(r0, -1))
-    return weight.view(out_channels, *(factor.shape[0] for factor in kernel), in_channels).movedim(-1, 1)
+        weight = product(first, product(mixed.reshape(-1, r1), second.T).reshape(r0, -1))
+    return weight.reshape(out_channels, *(factor.shape[0] for factor in kernel), in_channels).movedim(-1, 1)
+
+
+def _kronecker(a: Tensor, b: Tensor) -> Tensor:
+    """a ⊗ b; torch.kron fails on some matrices of one column."""
+    return (a[:, None, :, None] * b[None, :, None, :]).reshape(len(a) * len(b), -1)
 
 
 def tucker_unfoldings(core: Tensor, factors: Sequence[Tensor], triangle_of: Triangle) -> list[Tensor]:

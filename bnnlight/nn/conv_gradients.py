@@ -1,0 +1,55 @@
+"""Gradients of a convolution, by the quicker of two ways."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnnlight.nn.patches import ConvShape, add_patches, crop, pad, patches
+from bnnlight.nn.product import times_transpose
+
+
+def conv_gradients(
+    grad: Tensor, signs: Tensor, weight: Tensor, shape: ConvShape, to_signs: bool, to_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of y = pad(signs) ⊛ weight.
+
+    Args:
+        grad: ``(N, O, H', W')``, of y.
+        signs: ``(N, I, H, W)``.
+        weight: ``(O, I/groups, kh, kw)``.
+        shape: stride, padding and the like.
+        to_signs, to_weight: whether that gradient is wanted.
+
+    Returns:
+        Those of the signs and of the weight, None where not wanted.
+    """
+    positions = grad.numel() // max(1, grad.shape[1])
+    if grad.device.type == "cpu" and shape.groups == 1 and positions <= weight.shape[1]:
+        return _by_matrices(grad, signs, weight, shape, to_signs, to_weight)
+    padding = (0, 0) if shape.padding_value else shape.padding
+    for_signs, for_weight, _ = torch.ops.aten.convolution_backward(
+        *(grad, pad(signs, shape) if shape.padding_value else signs, weight, None, shape.stride, padding),
+        *(shape.dilation, False, [0, 0], shape.groups, [to_signs, to_weight, False]),
+    )
+    return crop(for_signs, shape) if to_signs and shape.padding_value else for_signs, for_weight
+
+
+def _by_matrices(
+    grad: Tensor, signs: Tensor, weight: Tensor, shape: ConvShape, to_signs: bool, to_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """As products with the matrix of all patches; twice as quick where that is smaller than the weight."""
+    num_out, num_in, *kernel = weight.shape
+    padded = pad(signs.contiguous(memory_format=torch.channels_last), shape)
+    views = patches(padded, kernel, shape)
+    rows = grad.permute(0, 2, 3, 1).reshape(-1, num_out)
+    for_signs = for_weight = None
+    if to_weight:
+        columns = views.reshape(len(rows), -1)
+        for_weight = times_transpose(rows.T.contiguous(), columns.T).view(num_out, *kernel, num_in).permute(0, 3, 1, 2)
+    if to_signs:
+        columns = times_transpose(rows, weight.permute(0, 2, 3, 1).flatten(1).T)
+        for_signs = torch.zeros_like(padded)
+        add_patches(columns.view(views.shape), for_signs, shape)
+        for_signs = crop(for_signs, shape)
+    return for_signs, for_weight

@@ -1,0 +1,114 @@
+"""Training in less memory: what lies between convolutions is computed again in the backward pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+_record: ContextVar[Record | None] = ContextVar("record", default=None)
+
+
+class Record:
+    """What the binary convolutions of one segment have computed, in their order.
+
+    Attributes:
+        replayed: whether the segment runs for the second time.
+    """
+
+    def __init__(self) -> None:
+        self.replayed = False
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._next = 0
+
+    def keep(self, kept_weight: Tensor, sums: Tensor) -> None:
+        """Keeps a layer's signs of W̃ and its sums."""
+        self._kept.append((kept_weight, sums))
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """What the next layer kept when it ran for the first time."""
+        self._next += 1
+        return self._kept[self._next - 1]
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """The segment runs for the first time."""
+        self.replayed, self._kept = False, []
+        token = _record.set(self)
+        try:
+            yield
+        finally:
+            _record.reset(token)
+
+    @contextlib.contextmanager
+    def again(self, module: nn.Module) -> Iterator[None]:
+        """The segment of that module runs again; its batch norms do not count the batch twice."""
+        self.replayed, self._next = True, 0
+        norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+        buffers = [dict(norm._buffers) for norm in norms]
+        for norm in norms:
+            norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
+        token = _record.set(self)
+        try:
+            yield
+        finally:
+            _record.reset(token)
+            for norm, kept in zip(norms, buffers, strict=True):
+                norm._buffers.update(kept)
+
+
+def record() -> Record | None:
+    """The record of the segment that is running; None outside of such."""
+    return _record.get()
+
+
+def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) -> Tensor:
+    """run(x), of which x and the sums of its binary convolutions are kept, as 16-bit integers, and nothing else.
+
+    In the backward pass the rest is computed again: batch norms, signs, PReLUs, shortcuts, but no binary
+    convolution and no latent weight. The result is the same bit for bit.
+
+    Args:
+        run: a part of a network.
+        x: its input.
+        module: whose part it is.
+    """
+    if not torch.is_grad_enabled():
+        return run(x)
+    kept = Record()
+    contexts = lambda: (kept.first(), kept.again(module))  # noqa: E731
+    return checkpoint(run, x, use_reentrant=False, determinism_check="none", context_fn=contexts)
+
+
+class _Rebuilt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, latent: nn.Module, value: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.latent = latent
+        ctx.save_for_backward(*parameters)
+        return value
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        parameters = ctx.saved_tensors
+        with torch.enable_grad():
+            weight = ctx.latent()
+        return None, None, *torch.autograd.grad(weight, parameters, grad, allow_unused=True)
+
+
+def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
+    """W̃ within a segment that is computed again: once, and in the backward pass for its gradient.
+
+    Args:
+        latent: the layer's.
+        needed: False where only the gradient's way to the latent is wanted, as a layer does that has its signs in
+            the record; the entries are zeros then, in no memory.
+    """
+    parameters = [parameter for parameter in latent.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        value = latent() if needed else next(latent.parameters()).new_zeros(()).expand(latent.shape)
+    return _Rebuilt.apply(latent, value, *parameters)
