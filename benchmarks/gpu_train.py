@@ -116,9 +116,9 @@ def report(record: dict[str, Any]) -> str:
         "",
         "Random pictures, bfloat16 autocast, channels last, AdamW in one fused call; steps taken in turn in one "
         "process, medians. Ratios are to the real network in the same mode, of time round by round, with quartiles in "
-        "brackets. Saved: distinct storages that the forward pass leaves behind for the backward pass, less parameters, "
-        "buffers and batch. Peak: the most that a step allocates, with parameters, buffers and optimizer state. MB are "
-        "10⁶ bytes.",
+        "brackets. Saved: distinct storages that the forward pass leaves behind for the backward pass, less "
+        "parameters, buffers and batch. Peak: the most that a step allocates, with parameters, buffers and optimizer "
+        "state. MB are 10⁶ bytes.",
     ]
     for result in record["results"]:
         lines += ["", f"## {result['setting']['name']}", ""]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_step import NUM_CLASSES, Loss, Training, labelled_pictures, real_resnet18
 
-from bnnlight.backbones import ResNet, ResNet18, StackedHourglass
+from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.data import heatmaps
 from bnnlight.nn import Dense, Holistic, LatentFactory, Matrix, Tucker, real_valued
 
@@ -64,15 +63,9 @@ class Setting:
         return 3, self.image_size, self.image_size
 
 
-def lean_there() -> bool:
-    """Whether the backbones can recompute instead of keeping."""
-    return "lean" in inspect.signature(ResNet).parameters
-
-
 def row_names() -> list[str]:
     """All rows, real ones first."""
-    lean = [name + LEAN for name in LATENTS] if lean_there() else []
-    return [*REAL, *LATENTS, *lean]
+    return [*REAL, *LATENTS, *(name + LEAN for name in LATENTS)]
 
 
 def make_network(setting: Setting, row: str) -> nn.Module:
@@ -82,9 +75,7 @@ def make_network(setting: Setting, row: str) -> nn.Module:
         small = setting.network == "resnet18"
         network = real_resnet18(setting.stem) if small else real_valued(StackedHourglass(features=setting.features))
         return network.to(memory_format=REAL[row])
-    options = {"latent": LATENTS[row.removesuffix(LEAN)], "scale": "channel"}
-    if row.endswith(LEAN):
-        options["lean"] = True
+    options = {"latent": LATENTS[row.removesuffix(LEAN)], "scale": "channel", "lean": row.endswith(LEAN)}
     if setting.network == "resnet18":
         network = ResNet18(stem=setting.stem, num_classes=NUM_CLASSES, **options)
     else:

@@ -9,8 +9,8 @@ INTRODUCTION = (
     "medians. Ratios are to the real network in the memory format in which it is quicker, of time round by round, with "
     "quartiles in brackets. Saved: distinct storages that the forward pass leaves behind for the backward pass, less "
     "parameters, buffers and batch. Peak: resident memory of a process that takes a step of this row alone, the "
-    "optimizer's state being there, less what it had after its imports. Floor: multiply-adds of the step over the rates "
-    "that the machine reached in this run. MB are 10⁶ bytes. A limit that is not kept is bold."
+    "optimizer's state being there, less what it had after its imports. Floor: multiply-adds of the step over the "
+    "rates that the machine reached in this run. MB are 10⁶ bytes. A limit that is not kept is bold."
 )
 HEAD = (
     "| network | ms | times real | limit | floor, ms | saved, MB | times real | limit | peak, MB |",
@@ -63,10 +63,10 @@ def _notes(result: dict[str, Any]) -> str:
     rates = result["rates"]
     imported = max(row["imported_bytes"] for row in result["rows"].values())
     text = (
-        f"Baseline: {result['baseline']}; {result['setting']['num_rounds']} rounds. Rates in 10⁹ multiply-adds a second:"
-        f" real convolution {rates['forward'] / 1e9:.0f} forward, {rates['backward'] / 1e9:.0f} backward; int8 product "
-        f"{rates['integer'] / 1e9:.0f}; real product {rates['product'] / 1e9:.0f}. Resident after the imports: at most "
-        f"{imported / 1e6:.0f} MB."
+        f"Baseline: {result['baseline']}; {result['setting']['num_rounds']} rounds. Rates in 10⁹ multiply-adds a "
+        f"second: real convolution {rates['forward'] / 1e9:.0f} forward, {rates['backward'] / 1e9:.0f} backward; int8 "
+        f"product {rates['integer'] / 1e9:.0f}; real product {rates['product'] / 1e9:.0f}. Resident after the "
+        f"imports: at most {imported / 1e6:.0f} MB."
     )
     if allocator := result["real_step_s_by_allocator"]:
         told = [

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import nn
 from train_networks import LATENTS
 from training_step import Training, keep_freed_memory, labelled_pictures, take_turns
@@ -86,7 +86,7 @@ def of_layers(value: float, line: str) -> Training:
 
 ALL = (REAL, "dense", "Matrix", "Tucker", "Holistic")
 PARTS = (
-    Part("batch size", (8, 16, 32, 64), ALL, lambda value, line: make(latent(line), batch_size=int(value))),
+    Part("batch size", (8, 16, 32, 64, 128), ALL, lambda value, line: make(latent(line), batch_size=int(value))),
     Part("width", (0.25, 0.5, 0.75, 1.0), ALL, lambda value, line: make(latent(line), width=value)),
     Part("rank, share of the full one", (0.25, 0.5, 0.75, 1.0), ("Matrix", "Tucker", "Holistic"), of_rank),
     Part("layers of one shape", (2, 4, 8, 16), (REAL, "dense", "Tucker", "Holistic"), of_layers),
@@ -127,12 +127,19 @@ def draw(record: dict[str, Any], path: Path) -> None:
             axis = axes[row, column]
             for line, found in result["lines"].items():
                 text = f"{line}: slope {found[slopes]:.2f}"
-                # always of the same colour
-                axis.plot(result["values"], found[figures], "o-", color=f"C{ALL.index(line)}", label=text)
+                place = ALL.index(line)
+                # the later the thinner, so that lines in the same place can be seen
+                style = {"color": f"C{place}", "linewidth": 3 - 0.5 * place, "markersize": 8 - place}
+                axis.plot(result["values"], found[figures], "o-", label=text, **style)
             axis.set_xscale("log", base=2)
-            axis.set_yscale("log", base=2)
+            axis.set_yscale("log")
+            low, high = axis.get_ylim()
+            # at least a factor of two, or a level line would look steep
+            axis.set_ylim(min(low, (low * high / 2) ** 0.5), max(high, (2 * low * high) ** 0.5))
             axis.set_xticks(result["values"], [f"{value:g}" for value in result["values"]])
             axis.xaxis.set_minor_locator(NullLocator())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axis.yaxis.set_minor_locator(NullLocator())
             axis.yaxis.set_major_formatter("{x:g}")
             axis.set_xlabel(result["name"])
             axis.set_ylabel(label)
@@ -141,7 +148,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure.suptitle(
         f"Training step of a residual network of 16 binary layers, width {NETWORK['width']:g}, "
         f"{IMAGE_SIZE}×{IMAGE_SIZE} px, batch {BATCH_SIZE}, but for what is varied; {record['machine']}, "
-        f"{record['num_threads']} threads, torch {record['torch']}",
+        f"on {record['num_threads']} of them, torch {record['torch']}",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)

@@ -151,7 +151,8 @@ def saved_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor]) -> tuple[T
 
     ``by_hooks`` are those that autograd saves (``torch.autograd.graph.saved_tensors_hooks``). What selective
     checkpointing caches, or a function of one's own holds as an attribute, no hook sees: ``all`` has every storage too
-    that was made in the forward pass and is still alive after it.
+    that was made in the forward pass and is still alive after it. Left out are the 5 kB of the random generator's state
+    that each checkpoint may keep.
 
     Args:
         forward: returns the loss, which does not count.
