@@ -226,14 +226,16 @@ def test_gpu_train_on_a_cpu(tmp_path, monkeypatch, capsys):
     rows = ["real, channels last", "dense", "dense, lean"]
     argv = ["gpu_train.py", "--device", "cpu", "--small", "--settings", "1", "--modes", "plain", "--rows", *rows]
     monkeypatch.setattr(sys, "argv", [*argv, "--output", str(tmp_path / "gpu_train")])
+    seconds = [[0.5, 0.5], [1.0, 1.5], [2.0, 4.0]]
+    monkeypatch.setattr(gpu_train, "take_turns", lambda steps, rounds: dict(zip(steps, seconds, strict=True)))
     gpu_train.main()
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert list(result["rows"]) == [f"{row}, plain" for row in rows]
     real, dense, lean = result["rows"].values()
-    assert real["ratio"] == real["saved_ratio"] == 1
-    assert dense["ratio"] > 0
-    assert lean["saved_ratio"] < dense["saved_ratio"]
-    assert real["pictures_per_s"] == pytest.approx(2 / (real["median_ms"] / 1e3))
+    assert (real["ratio"], dense["ratio"], lean["ratio"]) == (1, 2.5, 6)
+    assert lean["saved_ratio"] < dense["saved_ratio"] < real["saved_ratio"] == 1
+    assert real["pictures_per_s"] == 2 / 0.5
+    assert lean["peak_bytes"] is None
     page = (tmp_path / "gpu_train.md").read_text()
     assert all(f"| {row}, plain | " in page for row in rows)
 
@@ -286,11 +288,13 @@ def test_every_part_of_scaling_trains_a_network_of_its_size(part):
     import train_scaling
 
     made = train_scaling.PARTS[part]
-    small, large = (made.make(value, made.lines[-1]) for value in made.values[:2])
+    small, large = (made.make(value, made.lines[1]) for value in made.values[:2])
     grows = (
         lambda training: len(training.images),
         lambda training: training.network.classifier.in_features,
         lambda training: sum(p.numel() for p in training.network.parameters()),
         lambda training: sum(isinstance(m, BinaryConv2d) for m in training.network.modules()),
     )[part]
-    assert grows(large) / grows(small) == pytest.approx(made.values[1] / made.values[0], rel=0.5)
+    growth = grows(large) / grows(small)
+    # the core grows with the square of the rank, and not all parameters are the factors'
+    assert 1.5 < growth < 4 if part == 2 else growth == made.values[1] / made.values[0]
