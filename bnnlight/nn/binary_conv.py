@@ -17,7 +17,7 @@ from bnnlight.nn.patches import ConvShape, pad
 class _BinaryConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, alpha, slope, shape, x_gradient, weight_gradient):
-        ctx.shape, ctx.gradients = shape, (x_gradient, weight_gradient)
+        ctx.shape, ctx.gradients, ctx.weight_dtype = shape, (x_gradient, weight_gradient), weight.dtype
         kept_x = keep_sign(x, x_gradient)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -46,7 +46,7 @@ class _BinaryConv2d(torch.autograd.Function):
         to_x = to_weight = to_alpha = to_slope = None
         if slope is not None:
             grad, to_slope = _through_prelu(grad, _scaled(sums, alpha, grad.dtype), slope)
-        filters = kept_sign(kept_weight, torch.float32 if alpha is None else alpha.dtype)
+        filters = kept_sign(kept_weight, ctx.weight_dtype)
         # α goes to the smaller factor: conv(grad · α, B) = conv(grad, α · B)
         scaled = filters if alpha is None else filters * alpha.view(-1, 1, 1, 1)
         wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
@@ -77,7 +77,7 @@ def _convolve(
     # a sum of n signs lies within ±n
     small = kept_weight[0].numel() < 2**15
     integers = None if not keep else torch.int16 if small else torch.int32
-    if takes_integers(kept_x.device, shape.groups) and dtype.itemsize <= 4:
+    if takes_integers(kept_x.device, shape.groups):
         y = kept = None
         begin = 0
         for sums in integer_sums(kept_sign(kept_x, torch.int8), kept_sign(kept_weight, torch.int8), shape):

@@ -1,9 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit
 
-from bnnlight.nn import sign, straight_through
+from bnnlight.nn import Gradient, sign, straight_through
+from bnnlight.nn.binarize import keep_sign, kept_sign, through_kept_sign
 
 # below, at and above the clip, both signs, and both zeros
 POINTS = [-1.5, -1.0, -0.5, -0.0, 0.0, 0.25, 1.0, 1.5]
@@ -65,3 +68,28 @@ def test_gradient_flows_through_a_sign_in_the_middle_of_a_network():
 def test_unknown_gradient_is_an_error_that_lists_the_known_ones(function):
     with pytest.raises(ValueError, match=r"'tanh'.*identity, clipped, polynomial, swish"):
         function(torch.zeros(1), "tanh")
+
+
+def neighbours(dtype):
+    """Numbers at and next to every place where sign or gradient change."""
+    values = [0.0, -0.0, torch.finfo(dtype).tiny, -torch.finfo(dtype).tiny, 0.5, -0.5, 3.0, -3.0, 1e4, -1e4]
+    values += [float("inf"), -float("inf")]
+    for edge in (1.0, -1.0):
+        exact = torch.tensor(edge, dtype=dtype)
+        values += [edge, *(float(exact.nextafter(torch.tensor(to, dtype=dtype))) for to in (0.0, 2 * edge))]
+    return torch.tensor(values, dtype=dtype)
+
+
+@pytest.mark.parametrize("gradient", get_args(Gradient))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_what_is_kept_of_a_number_tells_its_sign_and_gradient(dtype, gradient):
+    u = neighbours(dtype) if dtype in (torch.float32, torch.float64) else torch.tensor([-2, -1, -0.5, 0, 1, 1.5]).to(dtype)
+    grad = torch.randn(u.shape).to(dtype)
+    kept = keep_sign(u, gradient)
+    assert kept.dtype == (torch.int8 if gradient in ("identity", "clipped") else dtype)
+    expected = torch.where(u >= 0, 1.0, -1.0).to(dtype)
+    for values in (kept, u):  # u itself is kept too, where it is a parameter
+        assert torch.equal(kept_sign(values, dtype), expected)
+        assert torch.equal(kept_sign(values, torch.int8), expected.to(torch.int8))
+        found = through_kept_sign(grad, values, gradient)
+        torch.testing.assert_close(found, grad * straight_through(u, gradient), rtol=0, atol=0)

@@ -1,0 +1,83 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bnnlight.nn import integer_conv
+from bnnlight.nn.integer_conv import integer_sums, integers_are_exact
+from bnnlight.nn.patches import ConvShape, add_patches, pad, patches
+
+SHAPES = {
+    "plain": ConvShape((1, 1), (0, 0), (1, 1), 1, 0),
+    "padded": ConvShape((1, 1), (1, 2), (1, 1), 1, 0),
+    "padded -1": ConvShape((2, 1), (2, 1), (1, 1), 1, -1),
+    "dilated": ConvShape((1, 2), (1, 0), (2, 3), 1, 1),
+}
+each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def signs(*size):
+    return torch.randint(2, size).mul(2).sub(1).to(torch.int8)
+
+
+@each_shape
+@pytest.mark.parametrize("patch_bytes", [1, 3000, 2**20])
+def test_sums_are_those_of_a_float_convolution(shape, patch_bytes, monkeypatch):
+    monkeypatch.setattr(integer_conv, "PATCH_BYTES", patch_bytes)
+    x, weight = signs(7, 5, 9, 10), signs(6, 5, 3, 2)
+    found = list(integer_sums(x, weight, shape))
+    padded = F.pad(x.double(), [shape.padding[1]] * 2 + [shape.padding[0]] * 2, value=shape.padding_value)
+    expected = F.conv2d(padded, weight.double(), None, shape.stride, 0, shape.dilation)
+    assert torch.equal(torch.cat(found).double(), expected)
+    assert (len(found) > 1) == (patch_bytes < 2**20)
+
+
+def test_sums_beyond_16_bits_are_exact():
+    # 40,000 equal products: a processor that saturates at 16 bits would show it
+    x, weight = torch.ones(1, 10_000, 2, 2, dtype=torch.int8), -torch.ones(3, 10_000, 2, 2, dtype=torch.int8)
+    (sums,) = integer_sums(x, weight, SHAPES["plain"])
+    assert sums.flatten().tolist() == [-40_000] * 3
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError])
+def test_without_the_product_there_are_no_integers(error, monkeypatch):
+    def fail(a, b):
+        raise error("no such thing")
+
+    monkeypatch.setattr(torch, "_int_mm", fail)
+    integers_are_exact.cache_clear()
+    try:
+        assert not integers_are_exact()
+    finally:
+        integers_are_exact.cache_clear()
+
+
+def test_a_processor_that_saturates_is_found_out(monkeypatch):
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.int() @ b.int()).clamp(-1000, 1000))
+    integers_are_exact.cache_clear()
+    try:
+        assert not integers_are_exact()
+    finally:
+        integers_are_exact.cache_clear()
+
+
+@each_shape
+def test_patches_are_what_unfold_takes(shape):
+    x = torch.randn(2, 3, 9, 10).contiguous(memory_format=torch.channels_last)
+    padded = pad(x, shape)
+    found = patches(padded, (3, 2), shape)
+    expected = F.unfold(padded, (3, 2), shape.dilation, 0, shape.stride)  # (N, C·kh·kw, positions)
+    assert torch.equal(found.permute(0, 5, 3, 4, 1, 2).reshape(expected.shape), expected)
+
+
+@each_shape
+def test_adding_patches_is_the_transpose(shape):
+    x = torch.randn(2, 3, 9, 10, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    taken = patches(x, (3, 2), shape)
+    values, into = torch.randn(taken.shape, dtype=torch.float64), torch.zeros_like(x)
+    add_patches(values, into, shape)
+    torch.testing.assert_close((into * x).sum(), (values * taken).sum())
+    # ⟨Aᵀv, x⟩ = ⟨v, Ax⟩ for one x could be luck; each pixel by itself is not
+    for at in ((0, 0, 0, 0), (1, 2, 4, 5), (1, 0, 8, 9)):
+        one = torch.zeros_like(x)
+        one[at] = 1
+        torch.testing.assert_close(into[at], (values * patches(one, (3, 2), shape)).sum())
