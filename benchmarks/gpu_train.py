@@ -163,7 +163,10 @@ def main() -> None:
         sys.exit("gpu_train.py: torch sees no GPU: run it where there is one, or try it with --device cpu --small")
     begin = time.time()
     torch.backends.cudnn.benchmark = True
-    names = chosen(args.rows or [name for name in row_names() if name != "real, contiguous"])
+    try:
+        names = chosen(args.rows or [name for name in row_names() if name != "real, contiguous"])
+    except ValueError as error:
+        parser.error(str(error))
     settings = [(SMALL if args.small else SETTINGS)[index] for index in args.settings]
     record = {
         **provenance(),

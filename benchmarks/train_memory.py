@@ -11,6 +11,11 @@ import torch
 from train_networks import REAL, Setting, make_training
 from training_step import keep_freed_memory, resident_bytes, take_turns
 
+PRELOADED = ["torchvision", "bnnlight.backbones", "bnnlight.data", "bnnlight.commands.bench"]
+"""What takes seconds to import. Not the scripts themselves, which the process that is forked does not find."""
+
+NUM_ALLOCATOR_STEPS = 5
+
 
 def in_own_process(function: Callable[..., Any], *args: object) -> Any:
     """What a function returns that is called in a new process, which shares nothing with those before.
@@ -18,7 +23,7 @@ def in_own_process(function: Callable[..., Any], *args: object) -> Any:
     The process is forked from one that has imported all and computed nothing, so that it starts at once.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_memory"])
+    context.set_forkserver_preload(PRELOADED)
     with context.Pool(1) as pool:
         return pool.apply(function, args)
 
@@ -40,5 +45,5 @@ def real_steps(setting: Setting, num_threads: int, keep: bool) -> dict[str, floa
         keep_freed_memory()
     torch.set_num_threads(num_threads)
     steps = {row: make_training(setting, row).step for row in REAL}
-    times = take_turns(steps, setting.num_rounds)
-    return {row: statistics.median(seconds[1:] or seconds) for row, seconds in times.items()}
+    times = take_turns(steps, NUM_ALLOCATOR_STEPS)
+    return {row: statistics.median(seconds[1:]) for row, seconds in times.items()}

@@ -46,7 +46,7 @@ from bnnlight.commands.save_config import provenance
 SETTINGS = (
     Setting("ResNet-18, 96×96, batch 32", "resnet18", 96, 32, num_rounds=7),
     Setting("ResNet-18, small-image stem, 32×32, batch 128", "resnet18", 32, 128, num_rounds=3, stem="small"),
-    Setting("hourglass of hg_mpii.yaml, 128×128, batch 4", "hourglass", 128, 4, num_rounds=7),
+    Setting("hourglass of hg_mpii.yaml, 128×128, batch 4", "hourglass", 128, 4, num_rounds=5),
 )
 PEER = "bnn"
 FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
@@ -182,12 +182,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--settings", type=int, nargs="+", default=range(len(SETTINGS)), help="0, 1, 2; default: all")
     parser.add_argument("--rows", nargs="+", help="names as in the table; default: all")
-    parser.add_argument("--rounds", type=int, help="steps of each row that are timed; default: 7, and 3 at 32×32")
+    parser.add_argument("--rounds", type=int, help="steps of each row that are timed; default: 7, 3 and 5")
     parser.add_argument("--peer-python", help="Python of an environment with bnn")
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
     args = parser.parse_args()
     begin = time.time()
-    names = chosen(args.rows)
+    try:
+        names = chosen(args.rows)
+    except ValueError as error:
+        parser.error(str(error))
     settings = [SETTINGS[index] for index in args.settings]
     if args.rounds:
         settings = [Setting(**asdict(setting) | {"num_rounds": args.rounds}) for setting in settings]
