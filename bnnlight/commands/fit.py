@@ -6,6 +6,11 @@ import shlex
 import sys
 from pathlib import Path
 
+# Before torch: W&B starts a run by importing this, and looks for the source of each class in it through all modules
+# that are loaded by then. Behind torch's thousands that took a second and a half.
+import wandb.sdk.launch  # noqa: F401
+
+# isort: split
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
