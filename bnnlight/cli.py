@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import version
 
@@ -43,6 +45,18 @@ def _help() -> str:
     return _HELP.format(verbs="\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in _VERBS.items()))
 
 
+def _load(verb: str) -> Callable[[list[str]], None]:
+    module, function = _VERBS[verb][0].split(":")
+    # modules stay: to look through them for garbage again and again took a fifth of the time to import them
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return getattr(importlib.import_module(module), function)
+    finally:
+        if collects:
+            gc.enable()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb.
 
@@ -75,9 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     # imported late: `bnnlight --help` should not wait for torch
     from bnnlight.commands.errors import explain
 
-    module, function = _VERBS[verb][0].split(":")
     try:
-        getattr(importlib.import_module(module), function)(rest)
+        _load(verb)(rest)
     except KeyboardInterrupt:
         print(f"bnnlight {verb}: interrupted", file=sys.stderr)
         return 130

@@ -55,6 +55,26 @@ print(*{name.split(".")[0] for name in sys.modules} & {"torch", "lightning", "wa
     assert done.stdout.splitlines()[-1] == ""
 
 
+def test_a_runs_modules_are_imported_without_looking_for_garbage():
+    code = """
+import gc
+import sys
+from bnnlight.cli import main
+seen = []
+gc.callbacks.append(lambda phase, info: seen.append("lightning" in sys.modules and "bnnlight.nn" not in sys.modules))
+try:
+    main(["fit", "--help"])
+except SystemExit:
+    pass
+print(any(seen), len(seen) > 0, gc.isenabled())
+names = list(sys.modules)
+print(names.index("wandb.sdk.launch") < names.index("torch"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # wandb first: behind torch, its classes take a second and a half
+    assert done.stdout.splitlines()[-2:] == ["False True True", "True"]
+
+
 def test_module_and_exit_code():
     done = subprocess.run([sys.executable, "-m", "bnnlight", "nope"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

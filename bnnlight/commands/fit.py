@@ -6,12 +6,18 @@ import shlex
 import sys
 from pathlib import Path
 
+# Before torch: W&B starts a run by importing this, and looks for the source of each class in it through all modules
+# that are loaded by then. Behind torch's thousands that took a second and a half.
+import wandb.sdk.launch  # noqa: F401
+
+# isort: split
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
+from bnnlight.commands.freed_memory import keep_freed_memory
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.report import draw_curves, print_results, read_metrics
 from bnnlight.commands.save_config import provenance
@@ -40,6 +46,7 @@ def fit(args: list[str]) -> None:
 
 def _fit(experiment: Experiment) -> None:
     trainer, run_dir = experiment.trainer, experiment.run_dir
+    _prepare_memory(experiment)
     _check_inputs(experiment, "fit")
     if trainer.is_global_zero:
         print(f"run directory: {run_dir}", flush=True)
@@ -64,6 +71,12 @@ def _fit(experiment: Experiment) -> None:
             tested = trainer.test(experiment.model, experiment.datamodule, ckpt_path=best, verbose=False)
             results |= {k: float(v) for part in tested for k, v in part.items()}
     _finish(experiment, results | last_epoch, best)
+
+
+def _prepare_memory(experiment: Experiment) -> None:
+    # of a GPU's tensors there are none in it, and a data set's pictures need not be kept
+    if experiment.trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
 
 
 @rank_zero_only
@@ -157,6 +170,7 @@ def _evaluate(verb: str, args: list[str]) -> None:
     checkpoint = experiment.config.ckpt_path
     if not checkpoint:
         raise ValueError("no checkpoint to measure: pass --ckpt_path RUN/checkpoints/best.ckpt")
+    _prepare_memory(experiment)
     _check_inputs(experiment, verb)
     run = getattr(experiment.trainer, verb)
     measured = run(experiment.model, experiment.datamodule, ckpt_path=checkpoint, verbose=False)

@@ -8,6 +8,7 @@ The map of this folder:
 ``image_folder.py`` `ImageFolderDataModule`: ImageNet's layout, or any folder of class folders
 ``loaders.py``      what all of them share: batches, workers, attributes
 ``sampling.py``     which pictures a process sees, in which order, with which random numbers
+``by_value.py``     small tensors on their way from the workers, copied instead of shared
 ``bad_images.py``   pictures that cannot be read, left out of their batches and counted
 ``checking.py``     a whole data set read through once; ``files.py`` tells an item's file
 ``transforms.py``   pictures to network inputs: resizing, channels, normalization, augmentation

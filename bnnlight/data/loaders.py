@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bnnlight.data.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable, check_choice
+from bnnlight.data.by_value import SmallByValue
 from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, no_items, run_seed, seeded_by
 from bnnlight.data.train_loader import TrainLoader
 from bnnlight.data.transforms import ImageFormat
@@ -126,7 +127,7 @@ class ImageDataModule(LightningDataModule):
             collate = LeaveOut(collate, self.batch_size, view if may_be_empty else None)
         return kind(
             view,
-            collate_fn=collate,
+            collate_fn=SmallByValue(collate),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
