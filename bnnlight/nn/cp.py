@@ -73,12 +73,13 @@ class CP(Latent):
 
 
 def _cp_product(factors: Sequence[Tensor]) -> Tensor:
-    """The sum over r of the outer products of the factors' columns r."""
-    first, *rest = factors
-    others = rest[-1]
-    for factor in reversed(rest[:-1]):
+    """The sum over r of the outer products of the factors' columns r, in channels-last memory."""
+    first, second, *kernel = factors
+    others = second
+    for factor in reversed(kernel):
         others = (factor.unsqueeze(1) * others.unsqueeze(0)).flatten(0, 1)
-    return product(first, others.T).reshape([factor.shape[0] for factor in factors])
+    rows = product(first, others.T)
+    return rows.view(len(first), *(len(factor) for factor in kernel), len(second)).movedim(-1, 1)
 
 
 def _cp_start(weight: Tensor, num_components: int) -> list[Tensor]:

@@ -16,6 +16,9 @@ from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
 class Matrix(Latent):
     """W̃ = U diag(s) Vᵀ, the singular value decomposition of the mode-0 unfolding, folded back.
 
+    The unfolding's columns are ordered kernel height, kernel width, input channel, as convolutions of channels-last
+    images have them in memory.
+
     Section 3.1 of Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.org/abs/1904.07852.
 
     Args:
@@ -28,7 +31,7 @@ class Matrix(Latent):
             compared with a dense weight's.
 
     Parameters:
-        U ``(O, R)``, s ``(R,)``, V ``(I·kh·kw, R)``.
+        U ``(O, R)``, s ``(R,)``, V ``(kh·kw·I, R)``.
 
     Raises:
         ValueError: rank out of range, an unknown start, or ``identity`` below full rank.
@@ -44,7 +47,7 @@ class Matrix(Latent):
         super().__init__(weight.shape)
         check_start(start, ("svd", "balanced", "identity"))
         check_factor_lr(factor_lr)
-        unfolded = weight.detach().flatten(1)
+        unfolded = weight.detach().movedim(1, -1).flatten(1)
         full = min(unfolded.shape)
         num_components = resolve_rank(rank, full, f"the {unfolded.shape[0]}×{unfolded.shape[1]} matrix")
         if start == "identity":
@@ -69,11 +72,15 @@ class Matrix(Latent):
     def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
         left = triangle_of(self.U) * float64(self.s)
         # V keeps the other modes apart, which its triangle would not
-        _, *others = unfold_all((left @ float64(self.V).T).reshape(-1, *self.shape[1:]))
+        _, *others = unfold_all(self._fold(left @ float64(self.V).T))
         return [left @ triangle_of(self.V).T, *others]
 
     def named_factors(self) -> dict[str, Tensor]:
         return {"factor0": self.U.detach(), "factor1": self.V.detach()}
 
     def forward(self) -> Tensor:
-        return product(self.U * self.s, self.V.T).reshape(self.shape)
+        return self._fold(product(self.U * self.s, self.V.T))
+
+    def _fold(self, rows: Tensor) -> Tensor:
+        _, in_channels, *kernel = self.shape
+        return rows.view(-1, *kernel, in_channels).movedim(-1, 1)

@@ -93,7 +93,9 @@ def test_balanced_start_spreads_the_singular_values_over_both_factors():
 def test_matrix_equals_u_diag_s_v(shape):
     latent = randomize(Matrix(torch.randn(shape, dtype=torch.float64), rank=0.5, start="svd"))
     u, s, v = numpy((latent.U, latent.s, latent.V))
-    np.testing.assert_allclose(latent().detach().numpy(), (u @ np.diag(s) @ v.T).reshape(shape), rtol=1e-10)
+    # the unfolding's columns are ordered kernel first, then input channels
+    expected = np.moveaxis((u @ np.diag(s) @ v.T).reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+    np.testing.assert_allclose(latent().detach().numpy(), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
