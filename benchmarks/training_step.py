@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # asked by torch at its first tensor; as `bnnlight` sets it
 
 import torch
 import torch.nn.functional as F

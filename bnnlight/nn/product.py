@@ -23,8 +23,12 @@ class _Product(torch.autograd.Function):
         to_a = times_transpose(grad, b) if ctx.needs_input_grad[0] else None
         to_b = None
         if ctx.needs_input_grad[1]:
-            # the transpose of a small matrix costs nothing, that of a large one more than is won
-            to_b = times_transpose(a.T.contiguous(), grad.T) if a.numel() < grad.numel() else a.T @ grad
+            if b.stride(0) == 1:
+                to_b = (grad.T @ a).T  # laid out as b is, or a parameter's gradient is laid out anew
+            elif a.numel() < grad.numel():
+                to_b = times_transpose(a.T.contiguous(), grad.T)
+            else:
+                to_b = a.T @ grad  # to lay out a large matrix anew costs more than is won
         return to_a, to_b
 
 

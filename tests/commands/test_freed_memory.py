@@ -109,3 +109,12 @@ def test_called_where_a_cpu_trains_or_measures_alone(bnnlight, configs, monkeypa
     code, _, err = bnnlight(verb, *options, "--trainer.accelerator", "cpu")
     assert code == 0, err
     assert len(called) == count
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")])
+def test_large_tensors_are_asked_to_lie_on_huge_pages_unless_the_user_says_otherwise(given, expected):
+    code = "import os, sys, bnnlight.cli\nassert 'torch' not in sys.modules\nbnnlight.cli._load('fit')\n"
+    code += "print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    env = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"} | given
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env, check=True, text=True)
+    assert done.stdout.strip() == expected
