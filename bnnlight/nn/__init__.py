@@ -12,6 +12,11 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `rank.py` | from the rank a user writes to the rank of each mode |
 | `scale.py` | α: `none`, `analytic`, `channel`, `spatial` |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
+| `binary_conv.py` | sign, convolution, α and PReLU as one function that keeps three bytes an activation |
+| `integer_conv.py` `patches.py` | its sums in 8-bit integers on CPUs; the patches of an image as a matrix |
+| `conv_gradients.py` | its gradients, by the quicker of two ways |
+| `product.py` | the matrix products that weights are rebuilt with |
+| `lean.py` | training in half the memory: what lies between convolutions is computed again |
 | `convert.py` | a real network made binary; latents decomposed |
 | `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
