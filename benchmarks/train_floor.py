@@ -30,7 +30,6 @@ class Work:
         real_forward: of convolutions and linear layers that are real.
         backward: of all layers: gradients of the inputs and of the weights. The first layer needs none of the picture.
         rebuilding: of weights from their factors, forward.
-        rebuilding_again: the same in the backward pass, as what lies between factors and weight is not kept.
         rebuilding_backward: gradients of both sides of each product.
     """
 
@@ -38,7 +37,6 @@ class Work:
     real_forward: int
     backward: int
     rebuilding: int
-    rebuilding_again: int
     rebuilding_backward: int
 
 
@@ -66,7 +64,7 @@ def count_work(network: nn.Module, input_shape: tuple[int, int, int], batch_size
     real = batch_size * sum(layer.num_real_macs for layer in layers)
     first = batch_size * next(layer.num_real_macs for layer in layers if layer.num_real_macs)
     rebuilding = sum(_macs(layer.latent) for _, layer in named_binary_layers(network))
-    return Work(binary, real, 2 * (binary + real) - first, rebuilding, rebuilding, 2 * rebuilding)
+    return Work(binary, real, 2 * (binary + real) - first, rebuilding, 2 * rebuilding)
 
 
 def _macs(latent: nn.Module) -> int:
@@ -79,13 +77,12 @@ def _macs(latent: nn.Module) -> int:
 
 
 def floor_s(work: Work, rates: Rates) -> float:
-    """Seconds of a step in which nothing but multiply-adds took time."""
-    rebuilding = work.rebuilding + work.rebuilding_again + work.rebuilding_backward
+    """Seconds of a step in which nothing but multiply-adds took time, and nothing was computed twice to save memory."""
     return (
         work.binary_forward / rates.integer
         + work.real_forward / rates.forward
         + work.backward / rates.backward
-        + rebuilding / rates.product
+        + (work.rebuilding + work.rebuilding_backward) / rates.product
     )
 
 

@@ -13,8 +13,8 @@ freed memory, real ones too. The package `bnn` joins where an environment of its
   it has after its imports;
 - floor: multiply-adds of a step over the rates that this machine reaches in the same run, each the best over the
   network's 3×3 convolutions and both memory formats: real convolution forward and backward, int8 product (forward pass
-  of binary layers) and real matrix product (weights rebuilt from factors: forward, again in the backward pass, and
-  twice for the gradients). Nothing but multiply-adds is in it.
+  of binary layers) and real matrix product (weights rebuilt from factors: forward, and twice
+  for the gradients). Nothing but multiply-adds is in it, and none that is done twice to save memory.
 
     python benchmarks/train_step.py --peer-python ENV/bin/python --output results/train_step
 """

@@ -80,6 +80,8 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) ->
     """
     if not torch.is_grad_enabled():
         return run(x)
+    if torch.compiler.is_compiling():  # which cannot follow the record, and drops what it can compute again itself
+        return checkpoint(run, x, use_reentrant=False)
     kept = Record()
     contexts = kept.first(), _Anew(lambda: kept.again(module))
     return checkpoint(run, x, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts)
