@@ -77,7 +77,7 @@ def _convolve(
     # a sum of n signs lies within ±n
     small = kept_weight[0].numel() < 2**15
     integers = None if not keep else torch.int16 if small else torch.int32
-    if takes_integers(kept_x.device, shape.groups):
+    if takes_integers(kept_x.device, shape.groups) and len(kept_x):
         y = kept = None
         begin = 0
         for sums in integer_sums(kept_sign(kept_x, torch.int8), kept_sign(kept_weight, torch.int8), shape):
@@ -154,5 +154,14 @@ def binary_conv2d(
 
     Returns:
         ``(N, O, H', W')`` in x's dtype, or autocast's where that is on.
+
+    Raises:
+        RuntimeError: x has another number of dimensions or channels, or is smaller than the kernel.
     """
+    channels, kernel = weight.shape[1] * shape.groups, weight.shape[2:]
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise RuntimeError(f"an input of shape {tuple(x.shape)}: the convolution takes (N, {channels}, H, W)")
+    moves = zip(x.shape[2:], shape.padding, shape.dilation, kernel, strict=True)
+    if any(size + 2 * border < gap * (side - 1) + 1 for size, border, gap, side in moves):
+        raise RuntimeError(f"an input of shape {tuple(x.shape)} is smaller than the kernel, {tuple(kernel)} px")
     return _BinaryConv2d.apply(x, weight, alpha, slope, shape, activation_gradient, weight_gradient)

@@ -25,7 +25,7 @@ def conv_gradients(
         Those of the signs and of the weight, None where not wanted.
     """
     positions = grad.numel() // max(1, grad.shape[1])
-    if grad.device.type == "cpu" and shape.groups == 1 and positions <= weight.shape[1]:
+    if grad.device.type == "cpu" and shape.groups == 1 and 0 < positions <= weight.shape[1]:
         return _by_matrices(grad, signs, weight, shape, to_signs, to_weight)
     padding = (0, 0) if shape.padding_value else shape.padding
     for_signs, for_weight, _ = torch.ops.aten.convolution_backward(

@@ -51,4 +51,4 @@ def integer_sums(x: Tensor, weight: Tensor, shape: ConvShape) -> Iterator[Tensor
     images = max(1, max(PATCH_BYTES, 2 * weight.numel()) // max(1, math.prod(outputs) * matrix.shape[0]))
     for piece in views.split(images):
         sums = torch._int_mm(piece.reshape(-1, matrix.shape[0]), matrix)
-        yield sums.view(len(piece), *outputs, -1).permute(0, 3, 1, 2)
+        yield sums.view(len(piece), *outputs, len(weight)).permute(0, 3, 1, 2)

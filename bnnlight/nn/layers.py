@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 
@@ -16,19 +15,13 @@ from bnnlight.nn.binary_conv import binary_conv2d
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.lean import rebuilt, record
 from bnnlight.nn.patches import ConvShape
+from bnnlight.nn.product import full_precision
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
 
 def kaiming_weight(shape: Sequence[int]) -> Tensor:
     """A dense weight ``(O, I, *kernel)`` with entries from N(0, 2/fan-in), https://arxiv.org/abs/1502.01852."""
     return nn.init.kaiming_normal_(torch.empty(*shape), nonlinearity="relu")
-
-
-def _full_precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """Leaves autocast: a weight rebuilt in bfloat16 would get other signs than the exported one."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
 
 
 class BinaryLayer(nn.Module):
@@ -92,7 +85,7 @@ class BinaryLayer(nn.Module):
     def _rebuild(self) -> tuple[Tensor, Tensor | None]:
         """W̃ and α."""
         tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
-        with _full_precision(next(tensors).device):
+        with full_precision(next(tensors).device):
             weight = self._latent_weight()
             return weight, self.scale(weight)
 

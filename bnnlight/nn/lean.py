@@ -8,8 +8,11 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from bnnlight.nn.product import full_precision
 
 _record: ContextVar[Record | None] = ContextVar("record", default=None)
 
@@ -109,9 +112,10 @@ class _Rebuilt(torch.autograd.Function):
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         parameters = ctx.saved_tensors
-        with torch.enable_grad():
+        with torch.enable_grad(), full_precision(grad.device):
             weight = ctx.latent()
         return None, None, *torch.autograd.grad(weight, parameters, grad, allow_unused=True)
 

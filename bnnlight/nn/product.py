@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -52,3 +54,10 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     if a.device.type != "cpu" or a.dtype != torch.float32:
         return a @ b
     return _Product.apply(a, b)
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
+    """Leaves autocast: a weight rebuilt in bfloat16 would get other signs than the exported one."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()

@@ -163,3 +163,23 @@ def test_integers_are_used_where_the_processor_has_them(monkeypatch):
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: calls.append(a.shape) or original(a, b))
     BinaryConv2d(4, 8, 3)(torch.randn(1, 4, 5, 5))
     assert calls == ([torch.Size([9, 36])] if integers_are_exact() else [])
+
+
+@INTEGERS
+def test_no_picture_at_all(integers, monkeypatch):
+    # as ranks get them that have none left to measure
+    if not integers:
+        monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: False)
+    layer = BinaryConv2d(4, 8, 3, stride=2)
+    y = layer(torch.empty(0, 4, 9, 8), torch.ones(8))
+    assert y.shape == (0, 8, 4, 3)
+    y.sum().backward()
+    assert not layer.scale.alpha.grad.any() and not layer.latent.weight.grad.any()
+    with torch.no_grad():
+        assert layer.eval()(torch.empty(0, 4, 9, 8)).shape == (0, 8, 4, 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (4, 8, 8), (2, 4, 4, 8)])
+def test_an_input_that_does_not_fit_is_one_line(shape):
+    with pytest.raises(RuntimeError, match=r"^an input of shape \(.*\):? .*the (convolution|kernel)"):
+        BinaryConv2d(4, 8, (5, 3))(torch.randn(shape))
