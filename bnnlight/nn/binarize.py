@@ -118,7 +118,7 @@ def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
     code = u.clamp(-1, 0).floor_()
     if gradient == "clipped":
         code.add_(u.mul(0.5).clamp_(-1, 1).round_())
-    return code.to(torch.int8)
+    return code.nan_to_num_(nan=-2).to(torch.int8)  # which is no number above or equal to 0, nor within ±1
 
 
 def kept_sign(kept: Tensor, dtype: torch.dtype) -> Tensor:

@@ -45,7 +45,7 @@ def _by_matrices(
     rows = grad.permute(0, 2, 3, 1).reshape(-1, num_out)
     for_signs = for_weight = None
     if to_weight:
-        columns = views.reshape(len(rows), -1)
+        columns = views.reshape(len(rows), -1).contiguous()
         for_weight = times_transpose(rows.T.contiguous(), columns.T).view(num_out, *kernel, num_in).permute(0, 3, 1, 2)
     if to_signs:
         columns = times_transpose(rows, weight.permute(0, 2, 3, 1).flatten(1).T)

@@ -50,5 +50,6 @@ def integer_sums(x: Tensor, weight: Tensor, shape: ConvShape) -> Iterator[Tensor
     # a product also rearranges the weight, so a piece is not to be much smaller than that
     images = max(1, max(PATCH_BYTES, 2 * weight.numel()) // max(1, math.prod(outputs) * matrix.shape[0]))
     for piece in views.split(images):
-        sums = torch._int_mm(piece.reshape(-1, matrix.shape[0]), matrix)
+        # of some shapes reshape alone would leave rows that overlap
+        sums = torch._int_mm(piece.reshape(-1, matrix.shape[0]).contiguous(), matrix)
         yield sums.view(len(piece), *outputs, len(weight)).permute(0, 3, 1, 2)

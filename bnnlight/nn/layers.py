@@ -199,13 +199,28 @@ class BinaryConv2d(BinaryLayer):
             slope: ``(out_channels,)`` or ``(1,)``, of a PReLU that follows: then its result, in less memory.
         """
         weight, alpha = self._weight_and_alpha()
-        shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
-        gradients = self.activation_gradient, self.weight_gradient
-        if self.bias is None and (alpha is None or alpha.ndim == 1):
-            return binary_conv2d(x, weight, alpha, shape, *gradients, slope)
-        per_channel, rest = (None, alpha) if alpha is not None and alpha.ndim > 1 else (alpha, None)
-        y = self._finish(binary_conv2d(x, weight, per_channel, shape, *gradients), rest, channel_dim=1)
+        if not self.training:
+            y = self._finish(self._sums(x, weight), alpha, channel_dim=1)
+        else:
+            # α of each position and bias come behind the function
+            inside = alpha if alpha is not None and alpha.ndim == 1 else None
+            complete = alpha is inside and self.bias is None
+            shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
+            gradients = self.activation_gradient, self.weight_gradient
+            y = binary_conv2d(x, weight, inside, shape, *gradients, slope if complete else None)
+            if complete:
+                return y
+            y = self._finish(y, None if alpha is inside else alpha, channel_dim=1)
         return y if slope is None else F.prelu(y, slope.to(y.dtype))
+
+    def _sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """sign(X) ⊛ sign(W̃) in operations that an export can follow."""
+        x, padding = sign(x, self.activation_gradient), self.padding
+        if self.padding_value:
+            height, width = padding
+            x, padding = F.pad(x, (width, width, height, height), value=self.padding_value), (0, 0)
+        weight = sign(weight, self.weight_gradient).to(x.dtype)
+        return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     def _replays(self) -> bool:
         return record().replayed

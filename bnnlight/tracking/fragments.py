@@ -29,8 +29,8 @@ class Fragment:
         name, project: of the run.
         started: ISO 8601 time of this start.
         config: the run's config as a nested dictionary.
-        rows: logged rows in order, ``{key: value, "_step": …, "trainer/global_step": …}``; the value of pictures is
-            a dictionary with their ``count``, ``width``, ``filenames`` ….
+        rows: logged rows in order, ``{key: value, "_step": …, "trainer/global_step": …}``; the value of pictures
+            and histograms is a dictionary: ``_type``, ``count``, ``width``, ``filenames``, ``values`` ….
         summary: last, best values and what else was written into the run's summary; keys joined by dots.
         exit_code: None where the run did not end by itself.
         problems: what the reader had to say: cut off, damaged.
@@ -127,7 +127,7 @@ def _take(fragment: Fragment, record: dict[str, Any]) -> None:
 
 
 def _gather_media(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with pictures under their own key, which W&B's reader spreads over KEY._type, KEY.width and the like."""
+    """A row with pictures and histograms under their own key; W&B's reader spreads them over KEY._type, KEY.width …."""
     media = {key.removesuffix("._type"): {} for key in row if key.endswith("._type")}
     gathered: dict[str, Any] = {}
     for key, value in row.items():

@@ -73,7 +73,7 @@ def test_unknown_gradient_is_an_error_that_lists_the_known_ones(function):
 def neighbours(dtype):
     """Numbers at and next to every place where sign or gradient change."""
     values = [0.0, -0.0, torch.finfo(dtype).tiny, -torch.finfo(dtype).tiny, 0.5, -0.5, 3.0, -3.0, 1e4, -1e4]
-    values += [float("inf"), -float("inf")]
+    values += [float("inf"), -float("inf"), float("nan")]
     for edge in (1.0, -1.0):
         exact = torch.tensor(edge, dtype=dtype)
         values += [edge, *(float(exact.nextafter(torch.tensor(to, dtype=dtype))) for to in (0.0, 2 * edge))]
@@ -96,4 +96,4 @@ def test_what_is_kept_of_a_number_tells_its_sign_and_gradient(dtype, gradient):
         assert torch.equal(kept_sign(values, dtype), expected)
         assert torch.equal(kept_sign(values, torch.int8), expected.to(torch.int8))
         found = through_kept_sign(grad, values, gradient)
-        torch.testing.assert_close(found, grad * straight_through(u, gradient), rtol=0, atol=0)
+        torch.testing.assert_close(found, grad * straight_through(u, gradient), rtol=0, atol=0, equal_nan=True)
