@@ -32,7 +32,8 @@ def data_for(draw_folder, write_fashion, write_mpii, write_lsp, tmp_path):
         if module == "ImageFolderDataModule":
             for split in ("train", "val"):
                 draw_folder(split, digits, num_images=2, size=(70, 60), root=root)
-            return [f"--data.root={root}", "--data.batch_size=4", "--data.image_size=64", "--data.num_workers=0"]
+            usual = ["--data.batch_size=4", "--data.image_size=64", "--data.num_workers=0"]
+            return [f"--data.root={root}", "--data.val_size=10", *usual]
         small = ["--data.batch_size=2", "--data.num_workers=0", "--data.image_size=64", "--model.backbone.features=32"]
         if module == "MPIIDataModule":
             return [f"--data.root={write_mpii(root=root)}", *small]
@@ -53,6 +54,7 @@ def test_there_are_configs():
         "resnet18_cifar10.yaml",
         "resnet_small_cifar10.yaml",
         "resnet_small_fashion.yaml",
+        "resnet_small_imagenette.yaml",
         "hg_mpii.yaml",
         "hg2_mpii.yaml",
         "hg_lsp.yaml",

@@ -22,6 +22,10 @@ class ImageFolderDataModule(ClassificationDataModule):
     be the same in all folders; the names are ``classes``. Images of every usual 8-bit format
     are read as RGB.
 
+    ImageNet has no test/ whose labels are public: what is chosen by val/, a learning rate or the best epoch, is then
+    measured on the images it was chosen by. ``val_folder=None, test_folder="val"`` holds images of train/ out for
+    choosing, and keeps val/ for the last measurement.
+
     Args:
         root: folder that holds train/.
         image_size: width and height of the network's input, px.
@@ -32,6 +36,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             and normalization are always added, and resizing where a picture has another size.
         val_size: how much of train/ to hold out where there is no val/: below 1 a fraction,
             else a number of images.
+        val_folder, test_folder: names of those two folders under root; None for not to look for one.
         split_seed: of the held-out choice; independent of the run's seed.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
     """
@@ -44,9 +49,13 @@ class ImageFolderDataModule(ClassificationDataModule):
         num_workers: int | None = None,
         train_transforms: list[v2.Transform] | None = None,
         val_size: int | float = 0.1,
+        val_folder: str | None = "val",
+        test_folder: str | None = "test",
         split_seed: int = 0,
         on_bad_image: OnBadImage = "stop",
     ) -> None:
+        if val_folder is not None and val_folder == test_folder:
+            raise ValueError(f"val_folder and test_folder are both {val_folder!r}: leave one out, or name another")
         resize_px = round(image_size * 256 / 224)
         image_format = ImageFormat(3, image_size, IMAGENET_MEAN, IMAGENET_STD, resize_px)
         if train_transforms is None:
@@ -54,6 +63,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         super().__init__(image_format, train_transforms, batch_size, num_workers, on_bad_image)
         self.root = Path(root).expanduser()
         self.val_size = val_size
+        self.val_folder, self.test_folder = val_folder, test_folder
         self.split_seed = split_seed
 
     def setup(self, stage: str | None = None) -> None:
@@ -63,27 +73,33 @@ class ImageFolderDataModule(ClassificationDataModule):
             stage: "fit", "validate", "test", "predict", or None for all.
 
         Raises:
-            FileNotFoundError: If train/ is missing or empty, or a class has no images.
+            FileNotFoundError: If train/ is missing or empty, a class has no images, or a folder that was named is
+                not there.
             ValueError: If a split has other classes than train/, or val_size does not fit
                 the number of images.
         """
         self.classes = class_names(self.root / "train")
-        for split in ("val", "test"):
-            if (self.root / split).is_dir():
+        for split, usual in ((self.val_folder, "val"), (self.test_folder, "test")):
+            if self._has(split):
                 self._check_same_classes(split)
+            elif split not in (None, usual):
+                raise FileNotFoundError(f"no folder {self.root / split}: put its images there, or name another")
 
-        has_test = (self.root / "test").is_dir()
+        has_test = self._has(self.test_folder)
         needs_val = stage in (None, "fit", "validate") or (stage == "test" and not has_test)
         if needs_val and self.val_set is None:
             self._setup_train_and_val()
         if stage in (None, "test") and self.test_set is None:
-            self.test_set = self.plain(ClassFolders(self.root / "test")) if has_test else self.val_set
+            self.test_set = self.plain(ClassFolders(self.root / self.test_folder)) if has_test else self.val_set
+
+    def _has(self, split: str | None) -> bool:
+        return split is not None and (self.root / split).is_dir()
 
     def _setup_train_and_val(self) -> None:
         images = ClassFolders(self.root / "train")
-        if (self.root / "val").is_dir():
+        if self._has(self.val_folder):
             self.train_set = self.augmented(images)
-            self.val_set = self.plain(ClassFolders(self.root / "val"))
+            self.val_set = self.plain(ClassFolders(self.root / self.val_folder))
             return
         num_val = round(self.val_size * len(images) if self.val_size < 1 else self.val_size)
         argument = f"val_size {self.val_size}"

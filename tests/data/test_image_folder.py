@@ -123,6 +123,36 @@ def test_test_folder_without_val(draw_folder):
     assert paths(data.val_set) < {str(path) for path in (root / "train").rglob("*.png")}
 
 
+def test_val_may_be_kept_for_the_test(draw_folder):
+    draw_folder("train", num_images=10)
+    data = ready(draw_folder("val", num_images=3), val_folder=None, test_folder="val", val_size=6)
+    held_out, trained = paths(data.val_set), paths(data.train_set)
+    assert (len(held_out), len(trained), len(data.test_set)) == (6, 24, 9)
+    assert not held_out & trained
+    assert all("/train/" in path for path in held_out | trained)
+    assert all("/val/" in path for path, _ in data.test_set.items.samples)
+
+
+def test_a_test_folder_can_be_left_alone(draw_folder):
+    draw_folder("train")
+    draw_folder("val", num_images=3)
+    data = ready(draw_folder("test", num_images=2), test_folder=None)
+    assert data.test_set is data.val_set
+
+
+@pytest.mark.parametrize("named", ["val_folder", "test_folder"])
+def test_a_folder_that_was_named_has_to_be_there(draw_folder, check_one_line, named):
+    root = draw_folder("train")
+    with pytest.raises(FileNotFoundError) as error:
+        ready(root, **{named: "holdout"})
+    check_one_line(error, "no folder", root / "holdout")
+
+
+def test_one_folder_is_not_both_val_and_test():
+    with pytest.raises(ValueError, match="both 'val'"):
+        module("nowhere", test_folder="val")
+
+
 def test_pictures_of_all_sizes_make_a_batch_without_augmentation(draw_folder):
     root = draw_folder("train", ["ant"], num_images=20, size=(12, 30))
     draw_folder("train", ["bee"], num_images=20, size=(50, 9))
