@@ -14,13 +14,14 @@ import pytest
 import scipy.io
 from fixtures.probe_runs import fit_probe, same_run
 from fixtures.shipped import ship
+from fixtures.tiny_data import data_for
 from PIL import Image, ImageDraw
 from torchvision import datasets
 
 from bnnlight.cli import main
 from bnnlight.imaging.skeletons import LSP, MPII
 
-__all__ = ["fit_probe", "same_run", "ship"]
+__all__ = ["data_for", "fit_probe", "same_run", "ship"]
 
 
 @pytest.fixture

@@ -8,43 +8,8 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "configs"
-# a sweep is no experiment, it starts some: see test_sweeps.py
-CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent != ROOT / "sweeps")
-
-
-@pytest.fixture
-def data_for(draw_folder, write_fashion, write_mpii, write_lsp, tmp_path):
-    """Draw a tiny data set of the kind that a config reads; return the options that name it."""
-    digits = [str(n) for n in range(10)]
-    cifar = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-    def draw(module):
-        if module == "DigitsDataModule":
-            return ["--data.batch_size=4"]
-        root = tmp_path / "data"
-        if module == "FashionMNISTDataModule":
-            write_fashion(root=root)
-            return [f"--data.root={root}", "--data.batch_size=4", "--data.val_size=20", "--data.num_workers=0"]
-        if module == "CIFAR10DataModule":
-            for split in ("train", "test"):
-                draw_folder(split, cifar, num_images=4, size=(32, 32), root=root)
-            return [f"--data.root={root}", "--data.batch_size=4", "--data.val_size=10", "--data.num_workers=0"]
-        if module == "ImageFolderDataModule":
-            for split in ("train", "val"):
-                draw_folder(split, digits, num_images=2, size=(70, 60), root=root)
-            usual = ["--data.batch_size=4", "--data.image_size=64", "--data.num_workers=0"]
-            return [f"--data.root={root}", "--data.val_size=10", *usual]
-        small = ["--data.batch_size=2", "--data.num_workers=0", "--data.image_size=64", "--model.backbone.features=32"]
-        if module == "MPIIDataModule":
-            return [f"--data.root={write_mpii(root=root)}", *small]
-        if module == "LSPDataModule":
-            lsp, lspet = write_lsp(root=root)
-            return [f"--data.lsp_root={lsp}", f"--data.lspet_root={lspet}", "--data.val_size=2", *small]
-        if module == "PeopleDataModule":
-            return ["--data.num_train=4", "--data.num_val=4", "--data.num_test=4", *small]
-        raise AssertionError(f"no tiny data for {module}: add it here")
-
-    return draw
+# a sweep is no experiment, it starts some, and a method changes one: see test_sweeps.py and test_methods.py
+CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent.name not in ("sweeps", "methods"))
 
 
 def test_there_are_configs():
@@ -63,9 +28,13 @@ def test_there_are_configs():
     }
 
 
-def test_whatever_names_a_method_is_a_sweep_and_the_rest_are_experiments():
+def test_whatever_names_a_method_is_a_sweep_overlays_are_a_model_alone_and_the_rest_are_experiments():
     content = {path: yaml.safe_load(path.read_text()) for path in ROOT.glob("**/*.yaml")}
-    assert [path for path in content if ("method" in content[path]) != (path not in CONFIGS)] == []
+    kinds = {"sweeps": [], "methods": [], "configs": []}
+    for path, found in content.items():
+        kinds["sweeps" if "method" in found else "methods" if set(found) == {"model"} else "configs"].append(path)
+    assert {kind: {path.parent.name for path in paths} for kind, paths in kinds.items()} == {k: {k} for k in kinds}
+    assert sorted(kinds["configs"]) == CONFIGS
     assert [path for path in CONFIGS if not {"model", "data", "trainer"} <= content[path].keys()] == []
 
 

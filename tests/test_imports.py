@@ -17,7 +17,7 @@ ALLOWED = {
     "data": {"imaging"},
     "deploy": {"nn", "imaging"},
     "tasks": {"metrics", "nn.inspect", "data.heatmaps", "imaging"},
-    "callbacks": {"metrics", "nn.inspect"},
+    "callbacks": {"metrics", "nn.inspect", "nn.binarize"},
     "guards": {"nn.inspect"},
 }
 EVERYTHING_BUT_CLI = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"commands"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,14 +13,19 @@ from bnnlight.nn.lean import recomputed
 
 ShortcutStyle = Literal["block", "conv"]
 
+ActivationFactory = Callable[[int], nn.Module]
+"""Makes the activation behind a binary convolution from its number of output channels: ``torch.nn.PReLU``,
+:class:`bnnlight.nn.RPReLU`, ``torch.nn.Identity``."""
+
 
 class BinaryUnit(nn.Sequential):
-    """Batch norm → sign → 3×3 binary convolution → α → PReLU: the repeated unit of binary residual networks.
+    """Batch norm → sign → 3×3 binary convolution → α → activation: the repeated unit of binary residual networks.
 
     Args:
         in_channels, out_channels: numbers of channels.
         stride: of the convolution, px.
         scale, activation_gradient, weight_gradient, padding_value: see :class:`bnnlight.nn.BinaryConv2d`.
+        activation: makes the activation. A PReLU is computed with the convolution, in less memory than others.
 
     Shapes:
         ``(N, in_channels, H, W)`` → ``(N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)``.
@@ -35,6 +41,7 @@ class BinaryUnit(nn.Sequential):
         activation_gradient: Gradient = "clipped",
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
+        activation: ActivationFactory = nn.PReLU,
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
@@ -49,10 +56,12 @@ class BinaryUnit(nn.Sequential):
             activation_gradient=activation_gradient,
             weight_gradient=weight_gradient,
         )
-        self.activation = nn.PReLU(out_channels)
+        self.activation = activation(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and isinstance(self.conv, BinaryConv2d)):
+        # a subclass of PReLU may compute something else
+        fused = self.training and isinstance(self.conv, BinaryConv2d) and type(self.activation) is nn.PReLU
+        if not fused:
             return super().forward(x)
         # the same in less memory: what PReLU keeps for its gradient is then the convolution's integers
         return self.conv(self.norm(x), slope=self.activation.weight)
@@ -111,7 +120,7 @@ class HierarchicalBlock(nn.Module):
 
     Args:
         in_channels, out_channels: numbers of channels; the latter a multiple of 4. Where they differ, the
-            shortcut is batch norm → PReLU → real 1×1 convolution, else the identity.
+            shortcut is batch norm → PReLU → real 1×1 convolution, whatever the units' activation; else the identity.
         lean: keeps the input and the convolutions' sums for the backward pass, and computes the rest again.
         **unit: options of :class:`BinaryUnit`.
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlight.backbones.blocks import HierarchicalBlock
+from bnnlight.backbones.blocks import ActivationFactory, HierarchicalBlock
 from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
 
 STRIDE = 4
@@ -58,6 +58,7 @@ class StackedHourglass(nn.Module):
         scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
+        activation: makes the activation behind each binary convolution from its number of channels.
         image_size: height and width of the input in px; needed by scale ``spatial`` alone.
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
@@ -82,6 +83,7 @@ class StackedHourglass(nn.Module):
         activation_gradient: Gradient = "clipped",
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
+        activation: ActivationFactory = nn.PReLU,
         image_size: int | None = None,
         lean: bool = False,
     ) -> None:
@@ -97,6 +99,7 @@ class StackedHourglass(nn.Module):
             "activation_gradient": activation_gradient,
             "weight_gradient": weight_gradient,
             "padding_value": padding_value,
+            "activation": activation,
             "lean": lean,
         }
         quarter, half = features // 4, features // 2

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bnnlight.backbones.blocks import BinaryBlock, ShortcutStyle
+from bnnlight.backbones.blocks import ActivationFactory, BinaryBlock, ShortcutStyle
 from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
 from bnnlight.nn.lean import recomputed
 
@@ -31,6 +31,7 @@ class ResNet(nn.Module):
         scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
+        activation: makes the activation behind each binary convolution from its number of channels.
         image_size: height and width of the input in px; needed by scale ``spatial`` alone.
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
@@ -55,6 +56,7 @@ class ResNet(nn.Module):
         activation_gradient: Gradient = "clipped",
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
+        activation: ActivationFactory = nn.PReLU,
         image_size: int | None = None,
         lean: bool = False,
     ) -> None:
@@ -71,6 +73,7 @@ class ResNet(nn.Module):
             "activation_gradient": activation_gradient,
             "weight_gradient": weight_gradient,
             "padding_value": padding_value,
+            "activation": activation,
             "lean": lean,
         }
         stages, last = [], channels[0]

@@ -1,4 +1,4 @@
-"""Callbacks: what is peculiar to training binary networks, and what they predict, logged.
+"""Callbacks: what is peculiar to training binary networks, and what they predict, logged; and a recipe of training.
 
 LAYER is a binary layer's path in the model. All go to every logger under the optimizer step; `interval` counts
 optimizer steps, whatever the gradient accumulation.
@@ -12,8 +12,10 @@ optimizer steps, whatever the gradient accumulation.
 | `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
+| `Sharpen` | `bnn/sharpness`; not on by default | 100 |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers.
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. `Sharpen` alone does more
+than look: it replaces the signs' straight-through gradients as training goes on.
 """
 
 from bnnlight.callbacks.activations import Activations
@@ -22,6 +24,7 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
+from bnnlight.callbacks.sharpen import Sharpen
 from bnnlight.callbacks.step_time import StepTime
 
 __all__ = [
@@ -31,5 +34,6 @@ __all__ = [
     "FactorRanks",
     "FlipRates",
     "Pictures",
+    "Sharpen",
     "StepTime",
 ]

@@ -4,7 +4,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 
 | file | what |
 |---|---|
-| `binarize.py` | `sign` and its four straight-through gradients |
+| `binarize.py` | `sign` and its straight-through gradients |
 | `latent.py` | `Latent`, the contract, and `Dense`, the baseline |
 | `matrix.py` `tucker.py` `holistic.py` | the decompositions of the paper |
 | `cp.py` `tensor_train.py` | two more |
@@ -15,8 +15,10 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `binary_conv.py` | sign, convolution, α and PReLU as one function that keeps three bytes an activation |
 | `integer_conv.py` `patches.py` | its sums in 8-bit integers on CPUs; the patches of an image as a matrix |
 | `conv_gradients.py` | its gradients, by the quicker of two ways |
+| `rprelu.py` | `RPReLU`, the activation of ReActNet |
 | `product.py` | the matrix products that weights are rebuilt with |
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
+| `bop.py` | `Bop`, an optimizer that flips weights: the baseline without latent weights |
 | `convert.py` | a real network made binary; latents decomposed |
 | `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
@@ -27,7 +29,8 @@ Add your own latent: subclass `Latent`, take a dense weight as the first argumen
 fill `lr_scales`; then name the class in a config under `latent:`. Nothing else is edited.
 """
 
-from bnnlight.nn.binarize import Gradient, sign, straight_through
+from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
+from bnnlight.nn.bop import Bop
 from bnnlight.nn.convert import convert, factorize, make_spatial, restart_alpha
 from bnnlight.nn.cp import CP
 from bnnlight.nn.holistic import Holistic
@@ -37,6 +40,7 @@ from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnnlight.nn.matrix import Matrix
 from bnnlight.nn.rank import Rank
 from bnnlight.nn.real import real_valued
+from bnnlight.nn.rprelu import RPReLU
 from bnnlight.nn.scale import ScaleName
 from bnnlight.nn.tensor_train import TensorTrain
 from bnnlight.nn.tucker import Tucker
@@ -46,6 +50,7 @@ __all__ = [
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
+    "Bop",
     "Dense",
     "Gradient",
     "Holistic",
@@ -53,8 +58,10 @@ __all__ = [
     "LatentFactory",
     "Matrix",
     "ParameterGroup",
+    "RPReLU",
     "Rank",
     "ScaleName",
+    "Tanh",
     "TensorTrain",
     "Tucker",
     "convert",

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Gradient = Literal["identity", "clipped", "polynomial", "swish"]
-"""Name of a straight-through gradient g(u); see :func:`straight_through`."""
+GradientName = Literal["identity", "clipped", "polynomial", "swish"]
+"""Straight-through gradients without a number of their own."""
 
 SWISH_BETA = 5.0
 """β of the ``swish`` gradient, the value used by BNN+."""
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """The straight-through gradient g(u) = k · t · (1 − tanh²(t · u)) with k = max(1/t, 1).
+
+    It is the derivative of k · tanh(t · u): next to the identity's where t is small, and a narrow peak of height t at
+    zero where t is large. Callback :class:`bnnlight.callbacks.Sharpen` moves t while training.
+
+    Attributes:
+        sharpness: t, above 0.
+
+    Raises:
+        ValueError: the sharpness is not a finite number above 0.
+
+    Source: error decay estimator of IR-Net, Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788.
+    """
+
+    sharpness: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sharpness) and self.sharpness > 0):
+            raise ValueError(f"sharpness is {self.sharpness}: give a finite number above 0")
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """g(u), of u's shape and dtype."""
+        return max(1.0, self.sharpness) * (1 - torch.tanh(self.sharpness * u).square())
+
+
+Gradient = GradientName | Tanh
+"""A straight-through gradient g(u), by its name or with its number; see :func:`straight_through`."""
 
 
 def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
@@ -24,21 +57,24 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
     clipped    1 where ``|u| <= 1``, else 0                   BNN, https://arxiv.org/abs/1602.02830
     polynomial ``2 - 2|u|`` where ``|u| <= 1``, else 0        Bi-Real Net, https://arxiv.org/abs/1808.00278
     swish      derivative of ``2 s(bu)(1 + bu(1-s(bu))) - 1`` BNN+, https://arxiv.org/abs/1812.11800
+    Tanh(t)    derivative of ``max(1/t, 1) tanh(tu)``         IR-Net, https://arxiv.org/abs/1909.10788
     ========== ============================================== ============================================
 
     with s the logistic function and b = :data:`SWISH_BETA`.
 
     Args:
         u: any shape; the real values whose sign was taken.
-        gradient: one of the names above.
+        gradient: one of the names above, or a :class:`Tanh`.
 
     Returns:
         g(u), of u's shape and dtype.
 
     Raises:
-        ValueError: the name is none of the four.
+        ValueError: the gradient is none of these.
     """
     check_gradient(gradient)
+    if isinstance(gradient, Tanh):
+        return gradient(u)
     if gradient == "identity":
         return torch.ones_like(u)
     if gradient == "clipped":
@@ -52,11 +88,11 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
     return SWISH_BETA * (2 - scaled * tanh) * (1 - tanh.square()) / 2
 
 
-def check_gradient(gradient: str) -> None:
-    """Raises ValueError where ``gradient`` is none of the known names."""
-    if gradient not in get_args(Gradient):
-        known = ", ".join(get_args(Gradient))
-        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {known}")
+def check_gradient(gradient: Gradient) -> None:
+    """Raises ValueError where ``gradient`` is no :class:`Tanh` and none of the known names."""
+    if not isinstance(gradient, Tanh) and gradient not in get_args(GradientName):
+        known = ", ".join(get_args(GradientName))
+        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {known}, or bnnlight.nn.Tanh")
 
 
 class _Sign(torch.autograd.Function):
@@ -90,13 +126,13 @@ def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
 
     Args:
         u: any shape, floating point.
-        gradient: name of the straight-through gradient.
+        gradient: the straight-through gradient.
 
     Returns:
         ±1 in u's shape and dtype.
 
     Raises:
-        ValueError: the gradient's name is unknown.
+        ValueError: the gradient is unknown.
     """
     check_gradient(gradient)
     return _Sign.apply(u, gradient)
@@ -110,7 +146,7 @@ def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
 
     Args:
         u: any shape, floating point.
-        gradient: name of the straight-through gradient.
+        gradient: the straight-through gradient.
     """
     if gradient not in ("identity", "clipped"):
         return u

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from bnnlight.nn.latent import Dense
 from bnnlight.nn.layers import BinaryLayer
 from bnnlight.nn.unfolding import triangle
 
@@ -53,8 +54,8 @@ class ParameterGroup:
 
     Attributes:
         name: ``latent`` (what W̃ is rebuilt from), ``alpha`` (scales), ``norm`` (parameters with one
-            dimension: batch norm, biases, PReLU) or ``weight`` (real weights); a latent's parameters are
-            grouped by their relative learning rate, which then stands behind an @.
+            dimension: batch norm, biases, PReLU) or ``weight`` (real weights); factors are grouped by their
+            relative learning rate, which stands behind an @, so that ``latent`` alone is weights W̃ themselves.
         parameters: of this group.
         lr_scale: factor on the optimizer's learning rate.
         decay: whether the optimizer's weight decay applies: to real weights alone.
@@ -79,7 +80,8 @@ def parameter_groups(model: nn.Module, alpha_lr: float = 1.0) -> list[ParameterG
     for _, layer in named_binary_layers(model):
         for name, parameter in layer.latent.named_parameters():
             scale = float(f"{layer.latent.lr_scales.get(name, 1.0):.2g}")  # few groups, not one a layer
-            kinds[id(parameter)] = ("latent" if scale == 1 else f"latent@{scale:g}", scale, False)
+            dense = isinstance(layer.latent, Dense)
+            kinds[id(parameter)] = ("latent" if dense else f"latent@{scale:g}", scale, False)
         for parameter in layer.scale.parameters():
             kinds[id(parameter)] = ("alpha", alpha_lr, False)
     groups: dict[tuple[str, float, bool], list[nn.Parameter]] = {}

@@ -30,7 +30,7 @@ class BinaryLayer(nn.Module):
     Attributes:
         latent: module that returns the real weight W̃ ``(O, I, *kernel)``. May be replaced at any time.
         scale: module that returns α.
-        activation_gradient, weight_gradient: names of the straight-through gradients.
+        activation_gradient, weight_gradient: straight-through gradients. May be replaced at any time.
         bias: ``(O,)`` or None, added after α.
 
     In eval mode and without gradients, B and α are computed once and kept until a parameter changes. Changes

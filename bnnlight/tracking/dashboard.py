@@ -169,6 +169,7 @@ def _losses() -> list[Any]:
         _line("Training loss", "train/loss"),
         _line("Validation loss", "val/loss"),
         _line("Batches skipped, not finite", "train/skipped_batches"),
+        _line("Sharpness of the sign's gradient", "bnn/sharpness", log_y=True),
     ]
 
 

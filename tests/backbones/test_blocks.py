@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnnlight.backbones import BinaryBlock, BinaryUnit
-from bnnlight.nn import BinaryConv2d
+from bnnlight.backbones import BinaryBlock, BinaryUnit, HierarchicalBlock, ResNet, StackedHourglass
+from bnnlight.nn import BinaryConv2d, RPReLU, named_binary_layers
 
 
 def plus_minus(u):
@@ -39,6 +39,86 @@ def test_unit_is_norm_sign_convolution_alpha_prelu(scramble, channels, stride, t
 def test_prelu_has_one_slope_for_each_channel_that_it_sees():
     # sized for the block's input it would fail, or work by luck where the two are equal
     assert BinaryUnit(3, 5).activation.weight.shape == (5,)
+
+
+class Doubled(nn.PReLU):
+    """Computes something else than the class that it is of."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def activated(y, activation):
+    if isinstance(activation, nn.Identity):
+        return y
+    if isinstance(activation, RPReLU):
+        gamma, zeta = activation.gamma.view(-1, 1, 1), activation.zeta.view(-1, 1, 1)
+        y, slope = y - gamma, activation.slope.view(-1, 1, 1)
+        return torch.where(y > 0, y, slope * y) + zeta
+    if isinstance(activation, nn.Hardtanh):
+        return y.clamp(-1, 1)
+    slope = activation.weight.view(-1, 1, 1)
+    return (2 if isinstance(activation, Doubled) else 1) * torch.where(y > 0, y, slope * y)
+
+
+ACTIVATIONS = {
+    "identity": nn.Identity,
+    "RPReLU": RPReLU,
+    "PReLU of one slope": lambda channels: nn.PReLU(),
+    "a subclass of PReLU": Doubled,
+    "Hardtanh": lambda channels: nn.Hardtanh(),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_unit_with_another_activation(scramble, make, training):
+    unit = scramble(BinaryUnit(3, 5, 2, activation=make)).train(training)
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    y = plus_minus(batch_norm(x, unit.norm))
+    y = F.conv2d(y, plus_minus(unit.conv.latent.weight), stride=2, padding=1) * unit.conv.scale.alpha.view(-1, 1, 1)
+    torch.testing.assert_close(unit(x), activated(y, unit.activation))
+
+
+def test_a_prelu_is_computed_with_the_convolution_and_others_are_not(monkeypatch):
+    slopes = []
+    forward = BinaryConv2d.forward
+    monkeypatch.setattr(BinaryConv2d, "forward", lambda self, x, slope=None: slopes.append(slope) or forward(self, x))
+    x = torch.randn(2, 3, 5, 5)
+    units = [BinaryUnit(3, 4), BinaryUnit(3, 4, activation=RPReLU), BinaryUnit(3, 4, activation=Doubled)]
+    for unit in units:
+        unit(x)
+    assert slopes[0] is units[0].activation.weight and slopes[1:] == [None, None]
+
+
+NETWORKS = {
+    "BinaryBlock": lambda **options: BinaryBlock(4, 8, 2, "conv", **options),
+    "HierarchicalBlock": lambda **options: HierarchicalBlock(8, 16, **options),
+    "ResNet": lambda **options: ResNet((1, 2), 5, width=0.125, stem="small", **options),
+    "StackedHourglass": lambda **options: StackedHourglass(3, 16, stacks=2, depth=1, **options),
+}
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_activations_of_all_units_are_what_was_asked_for_and_of_their_channels(make):
+    network = make(activation=RPReLU)
+    layers = dict(named_binary_layers(network))
+    for name, layer in layers.items():
+        activation = network.get_submodule(name.removesuffix("conv") + "activation")
+        assert type(activation) is RPReLU and len(activation.gamma) == layer.out_channels
+    assert sum(isinstance(m, RPReLU) for m in network.modules()) == len(layers) > 1
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_a_prelu_is_the_default_with_the_names_and_numbers_it_always_had(make):
+    states = []
+    for options in ({}, {"activation": nn.PReLU}):
+        torch.manual_seed(0)
+        states.append(make(**options).state_dict())
+    assert list(states[0]) == list(states[1])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    units = [name.removesuffix("conv.latent.weight") for name in states[0] if name.endswith("conv.latent.weight")]
+    assert [n for n in states[0] if ".activation." in n] == [f"{unit}activation.weight" for unit in units]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy.special import expit
 
-from bnnlight.nn import Gradient, sign, straight_through
-from bnnlight.nn.binarize import keep_sign, kept_sign, through_kept_sign
+from bnnlight.nn import Tanh, sign, straight_through
+from bnnlight.nn.binarize import GradientName, keep_sign, kept_sign, through_kept_sign
+
+GRADIENTS = [*get_args(GradientName), Tanh(0.1), Tanh(1.0), Tanh(10.0)]
 
 # below, at and above the clip, both signs, and both zeros
 POINTS = [-1.5, -1.0, -0.5, -0.0, 0.0, 0.25, 1.0, 1.5]
@@ -48,7 +50,32 @@ def test_swish_is_the_derivative_of_the_sign_swish():
     np.testing.assert_allclose(u.grad.numpy(), -3 * expected, atol=3e-8)
 
 
-@pytest.mark.parametrize("gradient", ["identity", "clipped", "polynomial", "swish"])
+@pytest.mark.parametrize("sharpness", [0.1, 0.5, 1.0, 3.0, 10.0])
+def test_tanh_is_the_derivative_of_a_scaled_tanh(sharpness):
+    points = np.array([-4, -1, -0.2, -0.01, 0, 0.05, 0.4, 1, 2.5])
+    step = 1e-5
+    ends = [max(1 / sharpness, 1) * np.tanh(sharpness * (points + side * step)) for side in (1, -1)]
+    expected = (ends[0] - ends[1]) / (2 * step)
+    u = torch.tensor(points, requires_grad=True)
+    np.testing.assert_allclose(straight_through(u.detach(), Tanh(sharpness)).numpy(), expected, atol=1e-7)
+    sign(u, Tanh(sharpness)).backward(torch.full_like(u, -3.0))
+    np.testing.assert_allclose(u.grad.numpy(), -3 * expected, atol=3e-7)
+
+
+def test_tanh_runs_from_the_identity_to_a_narrow_peak():
+    u = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    # 1 − tanh²(0.1) = 0.99007; 10 (1 − tanh²(10)) = 40 e⁻²⁰
+    np.testing.assert_allclose(Tanh(0.1)(u).numpy(), [0.99007, 1, 0.99007], atol=1e-5)
+    np.testing.assert_allclose(Tanh(10.0)(u).numpy(), [8.2446e-8, 10, 8.2446e-8], rtol=1e-4)
+
+
+@pytest.mark.parametrize("sharpness", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_sharpness_that_is_none_is_an_error(sharpness):
+    with pytest.raises(ValueError, match=r"sharpness is .*: give a finite number above 0"):
+        Tanh(sharpness)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
 @pytest.mark.parametrize(("dtype", "huge"), [(torch.float32, 1e4), (torch.float32, 3e38), (torch.float16, 6e4)])
 def test_gradient_of_huge_inputs_is_finite(gradient, dtype, huge):
     u = torch.tensor([-huge, huge], dtype=dtype, requires_grad=True)
@@ -66,7 +93,7 @@ def test_gradient_flows_through_a_sign_in_the_middle_of_a_network():
 
 @pytest.mark.parametrize("function", [sign, straight_through])
 def test_unknown_gradient_is_an_error_that_lists_the_known_ones(function):
-    with pytest.raises(ValueError, match=r"'tanh'.*identity, clipped, polynomial, swish"):
+    with pytest.raises(ValueError, match=r"'tanh'.*identity, clipped, polynomial, swish, or bnnlight.nn.Tanh"):
         function(torch.zeros(1), "tanh")
 
 
@@ -80,7 +107,7 @@ def neighbours(dtype):
     return torch.tensor(values, dtype=dtype)
 
 
-@pytest.mark.parametrize("gradient", get_args(Gradient))
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_what_is_kept_of_a_number_tells_its_sign_and_gradient(dtype, gradient):
     u = (

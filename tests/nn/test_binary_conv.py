@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fixtures.plain_layers import plain
 
 from bnnlight.backbones.blocks import BinaryUnit
-from bnnlight.nn import BinaryConv2d, Matrix, Tucker, binary_conv
+from bnnlight.nn import BinaryConv2d, Matrix, Tanh, Tucker, binary_conv
 from bnnlight.nn.binary_conv import binary_conv2d
 from bnnlight.nn.integer_conv import integers_are_exact
 from bnnlight.nn.patches import ConvShape
@@ -30,6 +30,8 @@ OPTIONS = {
     "polynomial": {"activation_gradient": "polynomial", "weight_gradient": "polynomial"},
     "swish": {"activation_gradient": "swish", "weight_gradient": "identity"},
     "identity": {"activation_gradient": "identity", "weight_gradient": "swish"},
+    "tanh": {"activation_gradient": Tanh(3.0), "weight_gradient": Tanh(0.2)},
+    "tanh, clipped": {"activation_gradient": "clipped", "weight_gradient": Tanh(2.0), "latent": Matrix},
 }
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 INTEGERS = pytest.mark.parametrize("integers", [True, False], ids=["integers", "floats"])

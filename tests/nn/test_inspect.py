@@ -72,6 +72,14 @@ def test_groups_are_what_their_names_say():
     }
 
 
+@pytest.mark.parametrize("latent", [Matrix, Tucker, lambda w: Tucker(w, start="identity"), Holistic, CP, TensorTrain])
+def test_only_weights_themselves_are_in_a_group_latent(latent):
+    # a core that takes the weight's place has its learning rate too, and is none
+    names = {group.name for group in parameter_groups(network(latent=latent))}
+    assert "latent" not in names
+    assert any(name.startswith("latent@") for name in names)
+
+
 def test_frozen_parameters_are_in_no_group():
     model = network()
     model.stem.requires_grad_(False)

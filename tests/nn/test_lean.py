@@ -10,7 +10,7 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.backbones.blocks import BinaryBlock, HierarchicalBlock
-from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, TensorTrain, Tucker
+from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, RPReLU, Tanh, TensorTrain, Tucker
 from bnnlight.nn.lean import recomputed, record
 
 LATENTS = {c.__name__: c for c in (Dense, Matrix, Tucker, Holistic, CP, TensorTrain)}
@@ -65,7 +65,18 @@ def test_training_is_the_same_bit_for_bit(latent, scale):
     assert_equal(kept, lean)
 
 
-@pytest.mark.parametrize("options", [{"shortcut": "block"}, {"padding_value": 1}, {"activation_gradient": "swish"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shortcut": "block"},
+        {"padding_value": 1},
+        {"activation_gradient": "swish"},
+        {"activation_gradient": Tanh(2.0), "weight_gradient": Tanh(0.5)},
+        {"activation": RPReLU},
+        {"activation": nn.Identity},
+    ],
+    ids=str,
+)
 def test_other_networks_too(options):
     kept, lean = a_pair(residual(Tucker, **options))
     x = torch.randn(8, 3, 16, 16)

@@ -1,0 +1,83 @@
+"""Sharpens the sign's straight-through gradient while training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import lightning as L
+
+from bnnlight.callbacks.interval import Interval
+from bnnlight.nn.binarize import Tanh
+from bnnlight.nn.inspect import named_binary_layers
+
+Signs = Literal["activations", "weights", "both"]
+
+
+class Sharpen(L.Callback):
+    """Gives the signs of all binary layers the gradient of :class:`bnnlight.nn.Tanh`, sharper from step to step.
+
+    After i of N optimizer steps the sharpness is t = start · (end/start)^(i/N): while t is small every weight and
+    activation gets a gradient, at the end just those that are about to change sign. N is the length of the run, so
+    that t depends on the step alone, and a run that goes on has the t of one that was never stopped. The gradients
+    that the config names are replaced. Logs ``bnn/sharpness``. Not on by default; in a config::
+
+        trainer:
+          callbacks:
+            - class_path: bnnlight.callbacks.Sharpen
+              init_args: {start: 0.1, end: 10.0, of: both}
+
+    Args:
+        start, end: sharpness before the first step and after the last, above 0.
+        of: whose signs: ``activations``, ``weights`` or ``both``; the others keep their gradient.
+        interval: number of optimizer steps from one logged value to the next.
+
+    Raises:
+        ValueError: a sharpness is not a finite number above 0, ``of`` is unknown, the interval is below 1, or, as
+            training starts, the run has no end.
+
+    Source: IR-Net, Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788, which counts epochs instead of steps.
+    """
+
+    def __init__(self, start: float = 0.1, end: float = 10.0, of: Signs = "both", interval: int = 100) -> None:
+        self.start, self.end = Tanh(start).sharpness, Tanh(end).sharpness
+        if of not in get_args(Signs):
+            raise ValueError(f"Sharpen cannot sharpen {of!r}: choose one of {', '.join(get_args(Signs))}")
+        self.of = of
+        self.interval = Interval(interval)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not math.isfinite(trainer.estimated_stepping_batches):
+            raise ValueError("no end to plan the sharpness for: set trainer.max_epochs or trainer.max_steps")
+        if self.interval.start(trainer.global_step):
+            self._log(trainer)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        gradient = Tanh(self._sharpness(trainer))
+        for _, layer in named_binary_layers(pl_module):
+            if self.of != "weights":
+                layer.activation_gradient = gradient
+            if self.of != "activations":
+                layer.weight_gradient = gradient
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if self.interval.due(trainer.global_step):
+            self._log(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.interval.overdue(trainer.global_step):
+            self._log(trainer)
+
+    def _sharpness(self, trainer: L.Trainer) -> float:
+        done = min(1.0, trainer.global_step / trainer.estimated_stepping_batches)
+        return self.start * (self.end / self.start) ** done
+
+    def _log(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({"bnn/sharpness": self._sharpness(trainer)}, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_step": self.interval.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.interval.resume(state_dict["last_step"])

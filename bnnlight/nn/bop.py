@@ -1,0 +1,114 @@
+"""An optimizer that flips binary weights, without real ones behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+
+class Bop(Optimizer):
+    """Flips the binary weights of groups whose name begins with ``latent``, and runs AdamW on all other groups.
+
+    With g the gradient of a weight w, at every step
+
+        m ← (1 − γ) m + γ g,    w ← −w where abs(m) > τ and sign(m) = sign(w).
+
+    The signs of a :class:`bnnlight.nn.Dense` latent are the weights; its magnitudes stay as they are and mean nothing.
+    Hence the layers' ``weight_gradient`` is to be ``identity``, which does not look at them, and their scale
+    ``channel``, ``spatial`` or ``none``: ``analytic`` would keep α at mean abs(W̃) of the start.
+
+    γ stands as the rate ``lr`` of the latent group. A schedule that multiplies all rates, such as the default one,
+    lowers it like the others; one that sets rates sets γ too. The paper's γ falls likewise: in its code for CIFAR-10
+    from 1e-4 to a tenth of that every hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
+
+    Args:
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        lr: learning rate of AdamW.
+        gamma: γ, the adaptivity rate, in (0, 1].
+        threshold: τ, at least 0.
+        betas, eps, weight_decay: of AdamW.
+
+    Raises:
+        ValueError: a number out of range, no group of latents, or latents that are factorized.
+
+    Source: Helwegen et al., NeurIPS 2019, https://arxiv.org/abs/1906.02107.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        gamma: float = 1e-4,
+        threshold: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma of Bop is {gamma}: give a number above 0, at most 1")
+        if not threshold >= 0:
+            raise ValueError(f"threshold of Bop is {threshold}: give a number of at least 0")
+        groups = [dict(group) if isinstance(group, dict) else {"params": [group]} for group in params]
+        latents = [group for group in groups if _is_latent(group)]
+        if not latents:
+            raise ValueError("Bop finds no parameter group named 'latent': the network needs binary layers")
+        for group in latents:
+            if group["name"] != "latent":
+                raise ValueError(
+                    f"Bop flips the weights themselves, and the parameters in group {group['name']!r} are factors: "
+                    "choose latent bnnlight.nn.Dense, or another optimizer"
+                )
+            group |= {"lr": gamma, "threshold": threshold}
+        super().__init__(groups, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+        self._share()
+
+    def _share(self) -> None:
+        """Hands AdamW its groups and the state, which are this optimizer's own: to be saved, loaded and scheduled."""
+        others = [group for group in self.param_groups if not _is_latent(group)]
+        self._adamw = AdamW(others) if others else None
+        if self._adamw:
+            self._adamw.state = self.state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step of both.
+
+        Args:
+            closure: computes the loss and its gradients anew, if given.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._adamw:
+            self._adamw.step()
+        for group in filter(_is_latent, self.param_groups):
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._flip(weight, group["lr"], group["threshold"])
+        return loss
+
+    def _flip(self, weight: Tensor, gamma: float, threshold: float) -> None:
+        state = self.state[weight]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(weight)
+            # zero counts as positive, and so does its negative
+            weight.masked_fill_(weight == 0, torch.finfo(weight.dtype).tiny)
+        average = state["exp_avg"].lerp_(weight.grad, gamma)
+        flipped = (average.abs() > threshold) & ((average > 0) == (weight > 0))
+        weight.copy_(torch.where(flipped, -weight, weight))
+
+
+def _is_latent(group: dict[str, Any]) -> bool:
+    return group.get("name", "").startswith("latent")

@@ -1,0 +1,74 @@
+"""Recipes of training through the real command: stopped and resumed, lean, and learning."""
+
+import json
+
+import pytest
+
+
+def told(step):
+    return {"class_path": "noisy.Told", "init_args": {"hook": "on_train_batch_end", "step": step}}
+
+
+def logged(run_dir, key):
+    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row[key] for row in rows if key in row}
+
+
+SHARPEN = {"class_path": "bnnlight.callbacks.Sharpen", "init_args": {"start": 0.2, "end": 5.0, "interval": 3}}
+
+
+def test_a_run_that_sharpens_goes_on_with_the_right_value_and_may_be_lean(tmp_path, fit_probe, same_run):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert fit_probe(whole, f"--trainer.callbacks={json.dumps([SHARPEN])}")[0] == 0
+    # what is lean is the same bit for bit
+    code, text = fit_probe(
+        broken, f"--trainer.callbacks={json.dumps([SHARPEN, told(8)])}", "--model.backbone.lean=true"
+    )
+    assert code == 75, text
+    code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([SHARPEN])}", "--model.backbone.lean=true")
+    assert code == 0, text
+    same_run(whole, broken)
+    # three epochs of six steps
+    expected = {step: pytest.approx(0.2 * 25 ** (step / 18)) for step in range(0, 19, 3)}
+    assert logged(whole, "bnn/sharpness") == logged(broken, "bnn/sharpness") == expected
+
+
+def test_a_run_with_bop_goes_on_as_if_it_had_not_been_stopped(tmp_path, fit_probe, same_run, configs):
+    method = f"--config={configs / 'methods/bop.yaml'}"
+    assert fit_probe(tmp_path / "whole", method)[0] == 0
+    code, text = fit_probe(tmp_path / "broken", method, f"--trainer.callbacks={json.dumps([told(8)])}")
+    assert code == 75, text
+    assert fit_probe(tmp_path / "broken", method)[0] == 0
+    same_run(tmp_path / "whole", tmp_path / "broken")
+    rates = logged(tmp_path / "whole", "bnn/flip_rate")
+    assert rates.keys() == set(range(2, 19, 2)) and rates[2] > 0.01
+    assert 0 < rates[18] < rates[2]  # γ has fallen
+    # its rate is logged beside AdamW's, and both end at zero
+    assert logged(tmp_path / "whole", "lr-Bop/latent")[0] / logged(tmp_path / "whole", "lr-Bop/weight")[0] == (
+        pytest.approx(1e-4 / 0.01)
+    )
+
+
+def test_factors_cannot_be_flipped_and_the_command_says_so(bnnlight, quick, configs, tmp_path):
+    code, _, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", "--config", configs / "methods/bop.yaml"),
+        *("--config", configs / "methods/tucker.yaml", f"--run_dir={tmp_path / 'run'}", *quick),
+    )
+    assert code != 0
+    last = err.splitlines()[-1]
+    assert last.startswith("bnnlight fit: error: Bop flips the weights themselves")
+    assert "are factors: choose latent bnnlight.nn.Dense, or another optimizer" in last
+
+
+@pytest.mark.parametrize("recipe", ["bop", "sharpened"])
+def test_digits_are_learned(bnnlight, quick, configs, tmp_path, recipe):
+    bop = ("--config", configs / "methods/bop.yaml")
+    sharpened = (f"--trainer.callbacks={json.dumps([{**SHARPEN, 'init_args': {}}])}",)
+    code, _, err = bnnlight(
+        *("fit", "--config", configs / "quickstart.yaml", *(bop if recipe == "bop" else sharpened), *quick),
+        *("--trainer.max_epochs=3", "--model.backbone.width=0.25", "--pictures.count=0"),
+        f"--run_dir={tmp_path / 'run'}",
+    )
+    assert code == 0, err
+    accuracy = json.loads((tmp_path / "run/results.json").read_text())["results"]["test/acc1"]
+    assert accuracy > 0.8  # of ten classes
