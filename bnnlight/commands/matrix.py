@@ -31,8 +31,7 @@ def matrix(args: list[str]) -> None:
     command = ["bnnlight", "matrix", options.file, *args[at:]]
     _make_folder(output)
     work = None
-    # of a method that waits for its search, not all runs are known yet
-    if not options.report and any(standings[name].missing or not standings[name].is_chosen for name in names):
+    if not options.report and any(standings[name].num_missing for name in names):
         work = _work(plan, folder, more, names, options)
         if work.stopped:
             again = shlex.join(["bnnlight", "matrix", *args])

@@ -54,9 +54,10 @@ def draw(record: Record) -> bytes:
 
 
 def _points(axes: Axes, y: int, values: list[float], found: Record) -> None:
-    axes.plot(values, [y] * len(values), "o", color=_SEED, markersize=6, zorder=2)
+    # above and below the row's middle, so that neither hides the other
+    axes.plot(values, [y - 0.13] * len(values), "o", color=_SEED, markersize=6, zorder=2)
     error = {"xerr": found["half_interval"], "capsize": 4} if found["half_interval"] is not None else {}
-    axes.errorbar(found["mean"], y, fmt="D", color=_MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
+    axes.errorbar(found["mean"], y + 0.13, fmt="D", color=_MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
 
 
 def _label(row: Record, baseline: str) -> str:

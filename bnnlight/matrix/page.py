@@ -147,11 +147,12 @@ def _repeat(repeat: Record) -> str:
     if not repeat["num_runs"]:
         return f"To make it: `{repeat['command']}`; none of its runs is done yet."
     machines = "; ".join(_machine(machine) for machine in repeat["machines"])
-    commits = ", ".join(repeat["commits"]) or "not known"
-    missing = f" {repeat['num_missing']} runs are missing or not yet known." if repeat["num_missing"] else ""
+    commits = ", ".join(commit[:10] + "+" * commit.endswith("+") for commit in repeat["commits"]) or "not known"
+    changed = " (+: with changed files)" if "+" in commits else ""
+    missing = f" {repeat['num_missing']} more are missing." if repeat["num_missing"] else ""
     return (
         f"To repeat it: `{repeat['command']}`; {repeat['num_runs']} runs, bnnlight {', '.join(repeat['versions'])}, "
-        f"commit {commits} (+: with changed files), torch {', '.join(repeat['torch'])}, on {machines}.{missing} "
+        f"commit {commits}{changed}, torch {', '.join(repeat['torch'])}, on {machines}.{missing} "
         "The times are no benchmark: runs beside each other share the machine."
     )
 

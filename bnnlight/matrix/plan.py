@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -200,7 +201,7 @@ def _seeds(content: Any, where: str) -> tuple[int, ...]:
 
 
 def _file(name: Any, where: str, path: Path) -> Path:
-    file = path.parent / str(name)
+    file = Path(os.path.normpath(path.parent / str(name)))
     if not file.is_file():
         raise ValueError(f"{where}: no such file: {file}")
     return file

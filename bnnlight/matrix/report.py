@@ -137,5 +137,5 @@ def _repeat(standings: Mapping[str, Standing], command: Sequence[str]) -> Record
         "torch": sorted({result["torch"] for result in results}),
         "machines": machines,
         "num_runs": len(records),
-        "num_missing": sum(len(standing.missing) for standing in standings.values()),
+        "num_missing": sum(standing.num_missing for standing in standings.values()),
     }

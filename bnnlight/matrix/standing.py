@@ -41,6 +41,11 @@ class Standing:
         """Runs that are to be made, or gone on with, as far as they are known yet."""
         return [run for run, record in (*self.search, *self.final) if not is_done(record)]
 
+    @property
+    def num_missing(self) -> int:
+        """Of the runs, those included that are not known yet."""
+        return len(self.missing) + (0 if self.is_chosen else len(self.method.seeds))
+
 
 def is_done(record: dict[str, Any] | None) -> bool:
     """Whether a run has its results."""
