@@ -8,8 +8,9 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "configs"
-# a sweep is no experiment, it starts some: see test_sweeps.py
-CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent != ROOT / "sweeps")
+# neither a sweep nor a matrix is an experiment, they start some: see test_sweeps.py and matrix/test_shipped.py
+OTHERS = (ROOT / "sweeps", ROOT / "matrix")
+CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent not in OTHERS)
 
 
 @pytest.fixture
@@ -61,9 +62,10 @@ def test_there_are_configs():
     }
 
 
-def test_whatever_names_a_method_is_a_sweep_and_the_rest_are_experiments():
+def test_whatever_names_methods_is_a_sweep_or_a_matrix_and_the_rest_are_experiments():
     content = {path: yaml.safe_load(path.read_text()) for path in ROOT.glob("**/*.yaml")}
-    assert [path for path in content if ("method" in content[path]) != (path not in CONFIGS)] == []
+    others = [path for path in content if {"method", "methods"} & content[path].keys()]
+    assert [path for path in content if (path in others) != (path not in CONFIGS)] == []
     assert [path for path in CONFIGS if not {"model", "data", "trainer"} <= content[path].keys()] == []
 
 

@@ -30,8 +30,8 @@ def draw(record: Record) -> bytes:
     right.set_xlabel(f"difference from {record['baseline']}, paired by seed{of_points}")
     base = next(row for row in rows if row["method"] == record["baseline"])
     if base["test"]:
-        left.axvline(base["test"]["mean"], color=_BASELINE, linewidth=1.2, zorder=0)
-    right.axvline(0, color=_BASELINE, linewidth=1.2, zorder=0)
+        left.axvline(base["test"]["mean"], color=_BASELINE, linewidth=2, zorder=0)
+    right.axvline(0, color=_BASELINE, linewidth=2, zorder=0)
     for y, row in enumerate(rows):
         if row["test"]:
             _points(left, y, list(row["by_seed"].values()), row["test"])
