@@ -30,8 +30,8 @@ def draw(record: Record) -> bytes:
     right.set_xlabel(f"difference from {record['baseline']}, paired by seed{of_points}")
     base = next(row for row in rows if row["method"] == record["baseline"])
     if base["test"]:
-        left.axvline(base["test"]["mean"], color=_BASELINE, linewidth=2, zorder=0)
-    right.axvline(0, color=_BASELINE, linewidth=2, zorder=0)
+        left.axvline(base["test"]["mean"], color=_BASELINE, linewidth=2, zorder=1)
+    right.axvline(0, color=_BASELINE, linewidth=2, zorder=1)
     for y, row in enumerate(rows):
         if row["test"]:
             _points(left, y, list(row["by_seed"].values()), row["test"])
@@ -40,6 +40,7 @@ def draw(record: Record) -> bytes:
     left.set_yticks(range(len(rows)), [_label(row, record["baseline"]) for row in rows])
     left.set_ylim(len(rows) - 0.5, -0.5)
     for axes in (left, right):
+        axes.set_axisbelow(True)
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
