@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,13 +42,25 @@ def write(tmp_path_factory, configs):
     return write_
 
 
+STARTED = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _none_is_left():
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate()
+
+
 def start(plan, runs, *args, path=()):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT", "PL_"))}
     env |= {"PYTHONPATH": os.pathsep.join([*map(str, path), *sys.path])}
     command = [sys.executable, "-m", "bnnlight", "matrix", str(plan), "--runs", str(runs), "--threads", "1", *args]
-    return subprocess.Popen(
-        command, env=env, cwd=runs.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    STARTED.append(subprocess.Popen(command, env=env, cwd=runs.parent, **pipes))
+    return STARTED[-1]
 
 
 def read(path):
@@ -135,31 +148,33 @@ class Slow(L.Callback):
 
 def test_stopped_killed_and_taken_up_again(write, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
-    many = {"trainer.max_epochs": 4, "trainer.limit_train_batches": 12, "trainer.log_every_n_steps": 1}
+    many = {"trainer.max_epochs": 2, "trainer.limit_train_batches": 12, "trainer.log_every_n_steps": 1}
     options = SMALL | many | {"trainer.callbacks": [{"class_path": "slow.Slow"}]}
     plan = write(options=options, methods={"dense": METHODS["dense"]}, seeds=[0], search=None)
     runs, run = tmp_path / "runs", tmp_path / "runs/dense/seed0"
 
     def steps():
         path = run / "metrics.jsonl"
-        return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [row["step"] for row in rows if "train/loss" in row]
 
     def wait_for(process, more):
-        end, before = time.monotonic() + 120, len(steps())
+        end, before = time.monotonic() + 300, len(steps())
         while len(steps()) < before + more:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.05)
 
     first = start(plan, runs, path=[tmp_path])
-    wait_for(first, 5)
+    wait_for(first, 3)
     first.send_signal(signal.SIGTERM)
-    out, err = first.communicate(timeout=120)
+    out, err = first.communicate(timeout=600)
     assert first.returncode == 75 and "stopped by SIGTERM, 0 runs made; to go on: bnnlight matrix" in err, (out, err)
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert 0 < saved < 48 and "saved at step" in (run / "log.txt").read_text()
+    assert 0 < saved < 24 and "saved at step" in (run / "log.txt").read_text()
 
     second = start(plan, runs, path=[tmp_path])
-    wait_for(second, 5)
+    wait_for(second, 3)
     (child,) = map(int, Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split())
     second.kill()  # it can say nothing to its run, which hears of it from the system
     second.communicate()
@@ -168,20 +183,17 @@ def test_stopped_killed_and_taken_up_again(write, tmp_path):
         time.sleep(0.1)
     assert not os.path.exists(f"/proc/{child}")
     later = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert saved < later < 48
+    assert saved < later < 24
 
     third = start(plan, runs, path=[tmp_path])
-    out, err = third.communicate(timeout=120)
+    out, err = third.communicate(timeout=600)
     assert third.returncode == 0, err
-    assert read(run / "results.json")["num_steps"] == 48
-    logged = [step for step in steps()]
-    assert logged == sorted(logged) and (run / "log.txt").read_text().count("run directory:") == 3
+    assert read(run / "results.json")["num_steps"] == 24
+    assert steps() == sorted(set(steps())) and len(steps()) == 24
+    assert (run / "log.txt").read_text().count("run directory:") == 3
 
 
 def test_a_run_that_another_command_makes_is_left_to_it(made, bnnlight, tmp_path):
-    import fcntl
-    import shutil
-
     plan, runs, _ = made
     shutil.copytree(runs, tmp_path / "runs")
     run = next(tmp_path.glob("runs/tucker/lr*_seed0"))
@@ -189,7 +201,7 @@ def test_a_run_that_another_command_makes_is_left_to_it(made, bnnlight, tmp_path
     # by another process, as a process's own locks do not keep itself out; it ends when its input does
     hold = f"import fcntl, sys; f = open({str(run / '.lock')!r}, 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert fcntl and holder.stdout.readline() == "\n"
+    assert holder.stdout.readline() == "\n"
     code, out, _ = bnnlight("matrix", plan, "--runs", tmp_path / "runs")
     holder.communicate("\n")
     assert code == 1
