@@ -20,6 +20,7 @@ _VERBS = {
     "export": ("bnnlight.commands.export:export", "a checkpoint as a model to ship, one bit a binary weight"),
     "bench": ("bnnlight.commands.bench:bench", "latency of an exported model beside its real-valued twin"),
     "compare": ("bnnlight.commands.compare:compare", "runs side by side: table, curves, flip rates, ranks, α"),
+    "matrix": ("bnnlight.commands.matrix:matrix", "methods × seeds under one protocol: table, intervals, figure"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
     "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),

@@ -8,8 +8,9 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "configs"
-# a sweep is no experiment, it starts some, and a method changes one: see test_sweeps.py and test_methods.py
-CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent.name not in ("sweeps", "methods"))
+# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py and test_methods.py
+OTHERS = ("sweeps", "matrix", "methods")
+CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent.name not in OTHERS)
 
 
 def test_there_are_configs():
@@ -28,13 +29,16 @@ def test_there_are_configs():
     }
 
 
-def test_whatever_names_a_method_is_a_sweep_overlays_are_a_model_alone_and_the_rest_are_experiments():
-    content = {path: yaml.safe_load(path.read_text()) for path in ROOT.glob("**/*.yaml")}
-    kinds = {"sweeps": [], "methods": [], "configs": []}
-    for path, found in content.items():
-        kinds["sweeps" if "method" in found else "methods" if set(found) == {"model"} else "configs"].append(path)
-    assert {kind: {path.parent.name for path in paths} for kind, paths in kinds.items()} == {k: {k} for k in kinds}
-    assert sorted(kinds["configs"]) == CONFIGS
+def _kind(content):
+    if "methods" in content:
+        return "matrix"
+    return "sweeps" if "method" in content else "methods" if set(content) == {"model"} else "configs"
+
+
+def test_each_folder_holds_files_of_one_kind():
+    kinds = {path: _kind(yaml.safe_load(path.read_text())) for path in ROOT.glob("**/*.yaml")}
+    assert {(path.parent.name, kind) for path, kind in kinds.items()} == {(k, k) for k in ("configs", *OTHERS)}
+    content = {path: yaml.safe_load(path.read_text()) for path in CONFIGS}
     assert [path for path in CONFIGS if not {"model", "data", "trainer"} <= content[path].keys()] == []
 
 

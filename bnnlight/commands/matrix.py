@@ -1,0 +1,85 @@
+"""`bnnlight matrix`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from bnnlight.commands.parser import Parser
+from bnnlight.matrix.plan import Plan, read_plan
+from bnnlight.matrix.report import as_record, write_report
+from bnnlight.matrix.runs import check_folders, find_methods, handed_on
+from bnnlight.matrix.standing import look
+
+_STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
+
+
+def matrix(args: list[str]) -> None:
+    """Train methods × seeds under one protocol, and report means, intervals and differences."""
+    at = args.index("--") if "--" in args else len(args)
+    options, more = _parser().parse_args(args[:at]), handed_on(args[at + 1 :])
+    plan = read_plan(Path(options.file))
+    check_folders(plan)
+    names = find_methods(plan, options.only)
+    folder = Path(options.runs or Path("runs", "matrix", plan.path.stem)).expanduser()
+    output = Path(options.output).expanduser() if options.output else folder / "report"
+    standings = look(plan, folder, more)
+    command = ["bnnlight", "matrix", options.file, *args[at:]]
+    _make_folder(output)
+    work = None
+    if not options.report and any(standings[name].num_missing for name in names):
+        work = _work(plan, folder, more, names, options)
+        if work.stopped:
+            again = shlex.join(["bnnlight", "matrix", *args])
+            text = f"stopped by {signal.Signals(work.stopped).name}, {work.num_done} runs made; to go on: {again}"
+            print(f"bnnlight matrix: {text}", file=sys.stderr, flush=True)
+            raise SystemExit(_STOPPED[work.stopped])
+        standings = look(plan, folder, more)
+    write_report(as_record(plan, standings, command), output)
+    print(f"report: {output}.md, {output}.json, {output}.png")
+    if work and work.num_failed:
+        runs = "1 run" if work.num_failed == 1 else f"{work.num_failed} runs"
+        print(f"bnnlight matrix: error: {runs} failed, see above; the same command tries again", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _work(plan: Plan, folder: Path, more: dict, names: list[str], options: Namespace):
+    # imported here: the report of runs that are done should not wait for torch
+    from bnnlight.commands.matrix_check import check
+    from bnnlight.matrix.machine import Machine
+    from bnnlight.matrix.work import Work
+
+    machine = Machine(options.jobs, options.threads)
+    work = Work(plan, folder, more, names, machine, kept=check(plan, names, folder, more))
+    work.run()
+    return work
+
+
+def _make_folder(output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise ValueError(f"--output {output}: {output.parent} cannot be written to: choose another one")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "bnnlight matrix",
+        description=f"{matrix.__doc__}\nExample: bnnlight matrix configs/matrix/quickstart.yaml --jobs 2",
+        epilog="Options behind -- go to every run: -- --data.root=DIR. The same command goes on where it was stopped.",
+        allow_abbrev=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="What is compared on what: a YAML, see configs/matrix/.")
+    parser.add_argument("--runs", help="Folder of the runs; runs/matrix/NAME unless given.")
+    text = "Path of the report without its ending; RUNS/report unless given. Writes .md, .json and .png."
+    parser.add_argument("--output", help=text)
+    parser.add_argument("--jobs", type=int, help="Runs at one time; the number of GPUs unless given, or 1.")
+    parser.add_argument("--threads", type=int, help="CPU threads of a run; its share of the cores unless given.")
+    text = "Make these methods' runs alone; the report has all methods."
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help=text)
+    parser.add_argument("--report", action="store_true", help="Make no runs; write the report of those that are done.")
+    return parser

@@ -1,0 +1,13 @@
+"""Methods × seeds under one protocol: the check of a claim as a command, `bnnlight matrix`.
+
+| file | what is in it |
+|---|---|
+| `plan.py` | what is compared on what, read from its YAML |
+| `runs.py` | the runs of a plan: folder, command line, and what each was asked for |
+| `choice.py` | a method's learning rate, from its search runs |
+| `child.py` | one run under way, a process of its own |
+| `work.py` | all runs that are missing, some at a time |
+| `screen.py` | how far they are |
+| `statistics.py` | intervals, paired differences, Holm's correction |
+| `report.py`, `page.py`, `figure.py` | what came out: numbers, page, picture |
+"""

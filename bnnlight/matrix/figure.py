@@ -1,0 +1,67 @@
+"""The report of a matrix of runs as a picture."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+
+_SEED, _MEAN, _BASELINE = "#8fb3d9", "#14375e", "#c2571a"
+
+
+def draw(record: Record) -> bytes:
+    """A PNG: each method's seeds, mean and 95 % interval; beside them its differences from the baseline.
+
+    Args:
+        record: of :func:`~bnnlight.matrix.report.as_record`.
+    """
+    rows = record["methods"]
+    figure = Figure(figsize=(12, 2.1 + 0.42 * len(rows)), layout="constrained")
+    figure.suptitle(record["title"], fontweight="bold")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+    unit = f" ({record['unit']})" if record["unit"] else ""
+    better = "higher" if record["direction"] == "max" else "lower"
+    left.set_xlabel(f"{record['metric_name']}{unit} on the test data, {better} is better")
+    of_points = " (points)" if record["unit"] == "%" else ""
+    right.set_xlabel(f"difference from {record['baseline']}, paired by seed{of_points}")
+    base = next(row for row in rows if row["method"] == record["baseline"])
+    if base["test"]:
+        left.axvline(base["test"]["mean"], color=_BASELINE, linewidth=2, zorder=1)
+    right.axvline(0, color=_BASELINE, linewidth=2, zorder=1)
+    for y, row in enumerate(rows):
+        if row["test"]:
+            _points(left, y, list(row["by_seed"].values()), row["test"])
+        if row["difference"]:
+            _points(right, y, list(row["difference"]["by_seed"].values()), row["difference"])
+    left.set_yticks(range(len(rows)), [_label(row, record["baseline"]) for row in rows])
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    for axes in (left, right):
+        axes.set_axisbelow(True)
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    # drawn by hand: a method without runs, or with one seed, has not all of them
+    left.plot([], [], "o", color=_SEED, markersize=6, label="one seed")
+    left.plot([], [], "D-", color=_MEAN, markersize=6, label="mean, 95 % interval over the seeds")
+    left.plot([], [], color=_BASELINE, label=f"baseline: {record['baseline']}")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _points(axes: Axes, y: int, values: list[float], found: Record) -> None:
+    # above and below the row's middle, so that neither hides the other
+    axes.plot(values, [y - 0.13] * len(values), "o", color=_SEED, markersize=6, zorder=2)
+    error = {"xerr": found["half_interval"], "capsize": 4} if found["half_interval"] is not None else {}
+    axes.errorbar(found["mean"], y + 0.13, fmt="D", color=_MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
+
+
+def _label(row: Record, baseline: str) -> str:
+    done, asked = len(row["by_seed"]), len(row["seeds_asked"])
+    name = f"{row['method']} (baseline)" if row["method"] == baseline else row["method"]
+    return name if done == asked else f"{name}\n{done} of {asked} seeds"

@@ -1,0 +1,164 @@
+"""The report of a matrix of runs as a page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bnnlight.matrix.screen import duration
+from bnnlight.matrix.units import Unit
+
+Record = dict[str, Any]
+
+
+def as_json(record: Record) -> str:
+    """With figures as they are, to all digits."""
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_markdown(record: Record, picture: str) -> str:
+    """A table with a row for each method, what is to be known to read it, and how to repeat it.
+
+    Args:
+        record: of :func:`~bnnlight.matrix.report.as_record`.
+        picture: name of the figure, beside the page.
+    """
+    unit, searched = Unit(record["metric"]), record["search"] is not None
+    option = record["search"]["option"].rsplit(".", 1)[-1] if searched else ""
+    heads = ["method", *([option] if searched else []), f"{record['metric_name']}, mean", "by seed"]
+    heads += [f"against {record['baseline']}", "excludes zero", "p, Holm"]
+    heads += [*(["search"] if searched else []), "trained numbers", "time a run"]
+    rows = [_row(row, record, unit, searched) for row in record["methods"]]
+    cells = [heads, ["---"] * len(heads), *rows]
+    parts = [
+        f"# {record['title']}",
+        *([record["note"]] if record["note"] else []),
+        _protocol(record),
+        "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in cells),
+        f"![{record['title']}]({picture})",
+        _family(record),
+        *_marks(record),
+        _repeat(record["repeat"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(row: Record, record: Record, unit: Unit, searched: bool) -> list[str]:
+    name = f"**{row['method']}**" if row["method"] == record["baseline"] else row["method"]
+    chosen = [_chosen(row)] if searched else []
+    difference = row["difference"]
+    against = _plus_minus(difference, unit, "+") if difference else ""
+    excludes = {None: "", True: "yes", False: "no"}[difference["excludes_zero"] if difference else None]
+    p = f"{difference['p_holm']:.2g}" if difference and difference["p_holm"] is not None else ""
+    trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else ""
+    took = duration(row["seconds"]) if row["seconds"] is not None else ""
+    search = [_means(row, unit)] if searched else []
+    return [name, *chosen, _mean(row, unit), _by_seed(row, unit), against, excludes, p, *search, trained, took]
+
+
+def _chosen(row: Record) -> str:
+    search = row["search"]
+    if search["value"] is None:
+        return f"search: {search['num_done']} of {search['num_runs']} runs"
+    marks = ["edge"] if search["edge"] else []
+    marks += ["tie"] if search["tied"] else []
+    marks += [f"of {row['rate_of']}"] if row["rate_of"] != row["method"] else []
+    return f"{search['value']:g}" + (f" ({', '.join(marks)})" if marks else "")
+
+
+def _mean(row: Record, unit: Unit) -> str:
+    done, asked = len(row["by_seed"]), len(row["seeds_asked"])
+    missing = f"{done} of {asked} seeds" if done < asked else ""
+    if row["test"] is None:
+        return missing
+    return _plus_minus(row["test"], unit) + (f" ({missing})" if missing else "")
+
+
+def _plus_minus(found: Record, unit: Unit, sign: str = "") -> str:
+    half = found["half_interval"]
+    return unit.number(found["mean"], sign) + (f" ± {unit.number(half)}" if half is not None else "")
+
+
+def _by_seed(row: Record, unit: Unit) -> str:
+    return ", ".join(f"{seed}: {unit.number(value)}" for seed, value in row["by_seed"].items())
+
+
+def _means(row: Record, unit: Unit) -> str:
+    if row["rate_of"] != row["method"]:
+        return ""
+    return ", ".join(f"{value}: {unit.number(mean)}" for value, mean in row["search"]["means"].items())
+
+
+def _protocol(record: Record) -> str:
+    better = "higher" if record["direction"] == "max" else "lower"
+    of_unit = f" in {record['unit']}" if record["unit"] else ""
+    text = (
+        f"`{record['config']}`; {record['metric_name']}{of_unit} on the test data, of the checkpoint that is best on "
+        f"held-out data; {better} is better. Means stand with Student's 95 % interval over the seeds; the difference "
+        "is paired by seed, over the seeds that both have, with its 95 % interval."
+    )
+    search = record["search"]
+    if search and len(search["values"]) > 1:
+        values = ", ".join(f"{value:g}" for value in search["values"])
+        text += (
+            f" Each method has the `{search['option']}` of {values} that is best on held-out data in the mean over "
+            f"{_seeds(search['seeds'])}, whose figures stand under “search”; there the test data are not looked at."
+        )
+    return text
+
+
+def _family(record: Record) -> str:
+    if not record["family"]:
+        return "No method has two seeds in common with the baseline yet: how sure a difference is cannot be said."
+    return (
+        f"“Excludes zero” looks at each difference alone. The family has {record['family']} "
+        f"comparison{'s' if record['family'] > 1 else ''} with {record['baseline']}; “p, Holm” is the paired t-test's "
+        "p-value corrected for all of them: "
+        f"{_survivors(record)} at 5 %."
+    )
+
+
+def _survivors(record: Record) -> str:
+    tested = [row for row in record["methods"] if row["difference"] and row["difference"]["p_holm"] is not None]
+    names = [row["method"] for row in tested if row["difference"]["p_holm"] < 0.05]
+    return f"{', '.join(names)} differ{'s' if len(names) == 1 else ''}" if names else "none differs"
+
+
+def _marks(record: Record) -> list[str]:
+    found, own = [], [r for r in record["methods"] if r["search"] and r["search"]["value"] is not None]
+    edges = [row["method"] for row in own if row["search"]["edge"]]
+    if edges:
+        found.append(
+            f"Edge: {'; '.join(edges)}: the chosen value is the smallest or largest that was tried, so a better one "
+            "may lie beyond."
+        )
+    for row in own:
+        if row["search"]["tied"] and row["rate_of"] == row["method"]:
+            values = ", ".join(f"{value:g}" for value in row["search"]["tied"])
+            found.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
+    return found
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
+def _repeat(repeat: Record) -> str:
+    if not repeat["num_runs"]:
+        return f"To make it: `{repeat['command']}`; none of its runs is done yet."
+    machines = "; ".join(_machine(machine) for machine in repeat["machines"])
+    commits = ", ".join(commit[:10] + "+" * commit.endswith("+") for commit in repeat["commits"]) or "not known"
+    changed = " (+: with changed files)" if "+" in commits else ""
+    missing = f" {repeat['num_missing']} more are missing." if repeat["num_missing"] else ""
+    return (
+        f"To repeat it: `{repeat['command']}`; {repeat['num_runs']} runs, bnnlight {', '.join(repeat['versions'])}, "
+        f"commit {commits}{changed}, torch {', '.join(repeat['torch'])}, on {machines}.{missing} "
+        "The times are no benchmark: runs beside each other share the machine."
+    )
+
+
+def _machine(machine: Record) -> str:
+    name = f"{machine['gpu']}, " if machine["gpu"] else ""
+    jobs = f"{machine['jobs']} runs at a time" if machine["jobs"] > 1 else "one run at a time"
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} each"
+    return f"{name}{machine['cpu_cores']} CPU cores ({machine['cpu']}), {jobs}, {threads}"

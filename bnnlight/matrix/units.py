@@ -1,0 +1,28 @@
+"""How a metric's figures are shown."""
+
+from __future__ import annotations
+
+
+class Unit:
+    """Shares are shown in %, all else as it is.
+
+    Args:
+        metric: its name behind ``val/``.
+
+    Attributes:
+        scale: what a logged figure is multiplied by.
+        name: of the unit, or "".
+    """
+
+    def __init__(self, metric: str) -> None:
+        is_share = metric.startswith(("acc", "pck"))
+        self.scale, self.name = (100.0, "%") if is_share else (1.0, "")
+        self._digits = 2 if is_share else 4
+
+    def number(self, value: float, sign: str = "") -> str:
+        """A scaled figure; ``sign="+"`` for differences."""
+        return f"{value:{sign}.{self._digits}f}"
+
+    def show(self, value: float) -> str:
+        """A scaled figure with its unit."""
+        return f"{self.number(value)} {self.name}".strip()

@@ -1,0 +1,42 @@
+"""The choice of a value from search runs."""
+
+import pytest
+
+from bnnlight.matrix.choice import choose
+from bnnlight.matrix.plan import Search
+
+
+def search(*values, seeds=(0, 1)):
+    return Search("lr", values, seeds, {})
+
+
+def test_the_best_mean_over_the_seeds_and_not_the_best_run():
+    figures = {(1, 0): 0.2, (1, 1): 0.2, (2, 0): 0.5, (2, 1): 0.5, (3, 0): 0.9, (3, 1): 0.0}
+    found = choose(search(1, 2, 3), "max", figures)
+    assert (found.value, found.edge, found.tied) == (2, False, ())
+    assert found.means == pytest.approx({1: 0.2, 2: 0.5, 3: 0.45})
+    assert (choose(search(1, 2, 3), "min", figures).value, choose(search(1, 2, 3), "min", figures).edge) == (1, True)
+
+
+@pytest.mark.parametrize("best", [1, 3])
+def test_an_optimum_at_the_edge_is_marked(best):
+    figures = {(value, seed): float(value == best) for value in (1, 2, 3) for seed in (0, 1)}
+    found = choose(search(1, 2, 3), "max", figures)
+    assert (found.value, found.edge) == (best, True)
+
+
+def test_of_a_tie_the_smallest_is_taken_and_all_are_named():
+    figures = {(1, 0): 0.0, (2, 0): 0.5, (3, 0): 0.5}
+    found = choose(search(1, 2, 3, seeds=(0,)), "max", figures)
+    assert (found.value, found.tied, found.edge) == (2, (2, 3), False)
+
+
+def test_nothing_is_chosen_before_all_runs_are_done():
+    found = choose(search(1, 2), "max", {(1, 0): 0.1, (1, 1): 0.3, (2, 0): 0.9})
+    assert (found.value, found.num_done, found.num_runs) == (None, 3, 4)
+    assert found.means == pytest.approx({1: 0.2})
+
+
+def test_a_single_value_needs_no_search():
+    found = choose(search(5), "max", {})
+    assert (found.value, found.edge, found.num_runs) == (5, False, 0)

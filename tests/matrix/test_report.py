@@ -1,0 +1,111 @@
+"""Numbers, page and picture of a report, from runs that are written down here."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+from bnnlight.matrix.figure import draw
+from bnnlight.matrix.page import as_json, as_markdown
+from bnnlight.matrix.plan import read_plan
+from bnnlight.matrix.report import as_record, write_report
+from bnnlight.matrix.runs import final_runs, search_runs
+from bnnlight.matrix.standing import look
+
+TEST = {
+    "dense": {0: 0.50, 1: 0.52, 2: 0.57},
+    "Tucker, rank ½": {0: 0.61, 1: 0.62, 2: 0.69},
+    "low": {0: 0.49, 1: 0.54},
+}
+MACHINE = {"cpu_cores": 2, "cpu": "x86_64", "gpu": None, "threads": 1, "jobs": 2}
+
+
+def write_run(run, **results):
+    run.folder.mkdir(parents=True)
+    run.keep({"asked": run.asked(), "seconds": 90.0, "machine": MACHINE, "trained": 12345})
+    record = {"version": "1.2.3", "commit": "0123456789abcdef+", "torch": "2.9.0", "results": results}
+    (run.folder / "results.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def report(content, write, tmp_path):
+    """The report of three methods, of which one has two of three seeds; 0.01 and 0.03 tie for dense."""
+    content["seeds"], content["baseline"] = [0, 1, 2], "dense"
+    content["methods"]["low"] = {"rate_of": "dense", "options": {"model.backbone.latent.rank": 0.25}}
+    content["methods"]["new"] = {}
+    content["note"] = "First paragraph.\n\nSecond one."
+    plan = read_plan(write(content))
+    for name, method in plan.methods.items():
+        for run in search_runs(plan, method, tmp_path / "runs", {}):
+            if name != "new":
+                write_run(run, **{"best val/acc1": 0.4 if name == "dense" else 10 * run.value})
+        value = {"dense": 0.01, "low": 0.01}.get(name, 0.03)
+        for run in final_runs(plan, method, value, tmp_path / "runs", {}):
+            if run.seed in TEST.get(name, {}):
+                write_run(run, **{"test/acc1": TEST[name][run.seed]})
+    return as_record(plan, look(plan, tmp_path / "runs", {}), ["bnnlight", "matrix", "my plan.yaml"])
+
+
+def test_numbers_are_scipys(report):
+    rows = {row["method"]: row for row in report["methods"]}
+    dense, tucker = (100 * np.array(list(TEST[name].values())) for name in ("dense", "Tucker, rank ½"))
+    low, high = scipy.stats.ttest_1samp(tucker, 0).confidence_interval()
+    expected = {"mean": (low + high) / 2, "half_interval": (high - low) / 2}
+    assert rows["Tucker, rank ½"]["test"] == pytest.approx(expected)
+    test = scipy.stats.ttest_rel(tucker, dense)
+    found = rows["Tucker, rank ½"]["difference"]
+    low, high = test.confidence_interval()
+    assert (found["mean"], found["half_interval"]) == pytest.approx(((low + high) / 2, (high - low) / 2))
+    assert found["excludes_zero"] is True and found["p"] == pytest.approx(test.pvalue)
+    # of the two seeds that both have
+    few = rows["low"]["difference"]
+    assert few["by_seed"] == pytest.approx({0: -1, 1: 2}) and few["excludes_zero"] is False
+    assert few["p"] == pytest.approx(scipy.stats.ttest_rel([49, 54], [50, 52]).pvalue)
+    # Holm: two tests, the smaller p twice, the larger one once
+    assert report["family"] == 2 and found["p_holm"] == pytest.approx(2 * found["p"])
+    assert few["p_holm"] == pytest.approx(few["p"]) and few["p"] > found["p_holm"]
+    assert rows["new"]["test"] is None and rows["new"]["difference"] is None
+
+
+def test_page_says_what_is_there_and_what_is_not(report):
+    page = as_markdown(report, picture="report.png")
+    lines = {line.split(" | ")[0].strip("|* "): line for line in page.splitlines() if line.startswith("| ")}
+    assert "| 0.01 (edge, tie) | 53.00 ± " in lines["dense"] and "0: 50.00, 1: 52.00, 2: 57.00" in lines["dense"]
+    assert "| 0.03 (edge) | 64.00 ± " in lines["Tucker, rank ½"] and "| +11.00 ± " in lines["Tucker, rank ½"]
+    assert "| yes | " in lines["Tucker, rank ½"] and "| no | " in lines["low"]
+    assert "0.01 (edge, tie, of dense)" in lines["low"] and "(2 of 3 seeds)" in lines["low"]
+    assert "search: 0 of 2 runs | 0 of 3 seeds" in lines["new"]
+    assert "First paragraph.\n\nSecond one." in page and "12,345" in page and "2 min" in page
+    assert "The family has 2 comparisons with dense" in page and "Tucker, rank ½ differs at 5 %" in page
+    assert "Edge: dense; Tucker, rank ½; low" in page and "Tie: dense: 0.01, 0.03" in page
+    assert "`bnnlight matrix 'my plan.yaml'`" in page and "commit 0123456789+ (+: with changed files)" in page
+    assert "bnnlight 1.2.3" in page and "torch 2.9.0" in page and "2 CPU cores (x86_64), 2 runs at a time" in page
+    # one search and three final runs that are not known yet, of new, and low's third seed
+    assert "6 more are missing" in page
+
+
+def test_json_has_all_of_it(report):
+    assert json.loads(as_json(report)) == json.loads(json.dumps(report))
+
+
+def test_picture_has_dots_means_and_differences_in_two_panels(report):
+    picture = np.asarray(Image.open(io.BytesIO(draw(report))).convert("RGB")).astype(int)
+    middle = picture.shape[1] // 2
+
+    def count(colour, part):
+        return int((np.abs(part - np.array(colour)).sum(-1) < 12).sum())
+
+    for part in (picture[:, :middle], picture[:, middle:]):
+        for colour in ((0x8F, 0xB3, 0xD9), (0x14, 0x37, 0x5E), (0xC2, 0x57, 0x1A)):
+            assert count(colour, part) > 50
+    fewer = report | {"methods": [row | {"test": None, "difference": None} for row in report["methods"]]}
+    bare = np.asarray(Image.open(io.BytesIO(draw(fewer))).convert("RGB")).astype(int)
+    assert count((0x14, 0x37, 0x5E), bare) < count((0x14, 0x37, 0x5E), picture) / 2
+
+
+def test_files_have_the_whole_name(report, tmp_path):
+    write_report(report, tmp_path / "v1.2")
+    assert {path.name for path in tmp_path.glob("v1.2*")} == {"v1.2.json", "v1.2.md", "v1.2.png"}
