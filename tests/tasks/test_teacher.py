@@ -307,6 +307,7 @@ def test_a_teacher_gets_the_layout_of_the_task(teacher, channels_last):
     class Look(nn.Conv2d):
         def forward(self, x):
             seen.append((x, self.weight))
+            assert not torch.is_grad_enabled()
             return super().forward(x).mean((2, 3))
 
     task = ClassificationTask(network(), channels_last=channels_last, teacher=teacher(Look(3, 4, 3)))
