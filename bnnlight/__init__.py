@@ -11,7 +11,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
-| `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
+| `tasks` | what is trained for what loss, a teacher's too | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
 | `callbacks` | what is logged while training, and gradients that sharpen | `metrics`, `nn.inspect`, `nn.binarize` |
 | `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |

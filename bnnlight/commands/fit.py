@@ -15,13 +15,13 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.freed_memory import keep_freed_memory
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.report import draw_curves, print_results, read_metrics
 from bnnlight.commands.save_config import provenance
 from bnnlight.guards.stop_signals import Stopped
+from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
 
 _EXAMPLES = {
@@ -94,10 +94,13 @@ def _tell(stopped: Stopped, experiment: Experiment) -> None:
 
 @rank_zero_only
 def _check_inputs(experiment: Experiment, stage: str) -> None:
-    """Finds missing data and wrong checkpoints before loggers have written anything."""
+    """Finds missing data, wrong checkpoints and a teacher that is not there before loggers have written anything."""
     checkpoint = experiment.config.ckpt_path
     if checkpoint:
         check_fits(read_checkpoint(checkpoint)["state_dict"], experiment.model, checkpoint)
+    teacher = getattr(experiment.model, "teacher", None)
+    if teacher and stage == "fit":
+        teacher.load()
     if experiment.datamodule is not None:
         experiment.datamodule.prepare_data()
         experiment.datamodule.setup(stage)

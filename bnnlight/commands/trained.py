@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bnnlight.commands.checkpoints import check_fits, read_checkpoint
 from bnnlight.commands.experiment import Experiment
+from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 
 
 def load_trained(verb: str, checkpoint: Path, config: Path | None) -> Experiment:

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from bnnlight.imaging.class_pictures import caption
 from bnnlight.tasks.optimization import configure_optimizers
 from bnnlight.tasks.ranks import mean_over_ranks
+from bnnlight.tasks.teacher import Teacher, divergence
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -36,7 +37,12 @@ class ClassificationTask(L.LightningModule):
     """Trains a network to tell classes apart: cross entropy, top-1 and top-5.
 
     Logs ``train/loss`` and ``train/acc``; ``val/loss``, ``val/acc1``, ``val/acc5``; the same under ``test/``.
-    Accuracies are shares in [0, 1].
+    Accuracies are shares in [0, 1]. With a teacher of weight w and temperature T it minimizes
+
+        (1 − w) · cross entropy + w · T² · KL(softmax(teacher / T) ‖ softmax(logits / T))
+
+    (Hinton, Vinyals, Dean 2015, https://arxiv.org/abs/1503.02531), and logs the sum as ``train/loss``, the two parts
+    without their weights as ``train/loss_task`` and ``train/loss_teacher``.
 
     Args:
         backbone: ``(N, C, H, W)`` → logits ``(N, classes)``.
@@ -49,6 +55,7 @@ class ClassificationTask(L.LightningModule):
         alpha_lr: learning rate of α relative to the optimizer's. Small, because every step moves an entry of
             α by about the learning rate, a large part of its size of some 0.1.
         channels_last: keeps feature maps as (N, H, W, C) in memory, which most convolutions are quicker on.
+        teacher: gives logits ``(N, classes)`` of the same classes.
 
     Raises:
         ValueError: label smoothing out of range.
@@ -63,6 +70,7 @@ class ClassificationTask(L.LightningModule):
         label_smoothing: float = 0.0,
         alpha_lr: float = 0.1,
         channels_last: bool = True,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -70,7 +78,7 @@ class ClassificationTask(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.optimizer, self.scheduler, self.warmup, self.alpha_lr = optimizer, scheduler, warmup, alpha_lr
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.teacher = label_smoothing, teacher
         self.class_names: list[str] = []
         names = ("train/acc", *(f"{split}/{key}" for split in ("val", "test") for key in ("loss", "acc1", "acc5")))
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})
@@ -80,11 +88,17 @@ class ClassificationTask(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         self.class_names = list(getattr(self.trainer.datamodule, "classes", None) or self.class_names)
+        if self.teacher and stage == "fit":
+            self.teacher.prepare(self.class_names, self.memory_format)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
+        taught = self.teacher(images) if self.teacher else None
         logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.teacher:
+            self.teacher.check(taught, logits)
+            loss = self.teacher.mix(self, loss, divergence(logits, taught, self.teacher.temperature))
         self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         self.means["train/acc"].update(topk_correct(logits.detach(), labels, 1))
         return loss

@@ -19,6 +19,7 @@ from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
 from bnnlight.tasks.optimization import configure_optimizers
 from bnnlight.tasks.ranks import mean_over_ranks
+from bnnlight.tasks.teacher import Teacher
 
 MEASURES = {"pckh": ("head_px", 0.5), "pckh01": ("head_px", 0.1), "pck": ("torso_px", 0.2)}
 """Name in the log → reference length in the batch, threshold: PCKh@0.5, PCKh@0.1 and PCK@0.2."""
@@ -55,6 +56,11 @@ class PoseTask(L.LightningModule):
     ``…_wrist`` a joint's, left and right averaged. All are shares in [0, 1]. Joints that the skeleton excludes
     (MPII: pelvis and thorax) are in no mean.
 
+    With a teacher of weight w it minimizes (1 − w) · loss against the annotation + w · loss against the teacher's
+    answer (Zhang, Zhu, Ye 2019, https://arxiv.org/abs/1811.05419), on every stack and for the joints that are
+    annotated: with ``bce`` the teacher's maps' sigmoid is the target, with ``mse`` the maps themselves. The sum is
+    ``train/loss``, the parts without their weights are ``train/loss_task`` and ``train/loss_teacher``.
+
     Args:
         backbone: ``(N, 3, H, W)`` → heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
         loss: ``bce``: cross entropy with logits, as in Bulat's line of work. ``mse``: as in Newell et al. and
@@ -62,9 +68,11 @@ class PoseTask(L.LightningModule):
         sigma: standard deviation of the targets, heat-map pixels.
         flip_test: averages the heat maps of each picture and of its mirror image when measuring.
         optimizer, scheduler, warmup, alpha_lr, channels_last: see :class:`bnnlight.tasks.ClassificationTask`.
+        teacher: gives heat maps ``(N, stacks, J, h, w)``, its number of stacks being its own, and was trained with
+            the same ``loss``; the last stack is its answer.
 
     Raises:
-        ValueError: an unknown loss, or a sigma that is not above 0.
+        ValueError: an unknown loss, a sigma that is not above 0, or a teacher with a temperature.
     """
 
     def __init__(
@@ -78,16 +86,20 @@ class PoseTask(L.LightningModule):
         warmup: float = 0.05,
         alpha_lr: float = 0.1,
         channels_last: bool = True,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         if loss not in ("bce", "mse"):
             raise ValueError(f"unknown loss {loss!r}: choose bce or mse")
         if sigma <= 0:
             raise ValueError(f"sigma is {sigma}: give heat-map pixels above 0")
+        if teacher and teacher.temperature != 1:
+            raise ValueError("a teacher's temperature softens classes, and heat maps have none: leave it out")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.loss, self.sigma, self.flip_test = loss, sigma, flip_test
         self.optimizer, self.scheduler, self.warmup, self.alpha_lr = optimizer, scheduler, warmup, alpha_lr
+        self.teacher = teacher
         self.skeleton: Skeleton | None = None
         self.losses = nn.ModuleDict({split: MeanMetric() for split in ("val", "test")})
         self.measures = nn.ModuleDict()
@@ -99,6 +111,8 @@ class PoseTask(L.LightningModule):
         self.skeleton = getattr(self.trainer.datamodule, "skeleton", None) or self.skeleton
         if self.skeleton is None:
             raise ValueError("the data module has no skeleton: pose needs one of bnnlight.data's, or of your own")
+        if self.teacher and stage == "fit":
+            self.teacher.prepare(self.skeleton.joints, self.memory_format)
         num_joints = len(self.skeleton.joints)
         self.measures = nn.ModuleDict(
             {
@@ -109,8 +123,13 @@ class PoseTask(L.LightningModule):
         )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        taught = self.teacher(batch["image"]) if self.teacher else None
         maps = self._maps(batch["image"])
         loss = self._loss(maps, batch)
+        if self.teacher:
+            self.teacher.check(taught, maps, num_free=2)
+            targets = self._answer(taught)
+            loss = self.teacher.mix(self, loss, heatmap_loss(maps.float(), targets, batch["weight"], self.loss))
         self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
@@ -164,12 +183,14 @@ class PoseTask(L.LightningModule):
         targets = heatmaps.render(joints, height, width, self.sigma)
         return heatmap_loss(maps.float(), targets, batch["weight"], self.loss)
 
-    def _decode(self, maps: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _answer(self, maps: Tensor) -> Tensor:
         answer = maps[:, -1].float()
-        answer = answer.sigmoid() if self.loss == "bce" else answer
+        return answer.sigmoid() if self.loss == "bce" else answer
+
+    def _decode(self, maps: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        answer = self._answer(maps)
         if self.flip_test:
-            flipped = self(batch["image"].flip(-1))[:, -1].float()
-            flipped = flipped.sigmoid() if self.loss == "bce" else flipped
+            flipped = self._answer(self(batch["image"].flip(-1)))
             answer = (answer + heatmaps.mirror(flipped, self.skeleton.mirrored)) / 2
         joints, confidence = heatmaps.decode(answer)
         joints = heatmaps.to_input(joints, batch["image"].shape[-1] / answer.shape[-1])

@@ -168,6 +168,8 @@ def _losses() -> list[Any]:
     return [
         _line("Training loss", "train/loss"),
         _line("Validation loss", "val/loss"),
+        _line("Training loss against the labels", "train/loss_task"),
+        _line("Training loss against the teacher", "train/loss_teacher"),
         _line("Batches skipped, not finite", "train/skipped_batches"),
         _line("Sharpness of the sign's gradient", "bnn/sharpness", log_y=True),
     ]

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from bnnlight.commands.checkpoints import read_checkpoint
 from bnnlight.deploy import operations
 from bnnlight.deploy.bits import pack_signs
 from bnnlight.deploy.container import to_bytes, to_tensors
@@ -28,6 +27,7 @@ from bnnlight.deploy.packed import load_packed, save_packed
 from bnnlight.deploy.plain import FrozenNetwork
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import EMPTY, PREFIX, sealed
+from bnnlight.tasks.checkpoints import read_checkpoint
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 

@@ -16,11 +16,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, is damaged, or holds more than plain data.
     """
+    content = read_saved(path)
+    if not isinstance(content.get("state_dict"), dict):
+        raise ValueError(f"{path} is not a checkpoint of bnnlight fit, or is damaged")
+    return content
+
+
+def read_saved(path: str | Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote, a checkpoint or a plain ``state_dict``, on the CPU; no code of the file is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds more than plain data under names.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint not found: {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        content["state_dict"].keys()
+        content.keys()
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise ValueError(f"{path} is not a checkpoint of bnnlight fit, or is damaged") from error
     return content
