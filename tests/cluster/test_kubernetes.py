@@ -1,11 +1,11 @@
 """cluster/kubernetes/job.yaml: by Kubernetes' own schemas, and its command line really run."""
 
 import re
-import subprocess
 
 import kubernetes_validate
 import pytest
 import yaml
+from fixtures.free_port import free_port
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_its_key_comes_from_a_secret_that_may_be_missing(pod):
     assert entry["valueFrom"]["secretKeyRef"] == {"name": "wandb", "key": "api-key", "optional": True}
 
 
-def test_its_pods_train_as_one_run(pod, variables, env, free_port, on_digits, steps, tmp_path):
+def test_its_pods_train_as_one_run(pod, variables, machines, on_digits, steps, tmp_path):
     container = pod["containers"][0]
     # two pods of one process each, on this machine
     variables |= {"DEVICES": "1", "ADDRESS": "127.0.0.1"}
@@ -101,10 +101,7 @@ def test_its_pods_train_as_one_run(pod, variables, env, free_port, on_digits, st
     # tini hands on what follows
     assert container["command"][:2] == ["tini", "--"]
     command = [*container["command"][2:], *words, *digits]
-    index = [env | variables | {"JOB_COMPLETION_INDEX": str(number)} for number in range(int(variables["NODES"]))]
-    started = [
-        subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True) for variables in index
-    ]
-    ends = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], ends
+    index = [variables | {"JOB_COMPLETION_INDEX": str(number)} for number in range(int(variables["NODES"]))]
+    codes, said = machines(command, index)
+    assert codes == [0, 0], said
     assert steps(tmp_path / "a") == 2
