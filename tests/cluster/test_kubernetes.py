@@ -77,7 +77,7 @@ def test_is_not_root_and_writes_only_where_something_is_mounted(pod):
     assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     writable = {path for path, mount in mounts.items() if not mount.get("readOnly")}
-    assert writable == {"/work/runs", "/dev/shm", "/tmp"}
+    assert writable == {"/runs", "/dev/shm", "/tmp"}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert {mount["name"] for mount in mounts.values()} == set(volumes)
     assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory"
@@ -97,7 +97,7 @@ def test_its_pods_train_as_one_run(pod, variables, machines, on_digits, steps, t
     words, digits, found = on_digits(words, tmp_path / "a")
     assert "--resume" in words
     assert found["--data.root"] == "/data"
-    assert found["--run_dir"].startswith("/work/runs/")
+    assert found["--run_dir"].startswith("/runs/")
     # tini hands on what follows
     assert container["command"][:2] == ["tini", "--"]
     command = [*container["command"][2:], *words, *digits]
