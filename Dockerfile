@@ -3,7 +3,7 @@
 #
 #   make image
 #   docker run --rm bnnlight --version
-#   docker run --rm --gpus all --shm-size 8g -v DATA:/data:ro -v RUNS:/work/runs bnnlight \
+#   docker run --rm --gpus all --shm-size 8g -v DATA:/data:ro -v RUNS:/runs bnnlight \
 #       fit --config /opt/bnnlight/configs/resnet18_cifar10.yaml --data.root /data
 #
 # Needs: docker (or podman, buildah), 15 GB of disk, the package index. docs/cluster.md has the rest.
@@ -43,7 +43,9 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist /src
 FROM dependencies
 # Writable for everyone, as some clusters run an image under a user id of their own. /tmp is home to caches and settings
 # (matplotlib, W&B, torch): it is writable wherever the rest of the image is not, and getpass finds a name.
-RUN useradd --uid 1000 --home-dir /tmp --no-create-home bnnlight && install -d -m 1777 /work /work/runs
+# A run that is given no directory makes one under runs/ of where it is started.
+RUN useradd --uid 1000 --home-dir /tmp --no-create-home bnnlight && install -d -m 1777 /bnnlight /runs \
+    && ln -s /runs /bnnlight/runs
 ENV HOME=/tmp USER=bnnlight
 COPY configs /opt/bnnlight/configs
 COPY --from=wheel /dist /opt/dist
@@ -54,6 +56,6 @@ ENV BNNLIGHT_COMMIT=$COMMIT
 LABEL org.opencontainers.image.title=bnnlight org.opencontainers.image.revision=$COMMIT
 # a number, so that Kubernetes can see that it is not root
 USER 1000:1000
-WORKDIR /work
+WORKDIR /bnnlight
 ENTRYPOINT ["tini", "--", "bnnlight"]
 CMD ["--help"]

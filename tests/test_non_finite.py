@@ -109,14 +109,25 @@ def two_processes(configs, tmp_path):
 
 
 @pytest.mark.usefixtures("probe")
-def test_two_processes_stop_with_one_line_from_the_rank_that_is_bad(two_processes):
-    done = two_processes("--model=probe.BadLoss")
+@pytest.mark.parametrize(
+    ("bad", "where", "what"),
+    [
+        ("--model=probe.BadLoss", "step 3 (epoch 0, batch 2, rank 1): the loss is inf, ", "the loss itself, "),
+        (
+            "--data=probe.BadDigits",
+            "step 4 (epoch 0, batch 3, rank 1): ",
+            "the batch itself: batch[0] holds nan in item 2 of 32. ",
+        ),
+    ],
+    ids=["loss", "picture"],
+)
+def test_two_processes_stop_with_one_line_from_the_rank_that_is_bad(two_processes, bad, where, what):
+    done = two_processes(bad)
     assert done.returncode == 1, done.stderr
     lines = [line for line in done.stderr.splitlines() if "error" in line or "Error" in line]
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith(
-        "bnnlight fit: error: step 3 (epoch 0, batch 2, rank 1): the loss is inf, where it begins: the loss itself, "
-    )
+    assert lines[0].startswith(f"bnnlight fit: error: {where}")
+    assert f"where it begins: {what}" in lines[0]
 
 
 @pytest.mark.usefixtures("probe")
@@ -132,13 +143,3 @@ def test_two_processes_skip_together(two_processes, tmp_path):
     kept = torch.load(tmp_path / "RUN/checkpoints/last.ckpt", weights_only=False)
     assert kept["global_step"] == 6
     assert {int(state["step"]) for state in kept["optimizer_states"][0]["state"].values()} == {5}
-
-
-@pytest.mark.usefixtures("probe")
-def test_a_picture_of_one_process_stops_both(two_processes):
-    done = two_processes("--data=probe.BadDigits")
-    assert done.returncode == 1, done.stderr
-    lines = [line for line in done.stderr.splitlines() if "error" in line or "Error" in line]
-    assert len(lines) == 1, done.stderr
-    assert "step 4 (epoch 0, batch 3, rank 1): " in lines[0]
-    assert "where it begins: the batch itself: batch[0] holds nan in item 2 of 32. " in lines[0]

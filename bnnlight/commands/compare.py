@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 from bnnlight.commands.parser import Parser
-from bnnlight.tracking.compare import as_page, as_record
-from bnnlight.tracking.runs import read_runs
 
 
 def compare(args: list[str]) -> None:
@@ -26,6 +24,10 @@ def compare(args: list[str]) -> None:
     output = Path(options.output)
     if not options.json and (output.is_dir() or not output.parent.is_dir()):
         raise ValueError(f"--output {output} is no file that can be written: name one in a folder that exists")
+    # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
+    from bnnlight.tracking.compare import as_page, as_record
+    from bnnlight.tracking.runs import read_runs
+
     runs, unreadable = read_runs(options.runs)
     for problem in (*unreadable, *(problem for run in runs for problem in run.problems)):
         print(f"bnnlight compare: {problem}", file=sys.stderr)

@@ -128,6 +128,10 @@ class Experiment(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self._args)
+        if self._for_fit:
+            # before Lightning says its first word, so that what is wrong with the directory is the only line
+            choose = resumed_run_dir if self.config.resume else new_run_dir
+            self.run_dir, self.lock = choose(self.config)
 
     def before_instantiate_classes(self) -> None:
         if self.config.num_threads:
@@ -137,10 +141,6 @@ class Experiment(LightningCLI):
             return
         asked = self.config.clone()
         asked.run_dir, asked.resume = None, False
-        if self.config.resume:
-            self.run_dir, self.lock = resumed_run_dir(self.config)
-        else:
-            self.run_dir, self.lock = new_run_dir(self.config)
         for checkpoint in (self.config.checkpoint, self.config.last_checkpoint):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(self.run_dir / "checkpoints")

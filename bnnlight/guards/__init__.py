@@ -4,7 +4,7 @@
   told to stop. `run_state.py` and `stop_signals.py` are its parts.
 - `NonFinite` ends a run, or skips a step, whose loss or gradient is not finite, before the weights are touched, and
   logs `train/skipped_batches`. `bad_step.py` and `first_non_finite.py` find where that comes from, `kept_state.py`
-  takes the forward pass back.
+  takes the forward pass back. `metric_copies.py` is what it shares with `run_state.py`.
 - `Heartbeat` ends the other processes of a run soon after one has died. `lifeline.py` is the connection, made by
   `meeting_place.py`; `lost_connection.py` knows torch's own words for it.
 

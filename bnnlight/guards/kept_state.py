@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from bnnlight.guards.metric_copies import copied, put_back
+
 
 class KeptState:
     """Copies of a network's buffers and metrics.
@@ -43,7 +45,7 @@ class KeptState:
         for kept, present in zip(self._buffers, self._present(), strict=True):
             torch._foreach_copy_(kept, present)
         # of a metric that nothing was counted in there is nothing to copy: of validation's, while training
-        self._states = [_copied(metric.metric_state) if metric.update_called else None for metric in self._metrics]
+        self._states = [copied(metric.metric_state) if metric.update_called else None for metric in self._metrics]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -52,11 +54,6 @@ class KeptState:
             torch._foreach_copy_(present, kept)
         for metric, state in zip(self._metrics, self._states, strict=True):
             if state is not None:
-                for name, value in _copied(state).items():
-                    setattr(metric, name, value)
+                put_back(metric, copied(state))
             elif metric.update_called:
                 metric.reset()
-
-
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in state.items()}

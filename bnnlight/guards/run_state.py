@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import Metric
+
+from bnnlight.guards.metric_copies import copied, put_back
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
 def metric_states(model: nn.Module) -> dict[str, dict[str, Any]]:
     """States of all torchmetrics of a module that have seen something since they were last reset."""
     return {
-        name: {key: _copy(value) for key, value in metric.metric_state.items()}
+        name: copied(metric.metric_state, "cpu")
         for name, metric in model.named_modules()
         if isinstance(metric, Metric) and metric.update_called
     }
@@ -52,8 +54,7 @@ def restore_metric_states(model: nn.Module, states: dict[str, dict[str, Any]]) -
     """Puts metrics back where :func:`metric_states` found them; those that are gone from the module are left out."""
     for name, metric in model.named_modules():
         if isinstance(metric, Metric) and name in states:
-            for key, value in states[name].items():
-                setattr(metric, key, _copy(value, metric.device))
+            put_back(metric, copied(states[name], metric.device))
             metric._update_count = max(1, metric._update_count)  # or it warns that it has seen nothing
 
 
@@ -79,9 +80,3 @@ def share_of(rank: int, num_processes: int, states: list[dict[str, Any]]) -> dic
             mine = own["metrics"].get(name)
             own["metrics"][name] = metric if mine is None else {key: mine[key] + metric[key] for key in mine}
     return own
-
-
-def _copy(value: Any, device: torch.device | str = "cpu") -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone().to(device)
-    return [_copy(v, device) for v in value] if isinstance(value, list) else value

@@ -1,11 +1,13 @@
 """The jobs of cluster/, run for real on digits: two processes, no GPU."""
 
+import contextlib
 import os
 import re
 import shlex
-import socket
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,18 +26,6 @@ DIGITS = (
 @pytest.fixture
 def cluster():
     return ROOT / "cluster"
-
-
-@pytest.fixture(scope="session")
-def free_port():
-    """Return a port that nobody listens at."""
-
-    def find():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
 
 
 @pytest.fixture
@@ -71,6 +61,54 @@ def run(env, tmp_path):
         return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
 
     return call
+
+
+@pytest.fixture
+def machines(env, tmp_path):
+    """Run a command on several machines that meet, all of them this one; return exit codes and what each one said.
+
+    Args:
+        command: what each of them runs.
+        variables: those of each machine, the one at which they meet first.
+        timeout_s: seconds after which they are ended.
+    """
+
+    def call(command, variables, timeout_s=300):
+        started = []
+        until = time.monotonic() + timeout_s
+        try:
+            for number, own in enumerate(variables):
+                # By its address each one takes itself for the place to meet. Where two begin to listen at the same
+                # moment, Linux refuses both.
+                host = {"PET_RDZV_CONF": f"is_host={int(number == 0)}", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
+                # to a file: one whose pipe is full would wait until the others are read
+                with (tmp_path / f"machine{number}").open("w") as said:
+                    process = subprocess.Popen(
+                        command, cwd=tmp_path, env=env | host | own, stderr=said, start_new_session=True
+                    )
+                started.append(process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                for process in started:
+                    process.wait(max(0, until - time.monotonic()))
+        finally:
+            _end(started)
+        said = [(tmp_path / f"machine{number}").read_text() for number in range(len(started))]
+        return [process.returncode for process in started], "\n".join(said)
+
+    return call
+
+
+def _end(started):
+    # asked first: what torchrun started is in sessions of its own, which torchrun alone ends
+    running = [process for process in started if process.poll() is None]
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Every job: well formed, and opening with how to start, stop and resume it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,12 @@ def test_knows_no_secret_and_no_machine(path):
     text = path.read_text()
     for word in ("/home/", "/root", "/Users/", "password"):
         assert word not in text
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "docs/cluster.md"])
+def test_runs_are_mounted_where_the_image_lets_everybody_write(name):
+    root = CLUSTER.parent
+    writable = re.search(r"install -d -m 1777 ([^\\&]*)", (root / "Dockerfile").read_text())[1].split()
+    mounted = set(re.findall(r"-v RUNS:([\w/]+)", (root / name).read_text()))
+    assert len(mounted) == 1
+    assert mounted < set(writable)

@@ -1,11 +1,11 @@
 """cluster/kubernetes/job.yaml: by Kubernetes' own schemas, and its command line really run."""
 
 import re
-import subprocess
 
 import kubernetes_validate
 import pytest
 import yaml
+from fixtures.free_port import free_port
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_is_not_root_and_writes_only_where_something_is_mounted(pod):
     assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     writable = {path for path, mount in mounts.items() if not mount.get("readOnly")}
-    assert writable == {"/work/runs", "/dev/shm", "/tmp"}
+    assert writable == {"/runs", "/dev/shm", "/tmp"}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert {mount["name"] for mount in mounts.values()} == set(volumes)
     assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory"
@@ -88,7 +88,7 @@ def test_its_key_comes_from_a_secret_that_may_be_missing(pod):
     assert entry["valueFrom"]["secretKeyRef"] == {"name": "wandb", "key": "api-key", "optional": True}
 
 
-def test_its_pods_train_as_one_run(pod, variables, env, free_port, on_digits, steps, tmp_path):
+def test_its_pods_train_as_one_run(pod, variables, machines, on_digits, steps, tmp_path):
     container = pod["containers"][0]
     # two pods of one process each, on this machine
     variables |= {"DEVICES": "1", "ADDRESS": "127.0.0.1"}
@@ -97,14 +97,11 @@ def test_its_pods_train_as_one_run(pod, variables, env, free_port, on_digits, st
     words, digits, found = on_digits(words, tmp_path / "a")
     assert "--resume" in words
     assert found["--data.root"] == "/data"
-    assert found["--run_dir"].startswith("/work/runs/")
+    assert found["--run_dir"].startswith("/runs/")
     # tini hands on what follows
     assert container["command"][:2] == ["tini", "--"]
     command = [*container["command"][2:], *words, *digits]
-    index = [env | variables | {"JOB_COMPLETION_INDEX": str(number)} for number in range(int(variables["NODES"]))]
-    started = [
-        subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True) for variables in index
-    ]
-    ends = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], ends
+    index = [variables | {"JOB_COMPLETION_INDEX": str(number)} for number in range(int(variables["NODES"]))]
+    codes, said = machines(command, index)
+    assert codes == [0, 0], said
     assert steps(tmp_path / "a") == 2

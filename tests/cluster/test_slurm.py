@@ -1,6 +1,7 @@
 """The batch scripts under a stub of Slurm: srun starts tasks with Slurm's variables, scontrol notes what it is told."""
 
 import pytest
+from fixtures.free_port import free_port
 
 SRUN = """#!/usr/bin/env python3
 import os, subprocess, sys
@@ -27,7 +28,7 @@ exit "$CODE"
 
 
 @pytest.fixture
-def slurm(run, program, cluster, tmp_path, free_port):
+def slurm(run, program, cluster, tmp_path):
     """Run a batch script as a job of NODES × TASKS; return what came of it and what scontrol was told."""
     program("srun", SRUN)
     program("scontrol", SCONTROL)

@@ -1,9 +1,9 @@
 """cluster/torchrun.sh, really run."""
 
 import shlex
-import subprocess
 
 import pytest
+from fixtures.free_port import free_port
 
 
 def test_its_example_trains_in_two_processes(cluster, example, on_digits, run, steps, tmp_path):
@@ -15,16 +15,12 @@ def test_its_example_trains_in_two_processes(cluster, example, on_digits, run, s
     assert steps(tmp_path / "a") == 2
 
 
-def test_two_machines_meet(cluster, env, free_port, on_digits, example, steps, tmp_path):
+def test_two_machines_meet(cluster, machines, on_digits, example, steps, tmp_path):
     script = cluster / "torchrun.sh"
     _, digits, _ = on_digits(example(script, "cluster/torchrun.sh"), tmp_path / "a")
-    machines = env | {"NODES": "2", "HEAD": f"127.0.0.1:{free_port()}", "DEVICES": "1"}
-    started = [
-        subprocess.Popen([script, *digits], cwd=tmp_path, env=machines, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    ends = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], ends
+    variables = {"NODES": "2", "HEAD": f"127.0.0.1:{free_port()}", "DEVICES": "1"}
+    codes, said = machines([script, *digits], [variables] * 2)
+    assert codes == [0, 0], said
     assert steps(tmp_path / "a") == 2
 
 

@@ -71,7 +71,7 @@ def test_what_the_kubernetes_queue_starts_trains(queue, asked, run, on_digits, s
     # as Launch does: a run's arguments take the place of args
     words, digits, found = on_digits([*command[2:], *asked("kubernetes_queue.yaml")], tmp_path / "a")
     assert "--resume" in words
-    assert found["--run_dir"] == "/work/runs/x1y2z3"
+    assert found["--run_dir"] == "/runs/x1y2z3"
     done = run(*words, *digits)
     assert done.returncode == 0, done.stderr
     assert steps(tmp_path / "a") == 4

@@ -1,6 +1,7 @@
 """A run that is stopped and goes on is the run that was never stopped."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -83,6 +84,22 @@ def test_a_run_stopped_twice_equals_the_unbroken_one(tmp_path, fit, bnnlight):
     assert all(torch.equal(one[name], three[name]) for name in one)
 
 
-def test_resume_without_a_directory_is_one_line(bnnlight):
-    code, _, err = bnnlight("fit", "--config", CONFIG, "--resume")
-    assert code == 2 and err.strip() == "bnnlight fit: error: --resume needs the run's directory: pass --run_dir DIR"
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--resume"], "--resume needs the run's directory: pass --run_dir DIR"),
+        (
+            ["--run_dir=RUN"],
+            "RUN holds a run already: go on with it by --resume, choose another --run_dir, or leave it out",
+        ),
+    ],
+    ids=["none named", "taken"],
+)
+def test_a_directory_that_will_not_do_is_one_line(bnnlight, tmp_path, caplog, options, line):
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN/config.yaml").touch()
+    # Lightning talks, as it does in a new process: a verb that ran before in this one may have silenced it
+    with caplog.at_level(logging.INFO, "lightning.fabric"):
+        code, _, err = bnnlight("fit", "--config", CONFIG, *options)
+    assert (code, err) == (2, f"bnnlight fit: error: {line}\n")
+    assert caplog.records == []

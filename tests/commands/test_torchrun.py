@@ -1,12 +1,12 @@
 """The exit code behind torchrun."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from fixtures.free_port import free_port
 
 
 def start(script, tmp_path, *options, processes=2):
@@ -65,10 +65,7 @@ def test_told_to_stop_all_processes_may_save(tmp_path, told, code):
 
 def of_two():
     """Options of one machine of two that meet on this one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return "--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"
+    return "--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=test"
 
 
 IN_TURN = """

@@ -1,8 +1,18 @@
+import os
+import resource
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from fixtures.sealed_files import MANIFEST, every_operation
+from fixtures.trained_networks import classifier
 from torch import nn
 
+from bnnlight.deploy import operations
+from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.packed import save_packed
 from bnnlight.deploy.plain import FrozenNetwork
 from bnnlight.nn import named_binary_layers
 
@@ -76,3 +86,48 @@ def check_frozen():
         np.testing.assert_allclose(y, expected, rtol=1e-6, atol=2e-6 * max(1.0, float(np.abs(expected).max())))
 
     return check
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A file of a few kB and its program."""
+    network, manifest = classifier()
+    program = freeze(network, (3, 16, 16))
+    return save_packed(program, manifest, tmp_path), program
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Three of 16×16 pixels."""
+    return np.random.default_rng(1).normal(size=(3, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.fixture
+def sealed_file(tmp_path):
+    """A sound file in which each operation stands."""
+    return save_packed(every_operation(), MANIFEST, tmp_path)
+
+
+@pytest.fixture
+def bounded(monkeypatch):
+    """Lets a test have 256 MiB of memory more than now and 20 s for each round, and programs some 1 M numbers.
+
+    With the bounds of programs lowered, memory that a hole in them lets a file take runs into the process's own bound,
+    and torch or Python raises an error that no test expects.
+    """
+    for name, bound in (("MAX_VALUES", 2**20), ("MAX_UNFOLDED", 2**22), ("MAX_WORK", 2**27)):
+        monkeypatch.setattr(operations, name, bound)
+    # what is loaded late and once is loaded before the bound stands
+    FrozenNetwork(every_operation())(torch.zeros(1, 3, 8, 8))
+
+    def too_long(*_):
+        raise TimeoutError("this file took 20 s")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + 2**28, hard))
+    old = signal.signal(signal.SIGALRM, too_long)
+    yield lambda: signal.alarm(20)
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
