@@ -235,6 +235,28 @@ def test_a_config_changed_between_stop_and_resume(tmp_path, fit_probe):
     assert yaml.safe_load((run_dir / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
 
 
+def test_an_option_that_there_was_not_yet_when_the_run_began(tmp_path, fit_probe):
+    """A run of days outlives an update, which brings options with it."""
+    run_dir = tmp_path / "run"
+    assert fit_probe(run_dir, "--trainer.max_epochs=1")[0] == 0
+    config = run_dir / "config.yaml"
+    older = yaml.safe_load(config.read_text())
+    assert older["model"]["init_args"].pop("alpha_lr") == 0.1
+    assert "activation" in older["model"]["init_args"]["backbone"]["init_args"]
+    del older["model"]["init_args"]["backbone"]["init_args"]["activation"]
+    config.write_text(yaml.safe_dump(older))
+    kept = files(run_dir)
+    code, text = fit_probe(run_dir, "--trainer.max_epochs=2", "--model.alpha_lr=0.2")
+    assert code == 2 and "model.init_args.alpha_lr: 0.1 -> 0.2" in last_line(text), text
+    assert files(run_dir) == kept
+    code, text = fit_probe(run_dir, "--trainer.max_epochs=2")
+    assert code == 0, text
+    told = [line for line in text.splitlines() if line.startswith("bnnlight fit: changed since the run began: ")]
+    assert [line.rsplit(": ", 2)[1] for line in told] == ["trainer.max_epochs"]
+    assert steps(run_dir) == 12
+    assert yaml.safe_load(config.read_text())["model"]["init_args"]["alpha_lr"] == 0.1
+
+
 def test_another_batch_size_within_an_epoch(tmp_path, fit_probe):
     run_dir = tmp_path / "run"
     assert fit_probe(run_dir, "--trainer.max_steps=4", "--trainer.limit_val_batches=0")[0] == 0

@@ -15,12 +15,14 @@ _FREE = ("batch_size", "num_workers", "download", "on_bad_image", "root", "lsp_r
 """Options of data that say how it is read, not what: a loader checks by itself whether a batch size can change."""
 
 
-def check_changes(now: str, path: Path) -> list[str]:
+def check_changes(now: str, path: Path, with_defaults: str) -> list[str]:
     """Compares a config with that of the run which is to go on.
 
     Args:
         now: the config, as YAML.
         path: of the run's ``config.yaml``.
+        with_defaults: the same file as it is read now, as YAML. What the run's config lacks is taken from there: an
+            option that there was not yet when the run began, and that has its default since.
 
     Returns:
         Changes that will take effect, one line each.
@@ -34,7 +36,7 @@ def check_changes(now: str, path: Path) -> list[str]:
         then = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError):
         return [f"{path} cannot be read, so changes in the config cannot be told"]
-    before, after = _flat(then), _flat(yaml.safe_load(now))
+    before, after = _flat(yaml.safe_load(with_defaults)) | _flat(then), _flat(yaml.safe_load(now))
     changes = {
         key: f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
         for key in dict.fromkeys([*before, *after])

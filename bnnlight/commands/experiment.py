@@ -164,11 +164,19 @@ class Experiment(LightningCLI):
         kept = self.run_dir / "config.yaml"
         newest = newest_checkpoint(Path(self.config.last_checkpoint.dirpath))
         if newest and kept.exists():
-            changes = check_changes(self.parser.dump(asked, skip_none=False), kept)
+            changes = check_changes(self.parser.dump(asked, skip_none=False), kept, self._with_defaults(kept))
             if self.lock:  # on rank zero
                 for change in changes:
                     print(f"bnnlight fit: changed since the run began: {change}", file=sys.stderr, flush=True)
         self.config.ckpt_path = self.config.ckpt_path or newest
+
+    def _with_defaults(self, config: Path) -> str:
+        try:
+            read = self.parser.parse_args([f"--config={config}"])
+            read.config = None
+            return self.parser.dump(read, skip_none=False)
+        except Exception:  # cut off, or of a version that had options which are gone: then it is compared as it is
+            return "{}"
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         # the directory is new, so nothing of an earlier run can be lost in it
