@@ -12,7 +12,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss: LightningModules | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
-| `callbacks` | what is logged while training | `metrics`, `nn.inspect` |
+| `callbacks` | what is logged while training; training in stages | `metrics`, `nn.inspect`, `nn.stages` |
 | `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |

@@ -1,4 +1,4 @@
-"""Callbacks: what is peculiar to training binary networks, and what they predict, logged.
+"""Callbacks: what is peculiar to training binary networks, and what they predict, logged; and training in stages.
 
 LAYER is a binary layer's path in the model. All go to every logger under the optimizer step; `interval` counts
 optimizer steps, whatever the gradient accumulation.
@@ -13,6 +13,9 @@ optimizer steps, whatever the gradient accumulation.
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 
+`Stages` changes what is trained: real at first, then with binary activations, then binary. It is on where a config
+names it, and logs `stage` and `stage/NAME/val/…`.
+
 `interval.py` says when a look is due. Looking changes neither weights nor random numbers.
 """
 
@@ -22,6 +25,7 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
+from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
 
 __all__ = [
@@ -31,5 +35,6 @@ __all__ = [
     "FactorRanks",
     "FlipRates",
     "Pictures",
+    "Stages",
     "StepTime",
 ]
