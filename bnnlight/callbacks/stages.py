@@ -114,7 +114,7 @@ class Stages(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._log_last(trainer, self._stage)
-        if self._stage != "binary":
+        if self._stage != "binary" and not trainer.fast_dev_run:
             text = "and what is tested, kept as best or exported was never trained as the binary network it is"
             rank_zero_warn(f"Stages: the training ended in the stage {self._stage!r}, {text}")
 

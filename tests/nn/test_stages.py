@@ -247,7 +247,7 @@ def test_a_stage_is_no_part_of_the_state_but_of_copies():
 
 def test_unknown_stages_are_an_error_and_change_nothing():
     layer = set_stage(BinaryConv2d(2, 3, 3), "real")
-    with pytest.raises(ValueError, match="'relaxed'.*real, binary_activations, binary"):
+    with pytest.raises(ValueError, match=r"'relaxed'.*real, binary_activations, binary"):
         set_stage(layer, "relaxed")
     assert layer.stage == "real"
 
