@@ -124,7 +124,7 @@ def test_evaluation_alone_is_binary(scored, train):
 def test_the_best_checkpoint_is_of_the_last_stage(scored, train, tmp_path, options):
     kept = best(tmp_path / "best", filename="{epoch}", **options)
     every = ModelCheckpoint(tmp_path / "every", filename="{epoch}", every_n_epochs=1, save_top_k=-1)
-    trainer, _ = train(scored(), Stages(1, 2), kept, every, max_epochs=6)
+    train(scored(), Stages(1, 2), kept, every, max_epochs=6)
     assert torch.load(kept.best_model_path, weights_only=True)["epoch"] == 5
     assert float(kept.best_model_score) == pytest.approx(0.55)
     found = sorted(path.name for path in (tmp_path / "best").iterdir())

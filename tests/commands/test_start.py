@@ -68,9 +68,7 @@ def test_real_then_factorized(tmp_path, fit, bnnlight, bnnlight_error):
     code, _, err = bnnlight("summary", "--config", run / "config.yaml", "--json")
     assert code == 0, err
     # but a run that goes on needs it
-    code, line = bnnlight_error(
-        "fit", "--config", run / "config.yaml", f"--run_dir={run}", "--resume", "--trainer.max_epochs=2"
-    )
+    code, line = bnnlight_error("fit", "--config", run / "config.yaml", f"--run_dir={run}", "--resume")
     assert code == 2 and str(pretrained) in line and "not found" in line and "go on" in line
     (tmp_path / "elsewhere.ckpt").rename(pretrained)
     code, _, err = bnnlight(
