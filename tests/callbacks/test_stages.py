@@ -298,7 +298,7 @@ def test_two_processes(tmp_path, configs):
     rows = [json.loads(line) for line in (tmp_path / "RUN/metrics.jsonl").read_text().splitlines()]
     found = SimpleNamespace(stage=[], ends=[])
     for row in rows:
-        found.stage += [row["stage"]] * ("stage" in row)
+        found.stage += [value for key, value in row.items() if key == "stage"]
         found.ends += [key for key in row if key.startswith("stage/") and key.endswith("acc1")]
     assert found.stage == [0, 1, 2]
     assert found.ends == [f"stage/{name}/val/acc1" for name in INDEX]
