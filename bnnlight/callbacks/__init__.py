@@ -1,4 +1,4 @@
-"""Callbacks: what is peculiar to training binary networks, and what they predict, logged; and a recipe of training.
+"""Callbacks: what is peculiar to training binary networks, and what they predict, logged; and two recipes.
 
 LAYER is a binary layer's path in the model. All go to every logger under the optimizer step; `interval` counts
 optimizer steps, whatever the gradient accumulation.
@@ -14,8 +14,9 @@ optimizer steps, whatever the gradient accumulation.
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers. `Sharpen` alone does more
-than look: it replaces the signs' straight-through gradients as training goes on.
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where a
+config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real at
+first, then with binary activations, then binary, and logs `stage` and `stage/NAME/val/…`.
 """
 
 from bnnlight.callbacks.activations import Activations
@@ -25,6 +26,7 @@ from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.sharpen import Sharpen
+from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
 
 __all__ = [
@@ -35,5 +37,6 @@ __all__ = [
     "FlipRates",
     "Pictures",
     "Sharpen",
+    "Stages",
     "StepTime",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ from bnnlight.commands.save_config import SaveConfig
 from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite
+from bnnlight.nn.start import weights_follow
 from bnnlight.tracking import wandb_mode
 
 _LOGGERS: list[dict[str, Any]] = [
@@ -177,6 +179,11 @@ class Experiment(LightningCLI):
             return self.parser.dump(read, skip_none=False)
         except Exception:  # cut off, or of a version that had options which are gone: then it is compared as it is
             return "{}"
+
+    def instantiate_classes(self) -> None:
+        # what is not trained gets its weights from a checkpoint, or needs none
+        with contextlib.nullcontext() if self._for_fit else weights_follow():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         # the directory is new, so nothing of an earlier run can be lost in it

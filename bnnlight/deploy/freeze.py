@@ -13,7 +13,7 @@ from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import Program
 from bnnlight.deploy.trace import trace
 from bnnlight.deploy.translate import translate
-from bnnlight.nn import BinaryConv2d, BinaryLayer, BinaryLinear, Dense
+from bnnlight.nn import BinaryConv2d, BinaryLayer, BinaryLinear, Dense, named_binary_layers
 from bnnlight.nn.scale import Scale
 
 
@@ -32,8 +32,12 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> Program:
 
     Raises:
         ValueError: the network does not run on such pictures, draws random numbers, or has layers that cannot be
-            shipped; the message names their paths.
+            shipped or are not in the stage ``binary``; the message names their paths.
     """
+    for name, layer in named_binary_layers(model):
+        if layer.stage != "binary":
+            text = f"layer {name or '(the model itself)'} is in the stage {layer.stage!r}: only a binary one is shipped"
+            raise ValueError(f"{text}, call bnnlight.nn.set_stage(model, 'binary')")
     shape = tuple(int(side) for side in input_shape)
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         copied = copy.deepcopy(model).eval()

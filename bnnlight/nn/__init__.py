@@ -19,9 +19,11 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `product.py` | the matrix products that weights are rebuilt with |
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
 | `bop.py` | `Bop`, an optimizer that flips weights: the baseline without latent weights |
+| `relaxed.py` `stages.py` | real weights, real or binary activations, under the same α; a network's stage |
 | `convert.py` | a real network made binary; latents decomposed |
 | `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
+| `start.py` | a binary network started from the weights of a trained one |
 | `inspect.py` | what callbacks, summary and deployment may know of a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 
@@ -40,8 +42,11 @@ from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnnlight.nn.matrix import Matrix
 from bnnlight.nn.rank import Rank
 from bnnlight.nn.real import real_valued
+from bnnlight.nn.relaxed import Stage
 from bnnlight.nn.rprelu import RPReLU
 from bnnlight.nn.scale import ScaleName
+from bnnlight.nn.stages import set_stage
+from bnnlight.nn.start import start_from
 from bnnlight.nn.tensor_train import TensorTrain
 from bnnlight.nn.tucker import Tucker
 
@@ -61,6 +66,7 @@ __all__ = [
     "RPReLU",
     "Rank",
     "ScaleName",
+    "Stage",
     "Tanh",
     "TensorTrain",
     "Tucker",
@@ -71,6 +77,8 @@ __all__ = [
     "parameter_groups",
     "real_valued",
     "restart_alpha",
+    "set_stage",
     "sign",
+    "start_from",
     "straight_through",
 ]

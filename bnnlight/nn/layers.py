@@ -14,8 +14,9 @@ from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.binary_conv import binary_conv2d
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.lean import rebuilt, record
-from bnnlight.nn.patches import ConvShape
+from bnnlight.nn.patches import ConvShape, pair
 from bnnlight.nn.product import full_precision
+from bnnlight.nn.relaxed import Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
 
@@ -32,11 +33,14 @@ class BinaryLayer(nn.Module):
         scale: module that returns α.
         activation_gradient, weight_gradient: straight-through gradients. May be replaced at any time.
         bias: ``(O,)`` or None, added after α.
+        stage: ``binary``, or what :func:`bnnlight.nn.set_stage` describes. No part of the ``state_dict``.
 
     In eval mode and without gradients, B and α are computed once and kept until a parameter changes. Changes
     are seen by the version that torch counts for each tensor, which writing through ``parameter.data`` leaves
     as it is: after such a write call ``train()`` or ``eval()``.
     """
+
+    stage: Stage = "binary"
 
     def __init__(
         self,
@@ -115,6 +119,11 @@ class BinaryLayer(nn.Module):
                 self._kept = version, sign(weight), None if alpha is None else alpha.detach().clone()
         return self._kept[1:]
 
+    def _relaxed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """q(X), what stands for sign(W̃), and α, in a stage in which not all is binary."""
+        weight, alpha = self._rebuild()
+        return relaxed_input(x, self.stage, self.activation_gradient), relaxed_weight(weight).to(x.dtype), alpha
+
     def train(self, mode: bool = True) -> BinaryLayer:
         self._kept = None
         return super().train(mode)
@@ -180,7 +189,7 @@ class BinaryConv2d(BinaryLayer):
             raise ValueError(f"{in_channels} input, {out_channels} output channels do not divide into {groups} groups")
         if padding_value not in (-1, 0, 1):
             raise ValueError(f"padding_value is {padding_value}: choose -1, 0 or 1")
-        kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
+        kernel_size, stride, padding, dilation = map(pair, (kernel_size, stride, padding, dilation))
         shape = torch.Size((out_channels, in_channels // groups, *kernel_size))
         if weight is None:
             weight = kaiming_weight(shape)
@@ -198,6 +207,12 @@ class BinaryConv2d(BinaryLayer):
             x: of any floating-point dtype.
             slope: ``(out_channels,)`` or ``(1,)``, of a PReLU that follows: then its result, in less memory.
         """
+        if self.stage != "binary":
+            x, weight, alpha = self._relaxed(x)
+            # beside real activations ±1 means nothing
+            padding_value = 0 if self.stage == "real" else self.padding_value
+            y = self._finish(self._convolve(x, weight, padding_value), alpha, channel_dim=1)
+            return y if slope is None else F.prelu(y, slope.to(y.dtype))
         weight, alpha = self._weight_and_alpha()
         if not self.training:
             y = self._finish(self._sums(x, weight), alpha, channel_dim=1)
@@ -215,15 +230,18 @@ class BinaryConv2d(BinaryLayer):
 
     def _sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """sign(X) ⊛ sign(W̃) in operations that an export can follow."""
-        x, padding = sign(x, self.activation_gradient), self.padding
-        if self.padding_value:
+        x = sign(x, self.activation_gradient)
+        return self._convolve(x, sign(weight, self.weight_gradient).to(x.dtype), self.padding_value)
+
+    def _convolve(self, x: Tensor, weight: Tensor, padding_value: int) -> Tensor:
+        padding = self.padding
+        if padding_value:
             height, width = padding
-            x, padding = F.pad(x, (width, width, height, height), value=self.padding_value), (0, 0)
-        weight = sign(weight, self.weight_gradient).to(x.dtype)
+            x, padding = F.pad(x, (width, width, height, height), value=padding_value), (0, 0)
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     def _replays(self) -> bool:
-        return record().replayed
+        return self.stage == "binary" and record().replayed
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -271,18 +289,12 @@ class BinaryLinear(BinaryLayer):
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, alpha = self._weight_and_alpha()
-        x, weight = sign(x, self.activation_gradient), sign(weight, self.weight_gradient)
-        return self._finish(F.linear(x, weight.to(x.dtype)), alpha, channel_dim=-1)
+        if self.stage != "binary":
+            x, weight, alpha = self._relaxed(x)
+        else:
+            weight, alpha = self._weight_and_alpha()
+            x, weight = sign(x, self.activation_gradient), sign(weight, self.weight_gradient).to(x.dtype)
+        return self._finish(F.linear(x, weight), alpha, channel_dim=-1)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, scale={self.scale.name}"
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"{value!r} is no size of a convolution: give one number or (height, width)")
-    height, width = value
-    return int(height), int(width)

@@ -73,3 +73,13 @@ def add_patches(values: Tensor, into: Tensor, shape: ConvShape) -> None:
         for x in range(kernel_width):
             columns = slice(x * column_gap, x * column_gap + (width - 1) * column_step + 1, column_step)
             into[:, :, rows, columns] += values[:, :, :, y, x].permute(0, 3, 1, 2)
+
+
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) in px of a size that may be one number; ValueError where it is neither."""
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{value!r} is no size of a convolution: give one number or (height, width)")
+    height, width = value
+    return int(height), int(width)

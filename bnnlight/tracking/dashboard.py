@@ -161,6 +161,8 @@ def _results() -> list[Any]:
             wr.ScalarChart(title=f"{_CURVES[key]} at the end, highest of all runs", metric=key, groupby_aggfunc="max")
             for key in ("val/acc1", "val/pckh")
         ),
+        _line("Stage: 0 real, 1 binary activations, 2 binary", "stage"),
+        _lines("Accuracy at the end of each stage", r"^stage/\w+/val/(acc|pck).*$"),
     ]
 
 
@@ -170,6 +172,7 @@ def _losses() -> list[Any]:
         _line("Validation loss", "val/loss"),
         _line("Training loss against the labels", "train/loss_task"),
         _line("Training loss against the teacher", "train/loss_teacher"),
+        _lines("Validation loss at the end of each stage", r"^stage/\w+/val/loss$"),
         _line("Batches skipped, not finite", "train/skipped_batches"),
         _line("Sharpness of the sign's gradient", "bnn/sharpness", log_y=True),
     ]

@@ -56,13 +56,20 @@ class Run:
     def finish(self) -> Run:
         """Sorts the steps and takes the results from the figures: the best of validation, the last of the rest."""
         self.series = {key: dict(sorted(values.items())) for key, values in sorted(self.series.items())}
+        begin = self._last_stage()
         for key, values in self.series.items():
             if key.startswith("val/"):
                 best = min if "loss" in key else max
-                self.results[f"best {key}"] = best(values.values())
+                self.results[f"best {key}"] = best([v for step, v in values.items() if step > begin] or values.values())
             elif key.startswith(("test/", "train/")):
                 self.results[f"last {key}" if key.startswith("train/") else key] = list(values.values())[-1]
         return self
+
+    def _last_stage(self) -> int:
+        """The step at which the last stage began, before which no figure is the binary network's; -1 without stages."""
+        stages = self.series.get("stage", {})
+        last = [step for step, stage in stages.items() if stage == max(stages.values())]
+        return min(last) if len(last) < len(stages) else -1
 
 
 def as_number(value: Any) -> float | None:

@@ -1,0 +1,159 @@
+"""Trains a network in stages: real, then with binary activations, then binary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from bnnlight.nn.inspect import named_binary_layers
+from bnnlight.nn.stages import STAGES, Stage, set_stage
+
+
+class Stages(L.Callback):
+    """Trains the first epochs with real weights and activations, the next with binary activations, the rest binary.
+
+    All in one run, each stage beginning with the weights, factors and α of the one before; what a layer computes
+    stands at :func:`bnnlight.nn.set_stage`. In a config::
+
+        trainer:
+          callbacks:
+            - class_path: bnnlight.callbacks.Stages
+              init_args: {real_epochs: 20, activation_epochs: 20}
+
+    Logs ``stage`` (0 real, 1 binary activations, 2 binary) at the start of each epoch, and as a stage ends the figures
+    of its last validation, ``stage/real/val/acc1`` and the like.
+
+    Figures of the first stages are higher than those of the last. So what was kept as best is forgotten as the last
+    stage begins: a ModelCheckpoint with a monitor removes its files (with ``save_top_k`` -1 it keeps them) and an
+    EarlyStopping counts from there; before, EarlyStopping cannot end the run. Whatever follows the training, test,
+    predict or export, is with the binary network, and so is measuring a checkpoint of an earlier stage.
+
+    Schedules: without ``scheduler`` there is one cosine over the whole run. One that starts anew with each stage is
+    torch's own, counting epochs::
+
+        scheduler: {class_path: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts, init_args: {T_0: 20}}
+
+    for stages of 20 epochs each; with ``T_mult: 2`` each is twice as long as the one before: 20, 40, 80.
+    ``MultiStepLR`` with the stages' first epochs as ``milestones`` takes a step down at each. ``SequentialLR`` cannot
+    be named in a config, as the schedules in it need the optimizer; ``ReduceLROnPlateau`` goes on comparing with the
+    best figure of the first stages.
+
+    Args:
+        real_epochs: number of epochs in the stage ``real``.
+        activation_epochs: number of epochs in the stage ``binary_activations``, which follow.
+
+    Raises:
+        ValueError: a number is negative; or, as the training begins, ``trainer.max_epochs`` leaves none for the last
+            stage, or the network has no binary layers.
+    """
+
+    def __init__(self, real_epochs: int = 0, activation_epochs: int = 0) -> None:
+        for name, value in (("real_epochs", real_epochs), ("activation_epochs", activation_epochs)):
+            if value < 0:
+                raise ValueError(f"Stages: {name} is {value}: give a number of epochs of at least 0")
+        self.real_epochs, self.activation_epochs = real_epochs, activation_epochs
+        self._stage: Stage | None = None
+        self._figures: dict[str, float] = {}
+
+    def stage_of(self, epoch: int) -> Stage:
+        """The stage of an epoch, counted from 0."""
+        if epoch < self.real_epochs:
+            return "real"
+        return "binary_activations" if epoch < self._first_binary else "binary"
+
+    @property
+    def _first_binary(self) -> int:
+        return self.real_epochs + self.activation_epochs
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            set_stage(pl_module, "binary")
+            return
+        if not any(named_binary_layers(pl_module)):
+            raise ValueError(f"Stages: {type(pl_module).__name__} has no binary layers: leave the callback out")
+        last = trainer.max_epochs
+        # a dry run is of one epoch, whatever is asked for
+        if last not in (None, -1) and last <= self._first_binary and not trainer.fast_dev_run:
+            raise ValueError(
+                f"Stages: real_epochs {self.real_epochs} and activation_epochs {self.activation_epochs} leave none of "
+                f"{last} epochs for the binary stage: set trainer.max_epochs above {self._first_binary}"
+            )
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        set_stage(pl_module, self.stage_of(trainer.current_epoch))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._first_binary and _all(trainer, EarlyStopping):
+            # so that the last stage begins, whatever it says before
+            trainer.fit_loop.min_epochs = max(trainer.fit_loop.min_epochs or 0, self._first_binary + 1)
+        # a run that goes on within an epoch is not told of the epoch's start
+        self._enter(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._enter(trainer, pl_module)
+        _log(trainer, {"stage": STAGES.index(self._stage)})
+
+    def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        before, self._stage = self._stage, self.stage_of(trainer.current_epoch)
+        set_stage(pl_module, self._stage)
+        if before not in (None, self._stage):
+            self._log_last(trainer, before)
+            if self._stage == "binary":
+                _forget_best(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            figures = trainer.callback_metrics.items()
+            self._figures = {key: float(value) for key, value in figures if key.startswith("val/")}
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._log_last(trainer, self._stage)
+        if self._stage != "binary" and not trainer.fast_dev_run:
+            text = "and what is tested, kept as best or exported was never trained as the binary network it is"
+            rank_zero_warn(f"Stages: the training ended in the stage {self._stage!r}, {text}")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        set_stage(pl_module, "binary")
+
+    def _log_last(self, trainer: L.Trainer, stage: Stage) -> None:
+        figures, self._figures = self._figures, {}
+        _log(trainer, {f"stage/{stage}/{key}": value for key, value in figures.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stage": self._stage, "figures": self._figures}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._stage, self._figures = state_dict["stage"], dict(state_dict["figures"])
+
+
+def _log(trainer: L.Trainer, figures: dict[str, float]) -> None:
+    if figures:
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+
+
+def _all(trainer: L.Trainer, kind: type) -> list[Any]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]
+
+
+def _forget_best(trainer: L.Trainer) -> None:
+    """Makes ModelCheckpoint and EarlyStopping begin afresh."""
+    for checkpoint in _all(trainer, ModelCheckpoint):
+        if checkpoint.monitor is None:
+            continue
+        if checkpoint.save_top_k != -1:
+            for path in checkpoint.best_k_models:
+                trainer.strategy.remove_checkpoint(path)
+        checkpoint.best_k_models, checkpoint.best_model_score, checkpoint.current_score = {}, None, None
+        checkpoint.best_model_path = checkpoint.kth_best_model_path = ""
+        checkpoint.kth_value = torch.tensor(math.inf if checkpoint.mode == "min" else -math.inf)
+    for stopping in _all(trainer, EarlyStopping):
+        stopping.wait_count = stopping.stopped_epoch = 0
+        stopping.best_score = torch.tensor(math.inf if stopping.mode == "min" else -math.inf)
+        trainer.should_stop = False

@@ -1,0 +1,162 @@
+"""A binary network started from the weights of a trained one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bnnlight.nn.convert import factorize, restart_alpha
+from bnnlight.nn.latent import Dense, LatentFactory
+from bnnlight.nn.layers import BinaryLayer
+
+BACKBONE = "backbone."
+"""What the names of a network's weights begin with in a checkpoint of ``bnnlight fit``."""
+
+_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
+@contextlib.contextmanager
+def weights_follow() -> Iterator[None]:
+    """Within it :func:`start_from` reads no file: the weights will come from a checkpoint of the network itself.
+
+    So that a trained network can be measured and exported where the file that it was started from is not.
+    """
+    token = _follow.set(True)
+    try:
+        yield
+    finally:
+        _follow.reset(token)
+
+
+@torch.no_grad()
+def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense) -> nn.Module:
+    """Puts the weights of a trained network into a binary one, and decomposes those that become binary, in place.
+
+    The checkpoint is of the same network made real-valued (:func:`bnnlight.nn.real_valued`), or of the same binary
+    network with dense latents. Real weights, batch norms, PReLUs, biases and heads are copied; α is copied too where
+    the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`). Then the network
+    in the stage ``real`` (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at full rank. In a
+    config the function stands where a class would::
+
+        backbone:
+          class_path: bnnlight.nn.start_from
+          init_args:
+            model: {class_path: bnnlight.backbones.ResNet18}
+            checkpoint: runs/real/20260101-120000/checkpoints/best.ckpt
+            latent: {class_path: bnnlight.nn.Tucker, init_args: {rank: 0.5}}
+
+    The file is needed by ``fit``, also where a run goes on: learning rates of factors follow from the first weights.
+    The other verbs take all weights from the run's own checkpoint and read no other.
+
+    Args:
+        model: any module with binary layers; whatever latents it has give way.
+        checkpoint: path of a checkpoint of ``bnnlight fit``, or of a ``state_dict`` of the network.
+        latent: maps a dense weight ``(O, I, *kernel)`` to a latent.
+
+    Returns:
+        The same model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no checkpoint, its latents are factorized, or names or shapes are not those of the
+            network (the first few are named); or what :func:`bnnlight.nn.factorize` raises.
+    """
+    # a layer may be used in several places, and have a name in each
+    paths = {
+        f"{name}." if name else "": layer
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, BinaryLayer)
+    }
+    if not paths:
+        raise ValueError(f"{type(model).__name__} has no binary layer to start")
+    if _follow.get():
+        return restart_alpha(factorize(model, latent))
+    own = model.state_dict()
+    state = _weights(checkpoint, own)
+    weights = {path: _take_weight(state, path, checkpoint) for path in paths}
+    alphas = _take_alphas(state, own, paths)
+    rest = {name: value for name, value in own.items() if not _belongs(name, paths, "latent.", "scale.")}
+    expected = {name: value.shape for name, value in rest.items()}
+    expected |= {f"{path}weight": layer.weight_shape for path, layer in paths.items()}
+    expected |= {name: own[name].shape for name in alphas}
+    found = state | alphas | {f"{path}weight": weight for path, weight in weights.items() if weight is not None}
+    _check(expected, found, type(model).__name__, checkpoint)
+    for path, layer in paths.items():
+        like = next(layer.latent.parameters())
+        layer.latent = Dense(weights[path].to(like)).train(layer.training)
+    restart_alpha(factorize(model, latent))
+    model.load_state_dict({name: found[name] for name in (*rest, *alphas)}, strict=False)
+    return model
+
+
+def _weights(path: str, own: Collection[str]) -> dict[str, Tensor]:
+    """What a file has for a network with entries of those names."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        text = "fit needs it to begin a run and to go on with one; the other verbs do without"
+        raise FileNotFoundError(f"checkpoint to start from not found: {path} ({text})")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        state = dict(content.get("state_dict", content))
+        whole = bool(state) and all(isinstance(value, Tensor) for value in state.values())
+    except Exception as error:  # whatever a damaged file makes the reader stumble over
+        raise ValueError(f"{path} is not a checkpoint to start from, or is damaged") from error
+    if not whole:
+        raise ValueError(f"{path} is not a checkpoint to start from: it holds no network's weights")
+    if any(name.startswith(BACKBONE) for name in own) or not any(name.startswith(BACKBONE) for name in state):
+        return state
+    return {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
+
+
+def _take_weight(state: dict[str, Tensor], path: str, checkpoint: str) -> Tensor | None:
+    """Takes one layer's weight out of a state, real-valued or of a dense latent; None where there is none."""
+    latents = [name for name in state if name.startswith(f"{path}latent.")]
+    if set(latents) - {f"{path}latent.weight"}:
+        raise ValueError(
+            f"{checkpoint} has factorized latents (first {latents[0]}): start from a checkpoint of the real-valued "
+            "network or of one with dense latents; to go on with this one, pass it as --ckpt_path with its own config"
+        )
+    names = [*latents, f"{path}weight"]
+    return next((state.pop(name) for name in names if name in state), None)
+
+
+def _take_alphas(state: dict[str, Tensor], own: dict[str, Tensor], paths: Collection[str]) -> dict[str, Tensor]:
+    """Takes all α out of a state; returns those of the kind that the network has."""
+    alphas: dict[str, Tensor] = {}
+    for path in paths:
+        mine = {name for name in own if name.startswith(f"{path}scale.")}
+        theirs = {name: state.pop(name) for name in list(state) if name.startswith(f"{path}scale.")}
+        alphas |= theirs if theirs.keys() == mine else {}
+    return alphas
+
+
+def _belongs(name: str, paths: Collection[str], *parts: str) -> bool:
+    return any(name.startswith(f"{path}{part}") for path in paths for part in parts)
+
+
+def _check(expected: dict[str, torch.Size], found: dict[str, Tensor], network: str, checkpoint: str) -> None:
+    lacking = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    resized = [
+        f"{name} {_size(found[name].shape)} instead of {_size(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != shape
+    ]
+    kinds = (("it lacks", lacking), ("has besides", unknown), ("has other sizes", resized))
+    parts = [f"{what} {_first(names)}" for what, names in kinds if names]
+    if parts:
+        raise ValueError(f"{checkpoint} is of another network than this {network}: {'; '.join(parts)}")
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def _size(shape: torch.Size) -> str:
+    return "×".join(map(str, shape)) or "()"

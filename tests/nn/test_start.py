@@ -1,0 +1,194 @@
+"""A binary network started from the weights of a trained one."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from bnnlight.backbones import ResNet
+from bnnlight.nn import (
+    CP,
+    BinaryConv2d,
+    BinaryLinear,
+    Dense,
+    Holistic,
+    Matrix,
+    TensorTrain,
+    Tucker,
+    named_binary_layers,
+    real_valued,
+    set_stage,
+    start_from,
+)
+from bnnlight.nn.start import weights_follow
+
+LATENTS = {
+    "Dense": Dense,
+    "Matrix": Matrix,
+    "balanced": lambda w: Matrix(w, start="balanced"),
+    "Tucker": Tucker,
+    "Holistic": Holistic,
+    "TensorTrain": TensorTrain,
+}
+
+
+def resnet(**options):
+    return ResNet((2, 1), 5, width=0.125, stem="small", **options)
+
+
+@pytest.fixture
+def trained():
+    """A network in which nothing is as it was made."""
+
+    def make(network):
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                with torch.no_grad():
+                    tensor.copy_(tensor + 0.1 * torch.rand_like(tensor))
+            else:
+                tensor.fill_(7)
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Write a network's weights as `bnnlight fit` does, or plain; return the path."""
+
+    def save(network, plain=False, name="trained.ckpt"):
+        state = network.state_dict()
+        if not plain:
+            named = {f"backbone.{key}": value for key, value in state.items()}
+            state = {"state_dict": named | {"loss.weight": torch.ones(3)}, "global_step": 5}
+        torch.save(state, tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
+def test_a_real_network_goes_on_as_the_real_stage(trained, saved, latent, plain):
+    real = trained(real_valued(resnet()))
+    torch.manual_seed(99)
+    network = start_from(resnet(), saved(real, plain), latent).eval()
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(set_stage(network, "real")(x), real(x), atol=1e-5, rtol=1e-5)
+    for name, layer in named_binary_layers(network):
+        weight = real.get_submodule(name).weight
+        torch.testing.assert_close(layer.latent(), weight, atol=1e-5, rtol=1e-5)
+        assert type(layer.latent) is type(latent(torch.randn(4, 4, 3, 3)))
+        torch.testing.assert_close(layer.alpha(), weight.flatten(1).abs().mean(1), atol=1e-5, rtol=1e-5)
+    shared = {layer.latent.shared for _, layer in named_binary_layers(network) if isinstance(layer.latent, Holistic)}
+    assert not shared or len(shared) < len(list(named_binary_layers(network)))
+    others = dict(network.named_buffers())
+    assert all(torch.equal(buffer, others[name]) for name, buffer in real.named_buffers())
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_a_binary_network_with_dense_latents_goes_on_with_its_alpha(trained, saved):
+    binary = trained(resnet())
+    # the latents of the network that is handed over do not count
+    network = start_from(resnet(latent=lambda w: CP(w, 2)), saved(binary), Matrix).eval()
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(network(x), binary(x))
+    for (_, one), (_, other) in zip(named_binary_layers(network), named_binary_layers(binary), strict=True):
+        assert isinstance(one.latent, Matrix) and torch.equal(one.alpha(), other.alpha())
+
+
+def test_alpha_of_another_kind_starts_anew(trained, saved):
+    path = saved(trained(resnet(scale="spatial", image_size=8)))
+    for layer in dict(named_binary_layers(start_from(resnet(scale="channel"), path))).values():
+        torch.testing.assert_close(layer.alpha(), layer.latent().flatten(1).abs().mean(1))
+    analytic = start_from(resnet(scale="analytic"), path)
+    assert not any("scale" in name for name in analytic.state_dict())
+
+
+def test_low_rank_latents_are_the_nearest_and_alpha_theirs(trained, saved):
+    real = trained(real_valued(resnet()))
+    network = start_from(resnet(), saved(real), lambda w: Matrix(w, 2, start="svd"))
+    for name, layer in named_binary_layers(network):
+        weight = real.get_submodule(name).weight.detach()
+        unfolded = weight.flatten(1).double()
+        u, s, v = torch.linalg.svd(unfolded, full_matrices=False)
+        nearest = (u[:, :2] * s[:2] @ v[:2]).view_as(weight).float()
+        torch.testing.assert_close(layer.latent(), nearest, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(layer.alpha(), nearest.flatten(1).abs().mean(1), atol=1e-5, rtol=1e-4)
+
+
+class Own(nn.Module):
+    """A layer used twice, a linear one, biases, and a module that is itself named backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(BinaryConv2d(2, 2, 3, padding=1, bias=True), nn.PReLU(2))
+        self.again = self.backbone[0]
+        self.head = BinaryLinear(8, 3, bias=True)
+
+    def forward(self, x):
+        return self.head(self.again(self.backbone(x)).flatten(1))
+
+
+def test_other_networks(trained, saved):
+    first = trained(Own())
+    second = start_from(Own().eval(), saved(first, plain=True), Tucker)
+    x = torch.randn(4, 2, 2, 2)
+    torch.testing.assert_close(second(x), first(x))
+    assert second.again is second.backbone[0] and isinstance(second.again.latent, Tucker)
+
+
+def test_weights_of_another_precision(trained, saved):
+    real = trained(real_valued(resnet())).double()
+    network = start_from(resnet(), saved(real), Matrix)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_a_network_whose_weights_follow_reads_no_file(tmp_path):
+    with weights_follow():
+        network = start_from(resnet(), str(tmp_path / "gone.ckpt"), Tucker)
+    assert all(isinstance(layer.latent, Tucker) for _, layer in named_binary_layers(network))
+    with pytest.raises(FileNotFoundError, match="checkpoint to start from not found"):
+        start_from(resnet(), str(tmp_path / "gone.ckpt"), Tucker)
+
+
+def test_files_that_are_no_checkpoint_are_one_line(tmp_path, check_one_line):
+    for content in (b"", b"weights", None):
+        path = tmp_path / "other.ckpt"
+        path.write_bytes(content) if content is not None else torch.save({"state_dict": {"a": 1}}, path)
+        with pytest.raises(ValueError) as caught:
+            start_from(resnet(), str(path))
+        check_one_line(caught, "is not a checkpoint to start from", "other.ckpt")
+
+
+def test_factorized_latents_are_one_line_that_says_what_to_do(saved, check_one_line):
+    path = saved(resnet(latent=Tucker))
+    with pytest.raises(ValueError) as caught:
+        start_from(resnet(), path)
+    named = "stages.0.0.unit1.conv.latent."
+    check_one_line(caught, "factorized latents", named, "real-valued", "--ckpt_path")
+
+
+@pytest.mark.parametrize(
+    ("other", "parts"),
+    [
+        (lambda: ResNet((2,), 5, width=0.125, stem="small"), ["it lacks stages.1.0.unit1.norm.weight", "more"]),
+        (lambda: ResNet((2, 2), 5, width=0.125, stem="small"), ["has besides stages.1.1.unit1.norm.weight", "more"]),
+        (lambda: ResNet((2, 1), 7, width=0.125, stem="small"), ["other sizes", ".weight 7×16 instead of 5×16"]),
+        (lambda: ResNet((2, 1), 5, width=0.25, stem="small"), ["stem.0.weight 16×3×3×3 instead of 8×3×3×3", "more"]),
+    ],
+)
+@pytest.mark.parametrize("real", [True, False])
+def test_another_network_is_one_line_that_names_the_first(saved, check_one_line, other, parts, real):
+    network, started = other(), resnet()
+    before = copy.deepcopy(started.state_dict())
+    with pytest.raises(ValueError) as caught:
+        start_from(started, saved(real_valued(network) if real else network))
+    check_one_line(caught, "is of another network than this ResNet", *parts)
+    assert all(torch.equal(value, before[name]) for name, value in started.state_dict().items())
+
+
+def test_a_network_without_binary_layers_is_an_error(saved):
+    with pytest.raises(ValueError, match="Linear has no binary layer to start"):
+        start_from(nn.Linear(2, 2), saved(nn.Linear(2, 2)))
