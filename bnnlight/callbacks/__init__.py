@@ -14,9 +14,9 @@ optimizer steps, whatever the gradient accumulation.
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where a
-config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real at
-first, then with binary activations, then binary, and logs `stage` and `stage/NAME/val/…`.
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where
+a config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real
+at first, then with binary activations, then binary, and logs `stage` and `stage/NAME/val/…`.
 """
 
 from bnnlight.callbacks.activations import Activations
