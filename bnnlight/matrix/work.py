@@ -81,14 +81,14 @@ class Work:
         self.stopped = number
 
     def _missing(self) -> list[Run]:
-        """All that can be begun, searches first, without those that failed."""
+        """All that can be begun, without those that failed: method by method, so that rows are whole early."""
         runs = []
         for name in self._names:
             # of a method that only lends its value, the row is not asked for
             runs += [run for run in self._standings[name].missing if run.is_search or name in self._wanted]
         left = [run for run in runs if run.folder not in self._failed]
         order = list(self._plan.methods)
-        return sorted(left, key=lambda run: (not run.is_search, order.index(run.method)))
+        return sorted(left, key=lambda run: (order.index(run.method), not run.is_search))
 
     def _due(self) -> list[Run]:
         under_way = {child.run.folder for child in self._running.values()}

@@ -53,6 +53,9 @@ def test_searches_then_runs_at_the_best_rate_and_again_nothing(matrix, starts, r
     assert (found["model.optimizer.lr"], found["seed_everything"], found["test_after_fit"]) == ("0.01", "1", "true")
     assert found["trainer.max_epochs"] == "2" and "Dense" in found["model.backbone.latent"]
     assert out.count("best val/acc1 90.00 %") == 2 and "[8 of 8]" in out
+    # method by method, so that a long matrix has whole rows early
+    made_in_order = [line.split("] ")[1].split(", ")[0] for line in out.splitlines() if line.startswith("[")]
+    assert made_in_order == ["dense"] * 4 + ["Tucker"] * 4
     rows = {row["method"]: row for row in report()["methods"]}
     # of the stand-in: 0.5 + seed / 100, and with Dense 0.1 + seed² / 1000 more
     assert rows["dense"]["by_seed"] == pytest.approx({"0": 60.0, "1": 61.1})
