@@ -213,12 +213,12 @@ def test_a_signal_ends_the_children_too_and_the_same_command_goes_on(matrix, fak
     plan, runs = tmp_path / "plan.yaml", tmp_path / "runs"
     again = f"to go on: bnnlight matrix {plan} --runs {runs}"
     name = signal.Signals(number).name
-    assert err.splitlines()[-1] == f"bnnlight matrix: stopped by {name}, 4 runs made; {again}"
+    assert err.splitlines()[-1] == f"bnnlight matrix: stopped by {name}, 2 runs made; {again}"
     first = json.loads((hanging / "run.json").read_text())["seconds"]
     assert first > 0
     fake()
     code, out, _ = matrix()
-    assert code == 0 and "[4 of 4]" in out
+    assert code == 0 and "[6 of 6]" in out
     assert len(starts(tmp_path / "runs/dense")["lr0.01_seed0"]) == 2
     assert json.loads((hanging / "run.json").read_text())["seconds"] > first  # of both starts
 
