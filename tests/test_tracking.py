@@ -66,7 +66,7 @@ def run(request, tmp_path_factory, configs):
         saved[content["global_step"]] = content["state_dict"]
     network = torch.nn.Module()
     backbone = read_fragment(path).config["model"]["init_args"]["backbone"]["init_args"]
-    backbone = {key: value for key, value in backbone.items() if key not in ("latent", "image_size")}
+    backbone = {key: value for key, value in backbone.items() if key not in ("latent", "activation", "image_size")}
     made = ResNet if request.param == "cifar10" else StackedHourglass
     network.backbone = made(**backbone, latent=Tucker)
     return read_fragment(path).rows, dict(sorted(saved.items())), network, measured

@@ -149,7 +149,9 @@ class Work:
 
     def _count(self) -> str:
         later = sum(len(self._plan.methods[name].seeds) for name in self._waiting())
-        return f"{self.num_done} of {self.num_done + self.num_failed + len(self._missing()) + later}"
+        # a run may have ended, and stand as done, that is not counted yet
+        left = {run.folder for run in self._missing()} | {child.run.folder for child in self._running.values()}
+        return f"{self.num_done} of {self.num_done + self.num_failed + len(left) + later}"
 
     def _waiting(self) -> list[str]:
         """Methods whose value will be chosen, and is not yet."""
