@@ -47,7 +47,7 @@ class Gone(Fault):
 
 
 class KilledWorker(Fault):
-    def setup(self, *args):
+    def setup(self, *args, **kwargs):
         self.others = multiprocessing.active_children()  # of tests before, whose end would be no fault of this run
 
     def happen(self):

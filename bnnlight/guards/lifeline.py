@@ -102,6 +102,7 @@ class Lifeline(threading.Thread):
             self._find_lost(now)
             if self._found:
                 self._tell("lost", line=self._found[0], silent=self._found[1])
+                self._hand_over(min(1.0, self._timeout_s / 4))
                 # asked again: the main thread may have come to an end of its own in the meantime
                 if self._ending is None:
                     self._lost(*self._found)
@@ -194,24 +195,28 @@ class Lifeline(threading.Thread):
             self._say(peer, {"kind": kind, **what})
 
     def _leave(self) -> None:
-        """Hands over the last word, and waits for the others' before the connections close.
-
-        Closing at once, with something unread, would reset the connection, and a last word on its way be lost.
-        """
+        """Hands over the last word, and waits for the others' before the connections close."""
         self._tell(**self._ending)
-        for peer in self._peers:
-            with contextlib.suppress(OSError):
-                peer.link.shutdown(socket.SHUT_WR)
         if self._listener is not None:
             self._selector.unregister(self._listener)
             self._listener.close()
         self._selector.unregister(self._woken)
         self._ended.set()
-        until = time.monotonic() + self._timeout_s
-        while (left := until - time.monotonic()) > 0 and any(peer.link.fileno() >= 0 for peer in self._peers):
-            self._read(self._selector.select(left), time.monotonic())
+        self._hand_over(self._timeout_s)
         for peer in self._peers:
             peer.link.close()
         self._selector.close()
         self._wake.close()
         self._woken.close()
+
+    def _hand_over(self, wait_s: float) -> None:
+        """Says that nothing more will come, and reads until the others close.
+
+        Ending at once, with something unread, would reset the connections, and a last word on its way be lost.
+        """
+        for peer in self._peers:
+            with contextlib.suppress(OSError):
+                peer.link.shutdown(socket.SHUT_WR)
+        until = time.monotonic() + wait_s
+        while (left := until - time.monotonic()) > 0 and any(peer.link.fileno() >= 0 for peer in self._peers):
+            self._read(self._selector.select(left), time.monotonic())
