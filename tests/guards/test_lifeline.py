@@ -94,6 +94,29 @@ def test_a_rank_that_stands_still_ends_the_others(ranks, victim):
             assert code == 75
 
 
+def test_the_word_of_a_lost_rank_arrives_although_the_listener_talks():
+    """What is unread as a process ends resets its connections, and takes along what it said last."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", PROCESS, "0", str(TIMEOUT_S), ""], text=True, env=env, **pipes)
+    place = Place(*json.loads(process.stdout.readline()))
+    talking, silent = call(place, 10), call(place, 10)
+    with process, talking, silent:
+        for rank, link in ((1, talking), (2, silent)):
+            hello = {"kind": "hello", "token": place.token, "rank": rank, "host": "here"}
+            link.sendall(json.dumps(hello).encode() + b"\n")
+        talking.settimeout(10)
+        until = None
+        while until is None or time.monotonic() < until:
+            talking.sendall(b'{"kind": "beat"}\n')
+            if until is None and b'"lost"' in talking.recv(2**16, socket.MSG_PEEK):
+                until = time.monotonic() + TIMEOUT_S / 10
+            time.sleep(0.002)
+        said = talking.recv(2**16)
+    (line,) = [json.loads(line) for line in said.splitlines() if b'"lost"' in line]
+    assert line["line"].startswith("rank 2 on host here has not been heard from for ")
+
+
 @pytest.mark.parametrize("victim", [0, 2])
 def test_a_killed_rank_ends_the_others(ranks, victim):
     ranks[victim].kill()

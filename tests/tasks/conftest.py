@@ -1,5 +1,8 @@
 import pytest
 import torch
+from fixtures.teaching import teacher
+
+__all__ = ["teacher"]
 
 
 @pytest.fixture(autouse=True)
