@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from bnnlight.data.sampling import no_items
+from bnnlight.data.sampling import items_at, no_items
 
 OnBadImage = Literal["stop", "skip"]
 NUM_STAND_INS = 16
@@ -77,6 +77,8 @@ class Readable(Dataset):
             if error.errno is not None:
                 raise
             return Unreadable(str(error))
+
+    __getitems__ = items_at
 
 
 class LeaveOut:

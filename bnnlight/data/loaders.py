@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bnnlight.data.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable, check_choice
 from bnnlight.data.by_value import SmallByValue
-from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, no_items, run_seed, seeded_by
+from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, items_at, no_items, run_seed, seeded_by
 from bnnlight.data.train_loader import TrainLoader
 from bnnlight.data.transforms import ImageFormat
 from bnnlight.data.worker_signals import outlive_stop_signals
@@ -59,6 +59,8 @@ class View(Dataset):
         with seeded_by(position):
             picture, label = self.items[self.indices[position]]
             return self.transform(picture), int(label)
+
+    __getitems__ = items_at
 
 
 class ImageDataModule(LightningDataModule):

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.loaders import ImageDataModule
 from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
-from bnnlight.data.sampling import seeded_by
+from bnnlight.data.sampling import items_at, seeded_by
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import Skeleton
 
@@ -82,6 +82,8 @@ class PoseView(Dataset):
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         with seeded_by(position):
             return self.transform(self.items[self.indices[position]])
+
+    __getitems__ = items_at
 
 
 class PoseDataModule(ImageDataModule):

@@ -60,15 +60,16 @@ class ToNormalized(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.mean = list(mean)
-        self.std = list(std)
+        # torchvision's own would make tensors of them for each picture, which takes as long as all the rest
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
 
     def forward(self, picture: Picture) -> torch.Tensor:
         """Convert one picture: PIL or uint8 tensor (C, H, W) to float32 tensor (C, H, W)."""
         pixels = functional.pil_to_tensor(picture) if isinstance(picture, Image.Image) else picture
-        floats = functional.normalize(functional.to_dtype(pixels, torch.float32, scale=True), self.mean, self.std)
+        floats = functional.to_dtype(pixels, torch.float32, scale=True)
         # Torchvision's tensor subclass would slow down every later operation on the batch.
-        return floats.as_subclass(torch.Tensor)
+        return floats.as_subclass(torch.Tensor).sub(self.mean).div_(self.std)
 
 
 class UnlessSized(nn.Module):

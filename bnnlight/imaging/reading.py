@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 def one_line(error: Exception) -> str:
     """Return an exception's message without line breaks."""
     return " ".join(str(error).split())
 
+
+_BUFFER_BYTES = 1 << 17
 
 # Of the machine, which would spoil any other picture too; all else that the system reports is about one file.
 _LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -74,8 +76,12 @@ def load_rgb(path: str | Path) -> Image.Image:
         OSError: If the file cannot be read in full; the message is one line and names it.
     """
     try:
-        with Image.open(path) as image:
+        # A picture's file is short, and Pillow would read it in some forty small pieces.
+        with open(path, "rb", buffering=_BUFFER_BYTES) as file, Image.open(file) as image:
             return as_grey_or_rgb(image, num_channels=3)
+    except UnidentifiedImageError as error:
+        # its own message names the buffer
+        raise unreadable(path, ValueError("it is no image of a known format")) from error
     except Exception as error:
         # Pillow's decoders let through whatever a damaged file made them stumble over:
         # OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ... .

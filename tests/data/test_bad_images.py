@@ -70,7 +70,9 @@ def test_batches_are_those_of_the_sampler_without_the_bad_pictures(damaged, num_
     ]
 
 
-def test_what_else_is_drawn_stays_as_it_is(damaged):
+def test_what_else_is_drawn_stays_as_it_is(damaged, monkeypatch):
+    # the last batch is dropped: with this seed neither of the two is in it
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     skipping, whole = module(damaged), damaged.parent / "whole"
     shutil.copytree(damaged, whole)
     for name in ("003.png", "007.png"):

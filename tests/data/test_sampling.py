@@ -7,10 +7,11 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from bnnlight.data import PeopleDataModule
 from bnnlight.data.loaders import ImageDataModule, View
-from bnnlight.data.sampling import Draw, TrainSampler, UnpaddedSampler, no_items, run_seed, seeded_by
+from bnnlight.data.sampling import Draw, TrainSampler, UnpaddedSampler, items_at, no_items, run_seed, seeded_by
 
 
 def draws(sampler, epoch=0):
@@ -226,3 +227,46 @@ def test_poses_are_augmented_by_the_draw_too():
     assert not torch.equal(first, other)
     # plain positions follow the global generator
     assert not torch.equal(data.train_set[1]["to_image"], data.train_set[1]["to_image"])
+
+
+class Shown:
+    """Shows of each position what the generators of torch, numpy and Python give there."""
+
+    __getitems__ = items_at
+
+    def __getitem__(self, position):
+        with seeded_by(position):
+            return numbers()
+
+
+def test_a_batch_of_draws_shows_what_each_shows_alone_and_leaves_the_generators():
+    shown, draws = Shown(), [Draw(3, 7), Draw(0, 2**32 - 1), Draw(3, 8)]
+    alone = [shown[draw] for draw in draws]
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    # half of a pair of normal numbers is kept by numpy's generator
+    np.random.randn()
+    expected = numbers(), np.random.randn()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    np.random.randn()
+    assert shown.__getitems__(draws) == alone
+    assert (numbers(), np.random.randn()) == expected
+    # plain positions draw on from where the generators stand
+    torch.manual_seed(1)
+    assert [torch_numbers for torch_numbers, _, _ in shown.__getitems__([0, 1])] == torch_rows(seed=1)
+
+
+def torch_rows(seed):
+    return torch.rand(2, 3, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def test_loaders_keep_the_generators_once_a_batch(monkeypatch):
+    kept = []
+    get_state = np.random.get_state
+    monkeypatch.setattr(np.random, "get_state", lambda: kept.append(0) or get_state())
+    batches = DataLoader(Shown(), batch_size=4, sampler=[Draw(0, seed) for seed in range(8)], collate_fn=list)
+    assert len([shown for batch in batches for shown in batch]) == 8
+    assert len(kept) == 2
