@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: the command line behind the program's name; ``sys.argv[1:]`` by default.
 
     Returns:
-        0, or 2 where the command line or config is wrong, 130 when interrupted by Ctrl-C, 1 on any other error.
+        0, or 2 where the command line or config is wrong, 3 where a training diverged,
+        130 when interrupted by Ctrl-C, 1 on any other error.
 
     Raises:
         SystemExit: a verb ends the process itself: after its help, or as a run that a signal stopped (75).

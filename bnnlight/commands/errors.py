@@ -12,6 +12,9 @@ from difflib import get_close_matches
 from bnnlight.commands.machine_errors import explain_machine
 from bnnlight.guards.lost_connection import lost_connection
 
+DIVERGED = 3
+"""Exit code of a training that would come to the same end with the same options: its numbers are not finite."""
+
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
 )
@@ -25,7 +28,8 @@ def explain(error: Exception) -> tuple[int, str]:
         error: as it reached the command line.
 
     Returns:
-        2 and a line for what is wrong on the command line or in a config, 1 and a line for all else.
+        2 and a line for what is wrong on the command line or in a config, 3 and a line for a training whose numbers are
+        no longer finite, 1 and a line for all else.
     """
     text = str(error)
     if "Problems parsing config" in text:
@@ -44,6 +48,7 @@ def explain(error: Exception) -> tuple[int, str]:
     if machine:
         return 1, machine
     code = 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
+    code = DIVERGED if isinstance(error, FloatingPointError) else code
     known = isinstance(error, ValueError | OSError | FloatingPointError) and text
     return code, text if known else f"{type(error).__name__}: {text} (run again with --debug to see where)"
 

@@ -16,6 +16,9 @@ from bnnlight.matrix.runs import LOG_NAME, Run
 COMMAND = (sys.executable, "-m", "bnnlight", "fit")
 """What a run's options are handed to."""
 
+DIVERGED = 3
+"""What it ends with where its numbers did not stay finite."""
+
 _ERROR = "bnnlight fit: "
 _TAIL = 64 * 1024  # bytes, of a file's end that is looked at
 _PR_SET_PDEATHSIG = 1

@@ -59,6 +59,8 @@ def _row(row: Record, record: Record, unit: Unit, searched: bool) -> list[str]:
 def _chosen(row: Record) -> str:
     search = row["search"]
     if search["value"] is None:
+        if search["num_done"] == search["num_runs"]:
+            return "all diverged"
         return f"search: {search['num_done']} of {search['num_runs']} runs"
     marks = ["edge"] if search["edge"] else []
     marks += ["tie"] if search["tied"] else []
@@ -86,7 +88,9 @@ def _by_seed(row: Record, unit: Unit) -> str:
 def _means(row: Record, unit: Unit) -> str:
     if row["rate_of"] != row["method"]:
         return ""
-    return ", ".join(f"{value}: {unit.number(mean)}" for value, mean in row["search"]["means"].items())
+    search = row["search"]
+    means = [f"{value}: {unit.number(mean)}" for value, mean in search["means"].items()]
+    return ", ".join([*means, *(f"{value:g}: diverged" for value in search["diverged"])])
 
 
 def _protocol(record: Record) -> str:

@@ -125,7 +125,7 @@ def _asked_search(plan: Plan) -> Record | None:
 
 def _repeat(standings: Mapping[str, Standing], command: Sequence[str]) -> Record:
     records = [r for standing in standings.values() for r in _done([*standing.search, *standing.final])]
-    results = [record["results"] for record in records]
+    results = [record["results"] for record in records if "results" in record]
     machines = []
     for record in records:
         if record["machine"] not in machines:

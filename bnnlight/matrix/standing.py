@@ -48,8 +48,8 @@ class Standing:
 
 
 def is_done(record: dict[str, Any] | None) -> bool:
-    """Whether a run has its results."""
-    return record is not None and "results" in record
+    """Whether a run has its results; a diverged search run is one too, and has none."""
+    return record is not None and ("results" in record or "diverged" in record)
 
 
 def figure(run: Run, record: dict[str, Any], metric: str) -> float:
@@ -83,7 +83,10 @@ def _standing(plan: Plan, method: Method, searches: dict[str, Found], folder: Pa
     choice, own = None, searches[method.name]
     if plan.search is not None:
         done = [(run, record) for run, record in searches[method.rate_of] if is_done(record)]
-        figures = {(run.value, run.seed): figure(run, record, plan.metric) for run, record in done}
+        figures = {
+            (run.value, run.seed): None if "diverged" in record else figure(run, record, plan.metric)
+            for run, record in done
+        }
         choice = choose(plan.search, plan.direction, figures)
         if choice.value is None:
             return Standing(method, choice, own, [])

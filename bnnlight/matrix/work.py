@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bnnlight.matrix.child import Child
+from bnnlight.matrix.child import DIVERGED, Child
 from bnnlight.matrix.machine import Machine
 from bnnlight.matrix.plan import Options, Plan
 from bnnlight.matrix.runs import LOG_NAME, Run, final_runs
@@ -115,7 +115,11 @@ class Work:
                 continue
             del self._running[slot]
             record = self._count_time(child)
-            if child.exit_code == 0 and is_done(record):
+            if child.exit_code == DIVERGED and child.run.is_search:
+                # an answer, the worst there is: to try it again would give the same
+                record["diverged"] = child.last_words()
+                child.run.keep(record)
+            if is_done(record) and (child.exit_code == 0 or "diverged" in record):
                 self.num_done += 1
                 self._standings = look(self._plan, self._folder, self._more)
                 screen.line(f"[{self._count()}] {self._result(child.run, record)}")
@@ -126,6 +130,8 @@ class Work:
                 screen.line(f"[failed] {child.run.title}: {child.last_words()}; log: {log}")
 
     def _result(self, run: Run, record: dict[str, Any]) -> str:
+        if "diverged" in record:
+            return f"{run.title}: diverged, {duration(record['seconds'])}"
         key = run.key(self._plan.metric)
         text = self._unit.show(self._unit.scale * figure(run, record, self._plan.metric))
         return f"{run.title}: {key} {text}, {duration(record['seconds'])}"
@@ -156,7 +162,8 @@ class Work:
     def _waiting(self) -> list[str]:
         """Methods whose value will be chosen, and is not yet."""
         failed = {run.method for s in self._standings.values() for run in s.missing if run.folder in self._failed}
-        names = [name for name in self._wanted if not self._standings[name].is_chosen]
+        choices = {name: self._standings[name].choice for name in self._wanted}
+        names = [name for name, c in choices.items() if c and c.value is None and c.num_done < c.num_runs]
         return [name for name in names if self._plan.methods[name].rate_of not in failed]
 
     def _show(self, screen: Screen) -> None:

@@ -30,6 +30,9 @@ how = json.loads(how.read_text()).get(folder.name) if how.exists() else None
 if how == "fail":
     print("bnnlight fit: error: the data are gone")
     sys.exit(1)
+if how == "diverge":
+    print("bnnlight fit: error: epoch 0, batch 3: the loss is nan")
+    sys.exit(3)
 if how == "hang":
     def stop(*_):
         (folder / "saved").touch()

@@ -40,3 +40,16 @@ def test_nothing_is_chosen_before_all_runs_are_done():
 def test_a_single_value_needs_no_search():
     found = choose(search(5), "max", {})
     assert (found.value, found.edge, found.num_runs) == (5, False, 0)
+
+
+def test_a_value_with_which_a_run_diverged_is_never_chosen():
+    figures = {(1, 0): 0.1, (1, 1): 0.3, (2, 0): 0.9, (2, 1): None}
+    found = choose(search(1, 2), "max", figures)
+    assert (found.value, found.diverged, found.edge, found.num_done) == (1, (2,), True, 4)
+    assert found.means == pytest.approx({1: 0.2})
+    assert choose(search(1, 2), "min", figures).value == 1
+    # known before the rest is done, yet nothing is chosen then
+    assert choose(search(1, 2), "max", {(2, 1): None}).diverged == (2,)
+    assert choose(search(1, 2), "max", {(2, 1): None}).value is None
+    lost = choose(search(1, 2, seeds=(0,)), "max", {(1, 0): None, (2, 0): None})
+    assert (lost.value, lost.diverged, lost.num_done) == (None, (1, 2), 2)

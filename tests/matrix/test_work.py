@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from bnnlight.commands import matrix_check
-from bnnlight.matrix import machine
+from bnnlight.commands import errors, matrix_check
+from bnnlight.matrix import child, machine
 
 
 @pytest.fixture
@@ -139,6 +139,31 @@ def test_a_failed_search_run_keeps_its_method_from_choosing(matrix, fake, starts
     assert not list((tmp_path / "runs").glob("*/lr*"))
     text = (tmp_path / "runs/report.md").read_text()
     assert text.count("search: 1 of 2 runs") == 2 and text.count("0 of 2 seeds") == 2
+
+
+def test_fit_ends_with_the_code_that_the_matrix_takes_for_divergence():
+    assert errors.explain(FloatingPointError("the loss is nan")) == (child.DIVERGED, "the loss is nan")
+
+
+def test_a_search_run_that_diverges_counts_as_the_worst(matrix, fake, starts, report, tmp_path):
+    fake(**{"search_lr0.01_seed7": "diverge"})  # the rate that would be best
+    code, out, err = matrix()
+    assert code == 0, err
+    assert out.count("at 0.01, seed 7, search: diverged, ") == 2 and "[8 of 8]" in out
+    kept = json.loads((tmp_path / "runs/dense/search_lr0.01_seed7/run.json").read_text())
+    assert kept["diverged"] == "epoch 0, batch 3: the loss is nan" and kept["seconds"] > 0
+    assert all(row["search"]["value"] == 0.03 for row in report()["methods"])
+    assert "0.03: 88.00, 0.01: diverged" in (tmp_path / "runs/report.md").read_text()
+    # it is not tried again
+    assert matrix()[0] == 0 and len(starts(tmp_path / "runs/dense")["search_lr0.01_seed7"]) == 1
+
+
+def test_a_method_whose_values_all_diverge_makes_no_runs(matrix, fake, starts, tmp_path):
+    fake(**{"search_lr0.01_seed7": "diverge", "search_lr0.03_seed7": "diverge"})
+    code, out, err = matrix()
+    assert code == 0, err
+    assert "[4 of 4]" in out and not list((tmp_path / "runs").glob("*/lr*"))
+    assert (tmp_path / "runs/report.md").read_text().count("all diverged") == 2
 
 
 def test_only_some_methods(matrix, tmp_path, content):
