@@ -1,8 +1,11 @@
 """Image files in class folders, with errors that name the folder or the file."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+from torch.utils.data import get_worker_info
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -29,6 +32,28 @@ def class_names(folder: Path) -> list[str]:
     return names
 
 
+class KeptPictures:
+    """Reads pictures as :func:`bnnlight.imaging.reading.load_rgb` does, and keeps them: for small ones, a few px wide.
+
+    In loader workers nothing is kept: each would hold nearly all pictures after some epochs.
+    """
+
+    def __init__(self) -> None:
+        self._pictures: dict[str, Image.Image] = {}
+
+    def __call__(self, path: str) -> Image.Image:
+        picture = self._pictures.get(path)
+        if picture is None:
+            picture = load_rgb(path)
+            if get_worker_info() is None:
+                self._pictures[path] = picture
+        return picture
+
+    def __getstate__(self) -> dict[str, dict]:
+        # a worker that is started anew, not forked, is handed the reader
+        return {"_pictures": {}}
+
+
 class ClassFolders(ImageFolder):
     """Images under FOLDER/CLASS/, labelled by the place of CLASS in the sorted names.
 
@@ -37,19 +62,20 @@ class ClassFolders(ImageFolder):
 
     Args:
         folder: holds one folder for each class.
+        load: from a path to a picture.
 
     Raises:
         FileNotFoundError: If the folder, or the class folders, or the images of a class are
             missing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, load: Callable[[str], Image.Image] = load_rgb) -> None:
         def is_image(path: str) -> bool:
             # Only below the folder: the data themselves may lie in a hidden place.
             below = path[len(str(folder)) :]
             return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in below
 
-        super().__init__(str(folder), loader=load_rgb, is_valid_file=is_image, allow_empty=True)
+        super().__init__(str(folder), loader=load, is_valid_file=is_image, allow_empty=True)
         labels = set(self.targets)
         for name, label in self.class_to_idx.items():
             if label not in labels:

@@ -67,7 +67,8 @@ class ToNormalized(nn.Module):
     def forward(self, picture: Picture) -> torch.Tensor:
         """Convert one picture: PIL or uint8 tensor (C, H, W) to float32 tensor (C, H, W)."""
         pixels = functional.pil_to_tensor(picture) if isinstance(picture, Image.Image) else picture
-        floats = functional.to_dtype(pixels, torch.float32, scale=True)
+        is_bytes = pixels.dtype == torch.uint8
+        floats = pixels.float().mul_(1 / 255) if is_bytes else functional.to_dtype(pixels, torch.float32, scale=True)
         # Torchvision's tensor subclass would slow down every later operation on the batch.
         return floats.as_subclass(torch.Tensor).sub(self.mean).div_(self.std)
 

@@ -8,7 +8,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.folders import ClassFolders, class_names
+from bnnlight.data.folders import ClassFolders, KeptPictures, class_names
 from bnnlight.data.loaders import ClassificationDataModule
 from bnnlight.data.splits import choose_stratified
 from bnnlight.data.transforms import ImageFormat
@@ -206,7 +206,7 @@ class CIFAR10DataModule(TorchvisionDataModule):
     def _read(self, train: bool) -> Any:
         if not self._has_class_folders():
             return super()._read(train)
-        return ClassFolders(self.root / ("train" if train else "test"))
+        return ClassFolders(self.root / ("train" if train else "test"), KeptPictures())
 
 
 class CIFAR100DataModule(CIFAR10DataModule):

@@ -1,5 +1,6 @@
 import functools
 import gzip
+import pickle
 import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -214,6 +215,36 @@ def test_cifar10_class_folders(draw_folder):
         for image, label in view:
             red = round((image[0, 0, 0].item() * 0.2470 + 0.4914) * 255)
             assert red == 10 * (9 - label)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_class_folders_are_read_once_in_the_main_process(draw_folder, num_workers):
+    draw_folder("train", CIFAR10_NAMES, num_images=10, size=(32, 32))
+    root = draw_folder("test", CIFAR10_NAMES, num_images=2, size=(32, 32))
+    data = cifar10(root, val_size=20, train_transforms=[], num_workers=num_workers, batch_size=10)
+    data.setup()
+    images = torch.cat([batch for batch, _ in data.test_dataloader()])
+    assert all(torch.equal(image, again) for image, (again, _) in zip(images, data.test_set, strict=True))
+    kept = data.test_set.items.loader
+    sent = pickle.loads(pickle.dumps(kept))
+    shutil.rmtree(root / "test")
+    # all were seen in this process, where they are kept; not so by a reader that was handed to another
+    again = torch.stack([image for image, _ in data.test_set])
+    assert torch.equal(images, again)
+    with pytest.raises(OSError, match="cannot read image"):
+        sent(data.test_set.items.samples[0][0])
+
+
+def test_workers_keep_no_pictures(draw_folder):
+    draw_folder("train", CIFAR10_NAMES, num_images=2, size=(32, 32))
+    root = draw_folder("test", CIFAR10_NAMES, num_images=2, size=(32, 32))
+    data = cifar10(root, val_size=10, num_workers=1, batch_size=20)
+    data.setup("test")
+    loader = data.test_dataloader()
+    assert len(list(loader)) == 1
+    shutil.rmtree(root / "test")
+    with pytest.raises(OSError, match="cannot read image"):
+        list(loader)
 
 
 def test_batches_win_over_class_folders(write_cifar, draw_folder):
