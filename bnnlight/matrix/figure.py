@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 
-_SEED, _MEAN, _BASELINE = "#8fb3d9", "#14375e", "#c2571a"
+SEED, MEAN, BASELINE = "#8fb3d9", "#14375e", "#c2571a"
 
 
 def draw(record: Record) -> bytes:
@@ -30,8 +30,8 @@ def draw(record: Record) -> bytes:
     right.set_xlabel(f"difference from {record['baseline']}, paired by seed{of_points}")
     base = next(row for row in rows if row["method"] == record["baseline"])
     if base["test"]:
-        left.axvline(base["test"]["mean"], color=_BASELINE, linewidth=2, zorder=1)
-    right.axvline(0, color=_BASELINE, linewidth=2, zorder=1)
+        left.axvline(base["test"]["mean"], color=BASELINE, linewidth=2, zorder=1)
+    right.axvline(0, color=BASELINE, linewidth=2, zorder=1)
     for y, row in enumerate(rows):
         if row["test"]:
             _points(left, y, list(row["by_seed"].values()), row["test"])
@@ -45,9 +45,9 @@ def draw(record: Record) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     # drawn by hand: a method without runs, or with one seed, has not all of them
-    left.plot([], [], "o", color=_SEED, markersize=6, label="one seed")
-    left.plot([], [], "D-", color=_MEAN, markersize=6, label="mean, 95 % interval over the seeds")
-    left.plot([], [], color=_BASELINE, label=f"baseline: {record['baseline']}")
+    left.plot([], [], "o", color=SEED, markersize=6, label="one seed")
+    left.plot([], [], "D-", color=MEAN, markersize=6, label="mean, 95 % interval over the seeds")
+    left.plot([], [], color=BASELINE, label=f"baseline: {record['baseline']}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -56,9 +56,9 @@ def draw(record: Record) -> bytes:
 
 def _points(axes: Axes, y: int, values: list[float], found: Record) -> None:
     # above and below the row's middle, so that neither hides the other
-    axes.plot(values, [y - 0.13] * len(values), "o", color=_SEED, markersize=6, zorder=2)
+    axes.plot(values, [y - 0.13] * len(values), "o", color=SEED, markersize=6, zorder=2)
     error = {"xerr": found["half_interval"], "capsize": 4} if found["half_interval"] is not None else {}
-    axes.errorbar(found["mean"], y + 0.13, fmt="D", color=_MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
+    axes.errorbar(found["mean"], y + 0.13, fmt="D", color=MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
 
 
 def _label(row: Record, baseline: str) -> str:

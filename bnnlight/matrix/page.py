@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bnnlight.matrix.evidence import COLUMNS
 from bnnlight.matrix.screen import duration
 from bnnlight.matrix.units import Unit
 
@@ -21,7 +22,7 @@ def as_markdown(record: Record, picture: str) -> str:
 
     Args:
         record: of :func:`~bnnlight.matrix.report.as_record`.
-        picture: name of the figure, beside the page.
+        picture: name of the figure beside the page, without ".png".
     """
     unit, searched = Unit(record["metric"]), record["search"] is not None
     option = record["search"]["option"].rsplit(".", 1)[-1] if searched else ""
@@ -35,9 +36,11 @@ def as_markdown(record: Record, picture: str) -> str:
         *([record["note"]] if record["note"] else []),
         _protocol(record),
         "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in cells),
-        f"![{record['title']}]({picture})",
+        f"![{record['title']}]({picture}.png)",
+        *([f"![{record['curve']['name']}]({picture}_curve.png)"] if record["curve"] else []),
         _family(record),
         *_marks(record),
+        *_evidence(record),
         _repeat(record["repeat"]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -141,6 +144,31 @@ def _marks(record: Record) -> list[str]:
             values = ", ".join(f"{value:g}" for value in row["search"]["tied"])
             found.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
     return found
+
+
+def _evidence(record: Record) -> list[str]:
+    rows = [row for row in record["methods"] if row["evidence"]]
+    if not rows:
+        return []
+    shown = {
+        "flips_first": lambda v: f"{100 * v:.1f} %",
+        "flips_last": lambda v: f"{100 * v:.1f} %",
+        "rank": lambda v: f"{v:.1f}",
+        "cut": lambda v: f"{100 * v:.0f} %",
+        "step_s": lambda v: f"{1000 * v:.0f} ms",
+    }
+    names = [name for name in COLUMNS if any(name in row["evidence"] for row in rows)]
+    cells = [["method", *(COLUMNS[name] for name in names)], ["---"] * (1 + len(names))]
+    for row in rows:
+        seen = row["evidence"]
+        cells.append([row["method"], *(shown[name](seen[name]) if name in seen else "" for name in names)])
+    text = (
+        "What the callbacks logged, mean over the seeds. Flip rate: share of the binary weights whose sign differs "
+        "from the look before, by default 100 steps. Effective rank: exp(entropy of the normalized singular values) "
+        "of the latent weight's unfolding by output channels, at the end, mean over the layers. Inputs cut: share of "
+        "the signs' inputs that get no gradient, at the end. Computing a step: without waiting for data."
+    )
+    return [text, "\n".join(f"| {' | '.join(line)} |" for line in cells)]
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -17,7 +17,8 @@ Options = dict[str, Any]
 OWN_OPTIONS = ("run_dir", "resume", "seed_everything", "test_after_fit")
 """Options that every run is given by the matrix itself."""
 
-_KEYS = ("title", "note", "config", "options", "metric", "metric_name", "direction", "baseline", "seeds", "search")
+_PAGE = ("title", "note", "metric_name", "curve")
+_KEYS = (*_PAGE, "config", "options", "metric", "direction", "baseline", "seeds", "search")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,19 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Methods that differ in one number.
+
+    Attributes:
+        name: of the number, with its unit.
+        values: method → its number, above 0.
+    """
+
+    name: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A matrix of runs.
 
@@ -72,6 +86,7 @@ class Plan:
         options: of all runs.
         search: None where all methods keep what their configs say.
         note: paragraphs for the page.
+        curve: methods that are drawn against a number too, or None.
     """
 
     path: Path
@@ -85,6 +100,7 @@ class Plan:
     options: Options = field(default_factory=dict)
     search: Search | None = None
     note: str = ""
+    curve: Curve | None = None
 
 
 def read_plan(path: Path) -> Plan:
@@ -130,6 +146,7 @@ def _plan(path: Path, content: Any) -> Plan:
         options=_options(top.get("options"), "options"),
         search=search,
         note=str(top.get("note") or "").strip(),
+        curve=_curve(top["curve"], methods) if top.get("curve") is not None else None,
     )
 
 
@@ -167,6 +184,16 @@ def _search(content: Any) -> Search:
         raise ValueError("search: values is empty: give at least one")
     seeds, options = _seeds(known["seeds"], "search: seeds"), _options(known.get("options"), "search")
     return Search(str(known["option"]), tuple(values), seeds, options)
+
+
+def _curve(content: Any, methods: Collection[str]) -> Curve:
+    known = _section(content, "curve", ("name", "values"), ("name", "values"))
+    values = _section(known["values"], "curve: values")
+    for name, value in values.items():
+        one_of(str(name), methods, "curve: values", "methods")
+        if not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"curve: values, {name}: {value!r}: give a number above 0")
+    return Curve(str(known["name"]), {str(name): float(value) for name, value in values.items()})
 
 
 def _section(content: Any, where: str, known: Collection[str] = (), required: Collection[str] = ()) -> dict[str, Any]:

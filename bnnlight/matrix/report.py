@@ -10,6 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from bnnlight.matrix.choice import Choice
+from bnnlight.matrix.curve import draw_curve
+from bnnlight.matrix.evidence import evidence, mean_evidence
 from bnnlight.matrix.figure import draw
 from bnnlight.matrix.files import write_bytes, write_text
 from bnnlight.matrix.page import as_json, as_markdown
@@ -53,6 +55,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
                 "rate_of": standing.method.rate_of,
                 "trained_parameters": next((r["trained"] for r in records if "trained" in r), None),
                 "seconds": fmean(r["seconds"] for r in records) if records else None,
+                "evidence": mean_evidence(evidence(run.folder) for run, r in standing.final if is_done(r)),
             }
         )
     return {
@@ -67,15 +70,18 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         "search": _asked_search(plan),
         "family": len(tested),
         "methods": rows,
+        "curve": dataclasses.asdict(plan.curve) if plan.curve else None,
         "repeat": _repeat(standings, command),
     }
 
 
 def write_report(record: Record, output: Path) -> None:
-    """Writes OUTPUT.json, OUTPUT.md and OUTPUT.png, each of them whole or not at all."""
+    """Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and, with a curve, OUTPUT_curve.png, each whole or not at all."""
     write_text(_with(output, ".json"), as_json(record))
-    write_text(_with(output, ".md"), as_markdown(record, picture=_with(output, ".png").name))
+    write_text(_with(output, ".md"), as_markdown(record, picture=output.name))
     write_bytes(_with(output, ".png"), draw(record))
+    if record["curve"]:
+        write_bytes(_with(output, "_curve.png"), draw_curve(record))
 
 
 def _with(output: Path, ending: str) -> Path:

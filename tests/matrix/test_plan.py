@@ -65,6 +65,11 @@ MISTAKES = {
         ("methods, dense", "model.optimizer.lr", "search chooses"),
     ),
     "rate of nobody": (put("methods", "dense", "rate_of", value="Tuker"), ("methods, dense: rate_of", "'Tuker'")),
+    "a curve of nobody": (
+        put("curve", value={"name": "rank", "values": {"denze": 1}}), ("curve: values", "'denze'", "'dense'?")
+    ),
+    "a curve through zero": (put("curve", value={"name": "rank", "values": {"dense": 0}}), ("curve: values, dense",)),
+    "a curve without a name": (put("curve", value={"values": {"dense": 1}}), ("curve: no name is given",)),
     "a list": (lambda content: content.update(methods=["dense"]), ("methods",)),
 }  # fmt: skip
 

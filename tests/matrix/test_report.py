@@ -8,6 +8,8 @@ import pytest
 import scipy.stats
 from PIL import Image
 
+from bnnlight.matrix import figure
+from bnnlight.matrix.curve import draw_curve
 from bnnlight.matrix.figure import draw
 from bnnlight.matrix.page import as_json, as_markdown
 from bnnlight.matrix.plan import read_plan
@@ -21,6 +23,23 @@ TEST = {
     "low": {0: 0.49, 1: 0.54},
 }
 MACHINE = {"cpu_cores": 2, "cpu": "x86_64", "gpu": None, "threads": 1, "jobs": 2}
+LOGGED = [
+    {"step": 0, "bnn/rank_effective/a/mode0": 9.0, "bnn/rank_effective/b/mode0": 9.0},
+    *({"step": 100 * i, "bnn/flip_rate": rate} for i, rate in enumerate([0.3, 0.1, 0.06, 0.02, 0.01, 0.02], 1)),
+    *({"step": 50 * i, "time/step": 0.3, "time/data": data} for i, data in enumerate([0.1, 0.15, 0.29], 1)),
+    {"step": 600, "bnn/rank_effective/a/mode0": 7.0, "bnn/rank_effective/b/mode0": 4.0},
+    {"step": 600, "bnn/rank_effective/a/mode1": 1.0, "bnn/cut/a": 0.2, "bnn/cut/b": 0.3},
+]
+
+
+SEED, MEAN, BASELINE = (
+    tuple(int(text[i : i + 2], 16) for i in (1, 3, 5)) for text in (figure.SEED, figure.MEAN, figure.BASELINE)
+)
+
+
+def count(colour, part):
+    """Pixels of a colour."""
+    return int((np.abs(part - np.array(colour)).sum(-1) < 12).sum())
 
 
 def write_run(run, **results):
@@ -28,6 +47,7 @@ def write_run(run, **results):
     run.keep({"asked": run.asked(), "seconds": 90.0, "machine": MACHINE, "trained": 12345})
     record = {"version": "1.2.3", "commit": "0123456789abcdef+", "torch": "2.9.0", "results": results}
     (run.folder / "results.json").write_text(json.dumps(record))
+    (run.folder / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in LOGGED) + '\n{"step": 9, "bn')
 
 
 @pytest.fixture
@@ -36,6 +56,7 @@ def report(content, write, tmp_path):
     content["seeds"], content["baseline"] = [0, 1, 2], "dense"
     content["methods"]["low"] = {"rate_of": "dense", "options": {"model.backbone.latent.rank": 0.25}}
     content["methods"]["new"] = {}
+    content["curve"] = {"name": "rank", "values": {"dense": 1, "low": 0.25, "new": 0.5}}
     content["note"] = "First paragraph.\n\nSecond one."
     plan = read_plan(write(content))
     for name, method in plan.methods.items():
@@ -71,8 +92,9 @@ def test_numbers_are_scipys(report):
 
 
 def test_page_says_what_is_there_and_what_is_not(report):
-    page = as_markdown(report, picture="report.png")
-    lines = {line.split(" | ")[0].strip("|* "): line for line in page.splitlines() if line.startswith("| ")}
+    page = as_markdown(report, picture="report")
+    table = page[: page.index("![")]
+    lines = {line.split(" | ")[0].strip("|* "): line for line in table.splitlines() if line.startswith("| ")}
     assert "| 0.01 (edge, tie) | 53.00 ± " in lines["dense"] and "0: 50.00, 1: 52.00, 2: 57.00" in lines["dense"]
     assert "| 0.03 (edge) | 64.00 ± " in lines["Tucker, rank ½"] and "| +11.00 ± " in lines["Tucker, rank ½"]
     assert "| yes | " in lines["Tucker, rank ½"] and "| no | " in lines["low"]
@@ -87,6 +109,27 @@ def test_page_says_what_is_there_and_what_is_not(report):
     assert "6 more are missing" in page
 
 
+def test_what_the_callbacks_saw_stands_below_the_table(report):
+    rows = {row["method"]: row["evidence"] for row in report["methods"]}
+    # (0.3 + 0.1) / 2, (0.01 + 0.02) / 2, (7 + 4) / 2, (0.2 + 0.3) / 2, the middle one of 0.2, 0.15, 0.01
+    expected = {"flips_first": 0.2, "flips_last": 0.015, "rank": 5.5, "cut": 0.25, "step_s": 0.15}
+    assert rows["dense"] == pytest.approx(expected) and rows["new"] == {}
+    page = as_markdown(report, picture="report")
+    assert "| dense | 20.0 % | 1.5 % | 5.5 | 25 % | 150 ms |" in page
+    assert "![rank](report_curve.png)" in page
+
+
+def test_curve_has_seeds_means_and_two_costs(report):
+    picture = np.asarray(Image.open(io.BytesIO(draw_curve(report))).convert("RGB")).astype(int)
+    middle = picture.shape[1] // 2
+
+    assert count(SEED, picture[:, :middle]) > 50 and count(SEED, picture[:, middle:]) == 0
+    assert all(count(colour, part) > 50 for colour in (MEAN, BASELINE) for part in np.split(picture, [middle], axis=1))
+    # nothing is done yet
+    none = [row | {"test": None, "evidence": {}, "trained_parameters": None} for row in report["methods"]]
+    assert Image.open(io.BytesIO(draw_curve(report | {"methods": none}))).size == picture.shape[1::-1]
+
+
 def test_json_has_all_of_it(report):
     assert json.loads(as_json(report)) == json.loads(json.dumps(report))
 
@@ -95,17 +138,16 @@ def test_picture_has_dots_means_and_differences_in_two_panels(report):
     picture = np.asarray(Image.open(io.BytesIO(draw(report))).convert("RGB")).astype(int)
     middle = picture.shape[1] // 2
 
-    def count(colour, part):
-        return int((np.abs(part - np.array(colour)).sum(-1) < 12).sum())
-
     for part in (picture[:, :middle], picture[:, middle:]):
-        for colour in ((0x8F, 0xB3, 0xD9), (0x14, 0x37, 0x5E), (0xC2, 0x57, 0x1A)):
+        for colour in (SEED, MEAN, BASELINE):
             assert count(colour, part) > 50
     fewer = report | {"methods": [row | {"test": None, "difference": None} for row in report["methods"]]}
     bare = np.asarray(Image.open(io.BytesIO(draw(fewer))).convert("RGB")).astype(int)
-    assert count((0x14, 0x37, 0x5E), bare) < count((0x14, 0x37, 0x5E), picture) / 2
+    assert count(MEAN, bare) < count(MEAN, picture) / 2
 
 
 def test_files_have_the_whole_name(report, tmp_path):
     write_report(report, tmp_path / "v1.2")
-    assert {path.name for path in tmp_path.glob("v1.2*")} == {"v1.2.json", "v1.2.md", "v1.2.png"}
+    assert {path.name for path in tmp_path.glob("v1.2*")} == {"v1.2.json", "v1.2.md", "v1.2.png", "v1.2_curve.png"}
+    write_report(report | {"curve": None}, tmp_path / "plain")
+    assert {path.name for path in tmp_path.glob("plain*")} == {"plain.json", "plain.md", "plain.png"}

@@ -1,0 +1,74 @@
+"""What the callbacks saw in a run: why a method does better or worse than another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean, median
+
+COLUMNS = {
+    "flips_first": "flip rate, first third",
+    "flips_last": "flip rate, last third",
+    "rank": "effective rank",
+    "cut": "inputs cut",
+    "step_s": "computing a step",
+}
+"""What is told of a run, and what it is called."""
+
+
+def evidence(folder: Path) -> dict[str, float]:
+    """Figures of one run, those of :data:`COLUMNS` that it logged.
+
+    - ``flips_first``, ``flips_last``: mean of ``bnn/flip_rate`` in the first and last third of its looks.
+    - ``rank``: effective rank of the latent weight's unfolding by output channels, at the last look, mean over layers.
+    - ``cut``: share of the inputs of signs that get no gradient, at the last look, mean over layers.
+    - ``step_s``: seconds between two steps without waiting for data, median.
+
+    Args:
+        folder: of the run, with ``metrics.jsonl``.
+    """
+    flips: list[float] = []
+    steps: list[float] = []
+    last: dict[str, float] = {}
+    for line in _lines(folder / "metrics.jsonl"):
+        if "bnn/flip_rate" in line:
+            flips.append(line["bnn/flip_rate"])
+        if "time/step" in line and "time/data" in line:
+            steps.append(line["time/step"] - line["time/data"])
+        last |= {key: v for key, v in line.items() if key.startswith(("bnn/rank_effective/", "bnn/cut/"))}
+    ranks = [value for key, value in last.items() if key.startswith("bnn/rank_") and key.endswith("/mode0")]
+    cuts = [value for key, value in last.items() if key.startswith("bnn/cut/")]
+    third = max(1, len(flips) // 3)
+    found = {
+        "flips_first": _mean(flips[:third]),
+        "flips_last": _mean(flips[-third:]),
+        "rank": _mean(ranks),
+        "cut": _mean(cuts),
+        "step_s": median(steps) if steps else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def mean_evidence(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each figure over the runs that have it."""
+    runs = list(runs)
+    found = {name: [run[name] for run in runs if name in run] for name in COLUMNS}
+    return {name: fmean(values) for name, values in found.items() if values}
+
+
+def _mean(values: list[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _lines(path: Path) -> Iterable[dict]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            # the last one, of a run that was killed while it wrote
+            continue
