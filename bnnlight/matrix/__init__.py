@@ -9,5 +9,7 @@
 | `work.py` | all runs that are missing, some at a time |
 | `screen.py` | how far they are |
 | `statistics.py` | intervals, paired differences, Holm's correction |
+| `evidence.py` | what the callbacks saw in a run: flip rates, effective ranks, cut inputs |
 | `report.py`, `page.py`, `figure.py` | what came out: numbers, page, picture |
+| `curve.py` | methods that differ in one number, such as the rank, drawn against it |
 """
