@@ -16,10 +16,12 @@ SEED, MEAN, BASELINE = "#8fb3d9", "#14375e", "#c2571a"
 def draw(record: Record) -> bytes:
     """A PNG: each method's seeds, mean and 95 % interval; beside them its differences from the baseline.
 
+    Methods without a run that is done are left out, unless none has one.
+
     Args:
         record: of :func:`~bnnlight.matrix.report.as_record`.
     """
-    rows = record["methods"]
+    rows = [row for row in record["methods"] if row["by_seed"]] or record["methods"]
     figure = Figure(figsize=(12, 2.1 + 0.42 * len(rows)), layout="constrained")
     figure.suptitle(record["title"], fontweight="bold")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
@@ -28,7 +30,7 @@ def draw(record: Record) -> bytes:
     left.set_xlabel(f"{record['metric_name']}{unit} on the test data, {better} is better")
     of_points = " (points)" if record["unit"] == "%" else ""
     right.set_xlabel(f"difference from {record['baseline']}, paired by seed{of_points}")
-    base = next(row for row in rows if row["method"] == record["baseline"])
+    base = next(row for row in record["methods"] if row["method"] == record["baseline"])
     if base["test"]:
         left.axvline(base["test"]["mean"], color=BASELINE, linewidth=2, zorder=1)
     right.axvline(0, color=BASELINE, linewidth=2, zorder=1)

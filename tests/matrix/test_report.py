@@ -141,6 +141,9 @@ def test_picture_has_dots_means_and_differences_in_two_panels(report):
     for part in (picture[:, :middle], picture[:, middle:]):
         for colour in (SEED, MEAN, BASELINE):
             assert count(colour, part) > 50
+    # a method less, a row less
+    high = [row for row in report["methods"] if row["method"] != "low"]
+    assert Image.open(io.BytesIO(draw(report | {"methods": high}))).height < picture.shape[0]
     fewer = report | {"methods": [row | {"test": None, "difference": None} for row in report["methods"]]}
     bare = np.asarray(Image.open(io.BytesIO(draw(fewer))).convert("RGB")).astype(int)
     assert count(MEAN, bare) < count(MEAN, picture) / 2
