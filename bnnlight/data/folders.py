@@ -45,9 +45,11 @@ class KeptPictures:
         picture = self._pictures.get(path)
         if picture is None:
             picture = load_rgb(path)
-            if get_worker_info() is None:
-                self._pictures[path] = picture
-        return picture
+            if get_worker_info() is not None:
+                return picture
+            self._pictures[path] = picture
+        # an augmentation may paint into it
+        return picture.copy()
 
     def __getstate__(self) -> dict[str, dict]:
         # a worker that is started anew, not forked, is handed the reader

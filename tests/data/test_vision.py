@@ -225,6 +225,7 @@ def test_class_folders_are_read_once_in_the_main_process(draw_folder, num_worker
     data.setup()
     images = torch.cat([batch for batch, _ in data.test_dataloader()])
     assert all(torch.equal(image, again) for image, (again, _) in zip(images, data.test_set, strict=True))
+    data.test_set.items[0][0].paste((255, 255, 255), (0, 0, 32, 32))
     kept = data.test_set.items.loader
     sent = pickle.loads(pickle.dumps(kept))
     shutil.rmtree(root / "test")
