@@ -64,7 +64,7 @@ def test_a_run_stops_with_one_line_and_goes_on_with_skip(bnnlight, bnnlight_erro
     command = ("fit", "--config", configs / "quickstart.yaml", "--data=probe.BadDigits", "--run_dir", run_dir, *SHORT)
     command += ("--trainer.val_check_interval=2", "--trainer.logger=bnnlight.tracking.MetricsFile")
     code, line = bnnlight_error(*command)
-    assert code == 1
+    assert code == 3
     assert line.startswith("bnnlight fit: error: step 4 (epoch 0, batch 3): the loss is ")
     last = run_dir / "checkpoints/last.ckpt"
     for part in (
@@ -123,7 +123,7 @@ def two_processes(configs, tmp_path):
 )
 def test_two_processes_stop_with_one_line_from_the_rank_that_is_bad(two_processes, bad, where, what):
     done = two_processes(bad)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 3, done.stderr
     lines = [line for line in done.stderr.splitlines() if "error" in line or "Error" in line]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith(f"bnnlight fit: error: {where}")
