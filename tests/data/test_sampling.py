@@ -256,11 +256,14 @@ def test_a_batch_of_draws_shows_what_each_shows_alone_and_leaves_the_generators(
     assert (numbers(), np.random.randn()) == expected
     # plain positions draw on from where the generators stand
     torch.manual_seed(1)
-    assert [torch_numbers for torch_numbers, _, _ in shown.__getitems__([0, 1])] == torch_rows(seed=1)
+    rows = torch_rows(seed=1)
+    assert [torch_numbers for torch_numbers, _, _ in shown.__getitems__([0, 1])] == rows[:2]
+    # and leave them further on
+    assert torch.rand(3).tolist() == rows[2]
 
 
 def torch_rows(seed):
-    return torch.rand(2, 3, generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.rand(3, 3, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def test_loaders_keep_the_generators_once_a_batch(monkeypatch):
