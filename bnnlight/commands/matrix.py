@@ -10,6 +10,7 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from bnnlight.commands.parser import Parser
+from bnnlight.matrix.ledger import ENDING, Ledger
 from bnnlight.matrix.plan import Plan, read_plan
 from bnnlight.matrix.report import as_record, write_report
 from bnnlight.matrix.runs import check_folders, find_methods, handed_on
@@ -27,34 +28,36 @@ def matrix(args: list[str]) -> None:
     names = find_methods(plan, options.only)
     folder = Path(options.runs or Path("runs", "matrix", plan.path.stem)).expanduser()
     output = Path(options.output).expanduser() if options.output else folder / "report"
-    standings = look(plan, folder, more)
+    ledger = Ledger(output.with_name(output.name + ENDING))
+    standings = look(plan, folder, more, ledger)
     command = ["bnnlight", "matrix", options.file, *args[at:]]
     _make_folder(output)
     work = None
     if not options.report and any(standings[name].num_missing for name in names):
-        work = _work(plan, folder, more, names, options)
+        work = _work(plan, folder, more, names, options, ledger)
         if work.stopped:
             again = shlex.join(["bnnlight", "matrix", *args])
             text = f"stopped by {signal.Signals(work.stopped).name}, {work.num_done} runs made; to go on: {again}"
             print(f"bnnlight matrix: {text}", file=sys.stderr, flush=True)
             raise SystemExit(_STOPPED[work.stopped])
-        standings = look(plan, folder, more)
+        standings = look(plan, folder, more, ledger)
+    ledger.add(pair for standing in standings.values() for pair in standing.done)
     write_report(as_record(plan, standings, command), output)
-    print(f"report: {output}.md, {output}.json, {output}.png")
+    print(f"report: {output}.md, {output}.json, {output}.png; every run: {output}{ENDING}")
     if work and work.num_failed:
         runs = "1 run" if work.num_failed == 1 else f"{work.num_failed} runs"
         print(f"bnnlight matrix: error: {runs} failed, see above; the same command tries again", file=sys.stderr)
         raise SystemExit(1)
 
 
-def _work(plan: Plan, folder: Path, more: dict, names: list[str], options: Namespace):
+def _work(plan: Plan, folder: Path, more: dict, names: list[str], options: Namespace, ledger: Ledger):
     # imported here: the report of runs that are done should not wait for torch
     from bnnlight.commands.matrix_check import check
     from bnnlight.matrix.machine import Machine
     from bnnlight.matrix.work import Work
 
     machine = Machine(options.jobs, options.threads)
-    work = Work(plan, folder, more, names, machine, kept=check(plan, names, folder, more))
+    work = Work(plan, folder, more, names, machine, ledger, kept=check(plan, names, folder, more))
     work.run()
     return work
 
@@ -75,7 +78,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("file", metavar="FILE", help="What is compared on what: a YAML, see configs/matrix/.")
     parser.add_argument("--runs", help="Folder of the runs; runs/matrix/NAME unless given.")
-    text = "Path of the report without its ending; RUNS/report unless given. Writes .md, .json and .png."
+    text = (
+        "Path of the report without its ending; RUNS/report unless given. Writes .md, .json, .png, and .runs.jsonl, a "
+        "line for each run: what stands there is not made again, though its folder is gone or on another machine."
+    )
     parser.add_argument("--output", help=text)
     parser.add_argument("--jobs", type=int, help="Runs at one time; the number of GPUs unless given, or 1.")
     parser.add_argument("--threads", type=int, help="CPU threads of a run; its share of the cores unless given.")

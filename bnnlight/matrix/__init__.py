@@ -4,6 +4,7 @@
 |---|---|
 | `plan.py` | what is compared on what, read from its YAML |
 | `runs.py` | the runs of a plan: folder, command line, and what each was asked for |
+| `ledger.py` | what the runs gave, a line each, in a file beside the report |
 | `choice.py` | a method's learning rate, from its search runs |
 | `child.py` | one run under way, a process of its own |
 | `work.py` | all runs that are missing, some at a time |

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from bnnlight.matrix.evidence import COLUMNS
+from bnnlight.matrix.ledger import ENDING
 from bnnlight.matrix.screen import duration
 from bnnlight.matrix.units import Unit
 
@@ -22,7 +24,7 @@ def as_markdown(record: Record, picture: str) -> str:
 
     Args:
         record: of :func:`~bnnlight.matrix.report.as_record`.
-        picture: name of the figure beside the page, without ".png".
+        picture: name of figure and ledger beside the page, without their endings.
     """
     unit, searched = Unit(record["metric"]), record["search"] is not None
     option = record["search"]["option"].rsplit(".", 1)[-1] if searched else ""
@@ -41,7 +43,7 @@ def as_markdown(record: Record, picture: str) -> str:
         _family(record),
         *_marks(record),
         *_evidence(record),
-        _repeat(record["repeat"]),
+        _repeat(record["repeat"], f"{picture}{ENDING}"),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -175,17 +177,18 @@ def _seeds(seeds: list[int]) -> str:
     return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
-def _repeat(repeat: Record) -> str:
+def _repeat(repeat: Record, ledger: str) -> str:
     if not repeat["num_runs"]:
         return f"To make it: `{repeat['command']}`; none of its runs is done yet."
     machines = "; ".join(_machine(machine) for machine in repeat["machines"])
-    commits = ", ".join(commit[:10] + "+" * commit.endswith("+") for commit in repeat["commits"]) or "not known"
+    commits = ", ".join(re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", commit) for commit in repeat["commits"])
     changed = " (+: with changed files)" if "+" in commits else ""
     missing = f" {repeat['num_missing']} more are missing." if repeat["num_missing"] else ""
     return (
         f"To repeat it: `{repeat['command']}`; {repeat['num_runs']} runs, bnnlight {', '.join(repeat['versions'])}, "
-        f"commit {commits}{changed}, torch {', '.join(repeat['torch'])}, on {machines}.{missing} "
-        "The times are no benchmark: runs beside each other share the machine."
+        f"commit {commits or 'not known'}{changed}, torch {', '.join(repeat['torch'])}, on {machines}.{missing} "
+        "The times are no benchmark: runs beside each other share the machine. "
+        f"[{ledger}]({ledger}) has a line for each run."
     )
 
 

@@ -16,7 +16,8 @@ from bnnlight.matrix.figure import draw
 from bnnlight.matrix.files import write_bytes, write_text
 from bnnlight.matrix.page import as_json, as_markdown
 from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.standing import Found, Standing, figure, is_done
+from bnnlight.matrix.runs import Run, is_done
+from bnnlight.matrix.standing import Found, Standing, figure
 from bnnlight.matrix.statistics import Difference, holm, mean_interval, paired_difference
 from bnnlight.matrix.units import Unit
 
@@ -55,7 +56,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
                 "rate_of": standing.method.rate_of,
                 "trained_parameters": next((r["trained"] for r in records if "trained" in r), None),
                 "seconds": fmean(r["seconds"] for r in records) if records else None,
-                "evidence": mean_evidence(evidence(run.folder) for run, r in standing.final if is_done(r)),
+                "evidence": mean_evidence(_seen(run, r) for run, r in standing.final if is_done(r)),
             }
         )
     return {
@@ -86,6 +87,10 @@ def write_report(record: Record, output: Path) -> None:
 
 def _with(output: Path, ending: str) -> Path:
     return output.with_name(output.name + ending)
+
+
+def _seen(run: Run, record: Record) -> Mapping[str, float]:
+    return record["evidence"] if "evidence" in record else evidence(run.folder)
 
 
 def _done(found: Found) -> list[Record]:
@@ -130,7 +135,7 @@ def _asked_search(plan: Plan) -> Record | None:
 
 
 def _repeat(standings: Mapping[str, Standing], command: Sequence[str]) -> Record:
-    records = [r for standing in standings.values() for r in _done([*standing.search, *standing.final])]
+    records = [record for standing in standings.values() for _, record in standing.done]
     results = [record["results"] for record in records if "results" in record]
     machines = []
     for record in records:

@@ -46,6 +46,11 @@ class Run:
     options: Options
 
     @property
+    def name(self) -> str:
+        """Of the run within its matrix: the last two parts of its folder."""
+        return "/".join(self.folder.parts[-2:])
+
+    @property
     def title(self) -> str:
         """For one line on the terminal."""
         parts = [self.method, *([f"at {self.value:g}"] if self.value is not None else []), f"seed {self.seed}"]
@@ -89,7 +94,7 @@ class Run:
             return None
         except ValueError:
             raise ValueError(f"{self.folder / FILE_NAME}: not valid JSON: remove the run's folder") from None
-        self._check(kept.get("asked", {}))
+        self.check(kept.get("asked", {}), f"the run in {self.folder}", "remove that folder, or choose another --runs")
         done = self.folder / "results.json"
         return kept | ({"results": json.loads(done.read_text(encoding="utf-8"))} if done.exists() else {})
 
@@ -98,16 +103,29 @@ class Run:
         kept = {key: value for key, value in record.items() if key != "results"}
         write_text(self.folder / FILE_NAME, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
-    def _check(self, before: Mapping[str, Any]) -> None:
+    def check(self, before: Mapping[str, Any], what: str, way_out: str) -> None:
+        """
+        Args:
+            before: what another run was asked for; see :meth:`asked`.
+            what: that other run, for the message.
+            way_out: what to do if it is not to be taken for this one.
+
+        Raises:
+            ValueError: it is another run; with the first option that differs.
+        """
         now = self.asked()
         changed = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
         if changed:
             key, more = changed[0], f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             difference = f"{key}: {_show(before.get(key))} -> {_show(now.get(key))}{more}"
             raise ValueError(
-                f"{self.title}: the run in {self.folder} was made with other options ({difference}): put them back, "
-                "remove that folder, or choose another --runs"
+                f"{self.title}: {what} was made with other options ({difference}): put them back, {way_out}"
             )
+
+
+def is_done(record: Mapping[str, Any] | None) -> bool:
+    """Whether a run has its results; a diverged search run is one too, and has none."""
+    return record is not None and ("results" in record or "diverged" in record)
 
 
 def search_runs(plan: Plan, method: Method, folder: Path, more: Options) -> Iterator[Run]:

@@ -1,15 +1,16 @@
-"""What there is of each method's runs, as their folders tell."""
+"""What there is of each method's runs, as their folders and the ledger tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bnnlight.matrix.choice import Choice, choose
+from bnnlight.matrix.ledger import Ledger
 from bnnlight.matrix.plan import Method, Options, Plan
-from bnnlight.matrix.runs import Run, final_runs, search_runs
+from bnnlight.matrix.runs import Run, final_runs, is_done, search_runs
 
 Found = list[tuple[Run, dict[str, Any] | None]]
 """Runs with what is kept of them; None where one was not begun."""
@@ -46,10 +47,10 @@ class Standing:
         """Of the runs, those included that are not known yet."""
         return len(self.missing) + (0 if self.is_chosen else len(self.method.seeds))
 
-
-def is_done(record: dict[str, Any] | None) -> bool:
-    """Whether a run has its results; a diverged search run is one too, and has none."""
-    return record is not None and ("results" in record or "diverged" in record)
+    @property
+    def done(self) -> list[tuple[Run, dict[str, Any]]]:
+        """Runs with their results."""
+        return [(run, record) for run, record in (*self.search, *self.final) if is_done(record)]
 
 
 def figure(run: Run, record: dict[str, Any], metric: str) -> float:
@@ -64,35 +65,39 @@ def figure(run: Run, record: dict[str, Any], metric: str) -> float:
     return results[key]
 
 
-def look(plan: Plan, folder: Path, more: Options) -> dict[str, Standing]:
+def look(plan: Plan, folder: Path, more: Options, ledger: Ledger) -> dict[str, Standing]:
     """Reads what there is of all methods.
 
     Args:
         plan: of the matrix.
         folder: of its runs.
         more: options handed on to every run.
+        ledger: of runs that are done.
 
     Raises:
         ValueError: a run was made with other options than are asked for now.
     """
-    searches = {name: _found(list(search_runs(plan, method, folder, more))) for name, method in plan.methods.items()}
-    return {name: _standing(plan, method, searches, folder, more) for name, method in plan.methods.items()}
+
+    def found(runs: Iterable[Run]) -> Found:
+        return [(run, ledger.record(run)) for run in runs]
+
+    searches = {name: found(search_runs(plan, method, folder, more)) for name, method in plan.methods.items()}
+    standings = {}
+    for name, method in plan.methods.items():
+        choice = _choice(plan, searches[method.rate_of])
+        final: Found = []
+        if choice is None or choice.value is not None:
+            final = found(final_runs(plan, method, choice.value if choice else None, folder, more))
+        standings[name] = Standing(method, choice, searches[name], final)
+    return standings
 
 
-def _standing(plan: Plan, method: Method, searches: dict[str, Found], folder: Path, more: Options) -> Standing:
-    choice, own = None, searches[method.name]
-    if plan.search is not None:
-        done = [(run, record) for run, record in searches[method.rate_of] if is_done(record)]
-        figures = {
-            (run.value, run.seed): None if "diverged" in record else figure(run, record, plan.metric)
-            for run, record in done
-        }
-        choice = choose(plan.search, plan.direction, figures)
-        if choice.value is None:
-            return Standing(method, choice, own, [])
-    value = choice.value if choice else None
-    return Standing(method, choice, own, _found(list(final_runs(plan, method, value, folder, more))))
-
-
-def _found(runs: Sequence[Run]) -> Found:
-    return [(run, run.record()) for run in runs]
+def _choice(plan: Plan, search: Found) -> Choice | None:
+    if plan.search is None:
+        return None
+    figures = {
+        (run.value, run.seed): None if "diverged" in record else figure(run, record, plan.metric)
+        for run, record in search
+        if is_done(record)
+    }
+    return choose(plan.search, plan.direction, figures)

@@ -10,11 +10,12 @@ from types import FrameType
 from typing import Any
 
 from bnnlight.matrix.child import DIVERGED, Child
+from bnnlight.matrix.ledger import Ledger
 from bnnlight.matrix.machine import Machine
 from bnnlight.matrix.plan import Options, Plan
-from bnnlight.matrix.runs import LOG_NAME, Run, final_runs
+from bnnlight.matrix.runs import LOG_NAME, Run, final_runs, is_done
 from bnnlight.matrix.screen import Screen, duration
-from bnnlight.matrix.standing import Standing, figure, is_done, look
+from bnnlight.matrix.standing import Standing, figure, look
 from bnnlight.matrix.units import Unit
 
 _LOOK_S = 0.2
@@ -31,6 +32,7 @@ class Work:
         more: options handed on to every run.
         names: of the methods whose runs are made; the searches that they take their value from come with them.
         machine: what the runs share.
+        ledger: of the runs that are done; each is added as it ends.
         kept: method → what else is kept with each of its runs.
 
     Attributes:
@@ -41,9 +43,10 @@ class Work:
 
     def __init__(
         self, plan: Plan, folder: Path, more: Options, names: Sequence[str], machine: Machine,
-        kept: Mapping[str, Mapping[str, Any]],
+        ledger: Ledger, kept: Mapping[str, Mapping[str, Any]],
     ) -> None:  # fmt: skip
-        self._plan, self._folder, self._more, self._machine, self._kept = plan, folder, more, machine, kept
+        self._plan, self._folder, self._more = plan, folder, more
+        self._machine, self._ledger, self._kept = machine, ledger, kept
         self._names = set(names) | {plan.methods[name].rate_of for name in names}
         self._wanted, self._unit = set(names), Unit(plan.metric)
         self._running: dict[int, Child] = {}
@@ -57,7 +60,7 @@ class Work:
         """Makes them; returns early where a signal says so, with everything saved that can be."""
         before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._standings = look(self._plan, self._folder, self._more)
+            self._look()
             with Screen() as screen:
                 while (due := self._due()) or self._running:
                     if self.stopped:
@@ -79,6 +82,9 @@ class Work:
             for child in self._running.values():
                 child.kill()
         self.stopped = number
+
+    def _look(self) -> None:
+        self._standings = look(self._plan, self._folder, self._more, self._ledger)
 
     def _missing(self) -> list[Run]:
         """All that can be begun, without those that failed: method by method, so that rows are whole early."""
@@ -102,7 +108,7 @@ class Work:
             # another matrix may have made it, or a part of it, in the meantime
             record = run.record() or {"method": run.method, "value": run.value, "seed": run.seed, "seconds": 0.0}
             if is_done(record):
-                self._standings = look(self._plan, self._folder, self._more)
+                self._look()
                 continue
             run.folder.mkdir(parents=True, exist_ok=True)
             fresh = {"asked": run.asked(), "machine": self._machine.record(), **self._kept.get(run.method, {})}
@@ -121,7 +127,8 @@ class Work:
                 child.run.keep(record)
             if is_done(record) and (child.exit_code == 0 or "diverged" in record):
                 self.num_done += 1
-                self._standings = look(self._plan, self._folder, self._more)
+                self._ledger.add([(child.run, record)])
+                self._look()
                 screen.line(f"[{self._count()}] {self._result(child.run, record)}")
             else:
                 self.num_failed += 1

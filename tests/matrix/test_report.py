@@ -11,6 +11,7 @@ from PIL import Image
 from bnnlight.matrix import figure
 from bnnlight.matrix.curve import draw_curve
 from bnnlight.matrix.figure import draw
+from bnnlight.matrix.ledger import Ledger
 from bnnlight.matrix.page import as_json, as_markdown
 from bnnlight.matrix.plan import read_plan
 from bnnlight.matrix.report import as_record, write_report
@@ -45,7 +46,7 @@ def count(colour, part):
 def write_run(run, **results):
     run.folder.mkdir(parents=True)
     run.keep({"asked": run.asked(), "seconds": 90.0, "machine": MACHINE, "trained": 12345})
-    record = {"version": "1.2.3", "commit": "0123456789abcdef+", "torch": "2.9.0", "results": results}
+    record = {"version": "1.2.3", "commit": f"{'0123456789' + 'f' * 30}+", "torch": "2.9.0", "results": results}
     (run.folder / "results.json").write_text(json.dumps(record))
     (run.folder / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in LOGGED) + '\n{"step": 9, "bn')
 
@@ -67,7 +68,8 @@ def report(content, write, tmp_path):
         for run in final_runs(plan, method, value, tmp_path / "runs", {}):
             if run.seed in TEST.get(name, {}):
                 write_run(run, **{"test/acc1": TEST[name][run.seed]})
-    return as_record(plan, look(plan, tmp_path / "runs", {}), ["bnnlight", "matrix", "my plan.yaml"])
+    standings = look(plan, tmp_path / "runs", {}, Ledger(tmp_path / "out.runs.jsonl"))
+    return as_record(plan, standings, ["bnnlight", "matrix", "my plan.yaml"])
 
 
 def test_numbers_are_scipys(report):

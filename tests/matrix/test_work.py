@@ -84,6 +84,7 @@ def test_a_value_a_seed_or_a_method_more_runs_what_is_missing_alone(matrix, cont
 def test_changed_options_are_named_and_nothing_runs(matrix, content, tmp_path):
     assert matrix()[0] == 0
     shutil.rmtree(tmp_path / "runs/dense/lr0.01_seed0")
+    (tmp_path / "runs/report.runs.jsonl").unlink()
     content["options"]["trainer.max_epochs"] = 5
     for args in ((), ("--report",)):
         code, _, err = matrix(*args)
