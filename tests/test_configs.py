@@ -19,6 +19,7 @@ def test_there_are_configs():
         "resnet18_imagenet.yaml",
         "resnet18_cifar10.yaml",
         "resnet_small_cifar10.yaml",
+        "resnet_medium_cifar10.yaml",
         "resnet_small_fashion.yaml",
         "resnet_small_imagenette.yaml",
         "hg_mpii.yaml",
