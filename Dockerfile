@@ -36,6 +36,7 @@ FROM system AS wheel
 COPY --from=requirements /src/build.txt /src/
 RUN python3 -m venv /opt/venv && pip install --requirement /src/build.txt
 COPY pyproject.toml README.md /src/
+COPY models /src/models
 COPY bnnlight /src/bnnlight
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist /src
 

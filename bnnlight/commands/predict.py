@@ -13,6 +13,7 @@ from rich.progress import track
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.parser import Parser
 from bnnlight.deploy import Runtime
+from bnnlight.deploy.shipped import shipped_models
 from bnnlight.imaging.class_pictures import annotate
 from bnnlight.imaging.pose_pictures import draw_pose
 from bnnlight.imaging.reading import load_rgb, upright
@@ -33,12 +34,15 @@ def predict(args: list[str]) -> None:
     parser = Parser(
         prog="bnnlight predict",
         description=predict.__doc__,
-        epilog="example: bnnlight predict --model RUN/checkpoints/best.ckpt photos/ cat.jpg --output predictions",
+        epilog="example: bnnlight predict --model cifar10 photos/ cat.jpg --output predictions",
         allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     trained = parser.add_mutually_exclusive_group(required=True)
-    model = "exported model: its folder or its file; or a checkpoint, RUN/checkpoints/NAME.ckpt"
+    names = ", ".join(shipped_models()) or "none"
+    model = (
+        f"exported model, its folder or its file; one that comes with bnnlight ({names}); or RUN/checkpoints/NAME.ckpt"
+    )
     trained.add_argument("--model", type=Path, help=model)
     trained.add_argument("--ckpt_path", type=Path, help="checkpoint of bnnlight fit, whatever the file's name")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")

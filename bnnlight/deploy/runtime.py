@@ -12,6 +12,7 @@ from PIL import Image
 
 from bnnlight.deploy.answers import find_joints, name_classes
 from bnnlight.deploy.manifest import Manifest
+from bnnlight.deploy.shipped import shipped_models
 from bnnlight.imaging.reading import as_picture
 
 FORMATS = {
@@ -37,8 +38,8 @@ class Runtime:
     """Answers with a shipped model. Lightning and wandb are not needed, torch for the packed format alone.
 
     Args:
-        path: folder of an exported model with one of ``model.xml``, ``model.onnx`` and ``model.safetensors``, or
-            a file with such an ending.
+        path: folder of an exported model with one of ``model.xml``, ``model.onnx`` and ``model.safetensors``, a
+            file with such an ending, or the name of a model that comes with the package, such as ``lsp``.
         num_threads: CPU threads that the network computes with; the engine's own choice by default.
 
     Attributes:
@@ -131,6 +132,9 @@ def _checked(picture: Image.Image | np.ndarray, index: int) -> Image.Image:
 def find_model(path: Path) -> Path:
     """The main file of a shipped model.
 
+    Args:
+        path: its folder or file; or, where nothing is there, the name of a model that comes with the package.
+
     Raises:
         FileNotFoundError: there is none.
         ValueError: there are several, or the file is of another kind.
@@ -143,8 +147,11 @@ def find_model(path: Path) -> Path:
             names = ", ".join(file.name for file in found)
             raise ValueError(f"{path} holds several models, {names}: name one of the files")
         return found[0]
-    if not path.is_file():
-        raise FileNotFoundError(f"no such model: {path}")
+    if not path.exists():
+        known = shipped_models()
+        if str(path) in known:
+            return find_model(known[str(path)])
+        raise FileNotFoundError(f"no such model: {path}; those that come with bnnlight: {', '.join(known) or 'none'}")
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path} is no shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
     return path

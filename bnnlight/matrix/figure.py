@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -22,7 +24,9 @@ def draw(record: Record) -> bytes:
         record: of :func:`~bnnlight.matrix.report.as_record`.
     """
     rows = [row for row in record["methods"] if row["by_seed"]] or record["methods"]
-    figure = Figure(figsize=(12, 2.1 + 0.42 * len(rows)), layout="constrained")
+    places, headings = _places(rows)
+    bottom = places[-1] + 0.5
+    figure = Figure(figsize=(12, 2.1 + 0.42 * (bottom + 0.5)), layout="constrained")
     figure.suptitle(record["title"], fontweight="bold")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
     unit = f" ({record['unit']})" if record["unit"] else ""
@@ -34,13 +38,16 @@ def draw(record: Record) -> bytes:
     if base["test"]:
         left.axvline(base["test"]["mean"], color=BASELINE, linewidth=2, zorder=1)
     right.axvline(0, color=BASELINE, linewidth=2, zorder=1)
-    for y, row in enumerate(rows):
+    for y, row in zip(places, rows, strict=True):
         if row["test"]:
             _points(left, y, list(row["by_seed"].values()), row["test"])
         if row["difference"]:
             _points(right, y, list(row["difference"]["by_seed"].values()), row["difference"])
-    left.set_yticks(range(len(rows)), [_label(row, record["baseline"]) for row in rows])
-    left.set_ylim(len(rows) - 0.5, -0.5)
+    names = [_label(row, record["baseline"]) for row in rows]
+    left.set_yticks([*places, *headings.values()], [*names, *headings])
+    for label in left.get_yticklabels()[len(names) :]:
+        label.set_fontweight("bold")
+    left.set_ylim(bottom, -0.5)
     for axes in (left, right):
         axes.set_axisbelow(True)
         axes.grid(axis="x", alpha=0.3)
@@ -56,7 +63,20 @@ def draw(record: Record) -> bytes:
     return buffer.getvalue()
 
 
-def _points(axes: Axes, y: int, values: list[float], found: Record) -> None:
+def _places(rows: list[Record]) -> tuple[list[float], dict[str, float]]:
+    """Where each row stands, downwards, and each heading."""
+    places, headings, y = [], {}, 0.0
+    for group, members in groupby(rows, key=itemgetter("group")):
+        if group:
+            headings[group] = y
+            y += 0.8
+        for _ in members:
+            places.append(y)
+            y += 1.0
+    return places, headings
+
+
+def _points(axes: Axes, y: float, values: list[float], found: Record) -> None:
     # above and below the row's middle, so that neither hides the other
     axes.plot(values, [y - 0.13] * len(values), "o", color=SEED, markersize=6, zorder=2)
     error = {"xerr": found["half_interval"], "capsize": 4} if found["half_interval"] is not None else {}

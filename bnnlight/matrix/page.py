@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from bnnlight.matrix.evidence import COLUMNS
@@ -31,8 +33,11 @@ def as_markdown(record: Record, picture: str) -> str:
     heads = ["method", *([option] if searched else []), f"{record['metric_name']}, mean", "by seed"]
     heads += [f"against {record['baseline']}", "excludes zero", "p, Holm"]
     heads += [*(["search"] if searched else []), "trained numbers", "time a run"]
-    rows = [_row(row, record, unit, searched) for row in record["methods"]]
-    cells = [heads, ["---"] * len(heads), *rows]
+    cells = [heads, ["---"] * len(heads)]
+    for group, rows in groupby(record["methods"], key=itemgetter("group")):
+        if group:
+            cells.append([f"*{group}*", *[""] * (len(heads) - 1)])
+        cells += [_row(row, record, unit, searched) for row in rows]
     parts = [
         f"# {record['title']}",
         *([record["note"]] if record["note"] else []),

@@ -48,6 +48,7 @@ class Method:
         options: of all its runs.
         seeds: of its final runs.
         rate_of: the method whose search chooses its value; its own name unless it takes another one's.
+        group: heading under which it stands with those beside it, or "".
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method:
     options: Options
     seeds: tuple[int, ...]
     rate_of: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def _method(
     name: str, content: Any, methods: Mapping[str, Any], path: Path, seeds: tuple[int, ...], search: Search | None
 ) -> Method:
     where = f"methods, {name}"
-    own = _section(content, where, ("configs", "options", "seeds", "rate_of"))
+    own = _section(content, where, ("configs", "options", "seeds", "rate_of", "group"))
     configs = own.get("configs") or []
     if not isinstance(configs, list):
         raise ValueError(f"{where}: configs is {configs!r}: give a list of files")
@@ -170,6 +172,7 @@ def _method(
         options=options,
         seeds=_seeds(own["seeds"], f"{where}: seeds") if "seeds" in own else seeds,
         rate_of=rate_of,
+        group=str(own.get("group") or ""),
     )
 
 

@@ -48,6 +48,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         rows.append(
             {
                 "method": name,
+                "group": standing.method.group,
                 "seeds_asked": list(standing.method.seeds),
                 "by_seed": by_seed[name],
                 "test": _interval(list(by_seed[name].values())),

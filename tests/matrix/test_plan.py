@@ -8,12 +8,13 @@ from bnnlight.matrix.runs import check_folders, handed_on, slug
 
 def test_a_plan_as_it_is_read(content, write, tmp_path):
     (tmp_path / "overlay.yaml").write_text("{}")
-    content["methods"]["low"] = {"configs": ["overlay.yaml"], "seeds": [3], "rate_of": "dense"}
+    content["methods"]["low"] = {"configs": ["overlay.yaml"], "seeds": [3], "rate_of": "dense", "group": "ranks"}
     content["search"]["values"] = ["3e-2", 0.01, 0.03]  # YAML 1.1 takes 3e-2 for a text
     plan = read_plan(write(content))
     assert plan.search.values == (0.01, 0.03) and plan.direction == "max"
     low, dense = plan.methods["low"], plan.methods["dense"]
     assert (low.configs, low.seeds, low.rate_of) == ((tmp_path / "overlay.yaml",), (3,), "dense")
+    assert (low.group, dense.group) == ("ranks", "")
     assert (dense.seeds, dense.rate_of, dense.configs) == ((0, 1), "dense", ())
     assert list(plan.methods) == ["dense", "Tucker, rank ½", "low"]
 

@@ -111,6 +111,16 @@ def test_page_says_what_is_there_and_what_is_not(report):
     assert "6 more are missing" in page
 
 
+def test_methods_of_a_group_stand_below_its_heading(report):
+    groups = {"Tucker, rank ½": "ranks", "low": "ranks"}
+    rows = [row | {"group": groups.get(row["method"], "")} for row in report["methods"]]
+    page = as_markdown(report | {"methods": rows}, picture="report")
+    names = [line.split(" | ")[0].strip("|* ") for line in page.splitlines() if line.startswith("| ")]
+    assert names[2:7] == ["dense", "ranks", "Tucker, rank ½", "low", "new"]
+    cells = {line.count(" | ") for line in page[: page.index("![")].splitlines() if line.startswith("| ")}
+    assert len(cells) == 1
+
+
 def test_what_the_callbacks_saw_stands_below_the_table(report):
     rows = {row["method"]: row["evidence"] for row in report["methods"]}
     # (0.3 + 0.1) / 2, (0.01 + 0.02) / 2, (7 + 4) / 2, (0.2 + 0.3) / 2, the middle one of 0.2, 0.15, 0.01
@@ -146,6 +156,9 @@ def test_picture_has_dots_means_and_differences_in_two_panels(report):
     # a method less, a row less
     high = [row for row in report["methods"] if row["method"] != "low"]
     assert Image.open(io.BytesIO(draw(report | {"methods": high}))).height < picture.shape[0]
+    # a heading takes a place of its own
+    grouped = report | {"methods": [row | {"group": "ranks"} for row in report["methods"]]}
+    assert Image.open(io.BytesIO(draw(grouped))).height > picture.shape[0]
     fewer = report | {"methods": [row | {"test": None, "difference": None} for row in report["methods"]]}
     bare = np.asarray(Image.open(io.BytesIO(draw(fewer))).convert("RGB")).astype(int)
     assert count(MEAN, bare) < count(MEAN, picture) / 2
