@@ -39,11 +39,11 @@ def describe(experiment: Experiment, checkpoint: Path, config: Path | None) -> M
         "made": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "checkpoint_sha256": _sha256(checkpoint),
         "config_sha256": _sha256(config_of(checkpoint, config)),
+        "data": _path(data),
     }
     origin |= {key: str(results[key]) for key in ("command", "commit", "seed") if results.get(key) is not None}
-    backbone = type(task.backbone)
     common = {
-        "network": f"{backbone.__module__}.{backbone.__qualname__}",
+        "network": _path(task.backbone),
         "metrics": {key: float(value) for key, value in measured.items() if key.startswith("test/")},
         "origin": origin,
     }
@@ -54,6 +54,11 @@ def describe(experiment: Experiment, checkpoint: Path, config: Path | None) -> M
     form = data.image_format
     picture = PictureInput(form.num_channels, form.image_size, form.mean, form.std, form.resize_px)
     return Manifest("classification", input=picture, classes=tuple(task.class_names), **common)
+
+
+def _path(thing: object) -> str:
+    """The import path of its class."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _sha256(file: Path) -> str:

@@ -83,6 +83,7 @@ def _training(manifest: Manifest) -> str:
     origin = dict(manifest.origin)
     titles = {
         "command": "command",
+        "data": "data",
         "commit": "commit",
         "bnnlight": "version of bnnlight",
         "config_sha256": "SHA-256 of the config",

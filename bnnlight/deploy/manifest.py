@@ -54,7 +54,8 @@ class Manifest:
         sigmoid: pose: whether the heat maps are logits.
         flip_test: pose: whether the heat maps of a picture and of its mirror image are averaged.
         metrics: name → value on the data set's test pictures, as the checkpoint reached it.
-        origin: texts: ``commit``, ``command``, ``config_sha256``, ``checkpoint_sha256``, ``made``, ``bnnlight``.
+        origin: texts: ``commit``, ``command``, ``config_sha256``, ``checkpoint_sha256``, ``data``, ``made``,
+            ``bnnlight``.
     """
 
     task: str
