@@ -20,6 +20,8 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `commands` | the verbs of the command line | all |
 | `cli.py` | the table of verbs | all |
 
+Trained models that `predict` takes by name lie in `models/` beside this folder.
+
 A YAML names three objects: a `model` (a task, holding a backbone, holding latents), `data` and a `trainer`.
 There is no registry: a class of your own is named by its import path.
 

@@ -61,7 +61,10 @@ def layer_rows(model: L.LightningModule) -> list[list[Any]]:
 
 def command_line() -> str:
     """The command that started this process, for the record of a run."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    # what `python -m bnnlight` has there
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def provenance() -> dict[str, Any]:

@@ -1,5 +1,9 @@
 """What is noted of the code that made a run."""
 
+import sys
+
+import pytest
+
 from bnnlight.commands import save_config
 
 
@@ -9,3 +13,9 @@ def test_outside_a_checkout_the_commit_is_what_the_image_says(monkeypatch, tmp_p
     assert save_config.provenance()["commit"] is None
     monkeypatch.setenv("BNNLIGHT_COMMIT", "abc123")
     assert save_config.provenance()["commit"] == "abc123"
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/bnnlight", "/opt/venv/lib/bnnlight/__main__.py"])
+def test_the_command_is_told_as_it_is_typed(monkeypatch, program):
+    monkeypatch.setattr(sys, "argv", [program, "fit", "--config", "a b.yaml"])
+    assert save_config.command_line() == "bnnlight fit --config 'a b.yaml'"
