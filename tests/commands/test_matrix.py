@@ -199,6 +199,7 @@ def test_a_run_that_another_command_makes_is_left_to_it(made, bnnlight, tmp_path
     shutil.copytree(runs, tmp_path / "runs")
     run = next(tmp_path.glob("runs/tucker/lr*_seed0"))
     (run / "results.json").unlink()
+    (tmp_path / "runs/report.runs.jsonl").unlink()
     # by another process, as a process's own locks do not keep itself out; it ends when its input does
     hold = f"import fcntl, sys; f = open({str(run / '.lock')!r}, 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
