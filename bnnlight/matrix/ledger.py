@@ -55,7 +55,7 @@ class Ledger:
 
     def add(self, found: Iterable[tuple[Run, Record]]) -> None:
         """Writes the lines of runs that are done, if they are new."""
-        lines = {run.name: _line(run, record) for run, record in found}
+        lines = {run.name: _line(run, record, self._lines.get(run.name, {})) for run, record in found}
         if any(self._lines.get(name) != line for name, line in lines.items()):
             # another matrix may have written in the meantime
             self._lines = _read(self._path) | self._lines | lines
@@ -63,11 +63,13 @@ class Ledger:
             write_text(self._path, text)
 
 
-def _line(run: Run, record: Record) -> Record:
+def _line(run: Run, record: Record, before: Record) -> Record:
     line = {"run": run.name, **record}
     if "results" in record:
         line["results"] = {key: record["results"].get(key) for key in _RESULTS}
-        line.setdefault("evidence", evidence(run.folder))
+        # the folder may have lost its metrics.jsonl since
+        same = before.get("results") == line["results"]
+        line.setdefault("evidence", evidence(run.folder) or (before.get("evidence", {}) if same else {}))
     return json.loads(json.dumps(line))  # as it will be read again
 
 

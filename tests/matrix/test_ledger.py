@@ -56,6 +56,21 @@ def test_the_report_is_the_same_without_the_folders_and_nothing_runs(matrix, fak
     assert line["asked"]["trainer.max_epochs"] == 2 and line["results"]["commit"] == "abc"
 
 
+def test_what_was_seen_of_a_run_outlives_its_metrics_but_not_its_results(matrix, lines, tmp_path):
+    assert matrix()[0] == 0
+    folder = tmp_path / "runs/dense/lr0.01_seed1"
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOGGED))
+    assert matrix("--report")[0] == 0
+    seen = {"flips_first": 0.25, "flips_last": 0.125}
+    assert lines()["dense/lr0.01_seed1"]["evidence"] == seen
+    (folder / "metrics.jsonl").unlink()
+    assert matrix("--report")[0] == 0
+    assert lines()["dense/lr0.01_seed1"]["evidence"] == seen
+    (folder / "results.json").write_text((folder / "results.json").read_text().replace("0.6", "0.75"))
+    assert matrix("--report")[0] == 0
+    assert lines()["dense/lr0.01_seed1"]["evidence"] == {}
+
+
 def test_each_run_stands_there_as_soon_as_it_is_done(matrix, fake, lines, tmp_path):
     fake(**{"lr0.01_seed1": "fail"})
     assert matrix("--only", "dense")[0] == 1
