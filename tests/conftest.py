@@ -19,9 +19,13 @@ from PIL import Image, ImageDraw
 from torchvision import datasets
 
 from bnnlight.cli import main
+from bnnlight.data.worker_signals import hear_of_lost_workers
 from bnnlight.imaging.skeletons import LSP, MPII
 
 __all__ = ["data_for", "fit_probe", "same_run", "ship"]
+
+# before any test's Trainer, so that what a later test hears does not depend on their order
+hear_of_lost_workers()
 
 
 @pytest.fixture

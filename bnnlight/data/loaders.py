@@ -15,7 +15,7 @@ from bnnlight.data.by_value import SmallByValue
 from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, items_at, no_items, run_seed, seeded_by
 from bnnlight.data.train_loader import TrainLoader
 from bnnlight.data.transforms import ImageFormat
-from bnnlight.data.worker_signals import outlive_stop_signals
+from bnnlight.data.worker_signals import hear_of_lost_workers, outlive_stop_signals
 
 MAX_DEFAULT_WORKERS = 8
 
@@ -83,6 +83,8 @@ class ImageDataModule(LightningDataModule):
         self._named: set[str] = set()
         self.batch_size = batch_size
         self.num_workers = default_num_workers() if num_workers is None else num_workers
+        if self.num_workers > 0:
+            hear_of_lost_workers()
         self.train_set: Dataset | None = None
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None

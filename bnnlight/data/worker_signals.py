@@ -1,8 +1,10 @@
-"""Loader processes that go on when the run is told to stop, as the training still wants their batches."""
+"""Signals to loader processes, which work on when the run is told to stop, and from them, when one is lost."""
 
 from __future__ import annotations
 
 import signal
+
+from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
 
 GRACE_S = 60
 """How long a loader process works on after it was told to end, in case nobody else ends it."""
@@ -22,3 +24,13 @@ def outlive_stop_signals(worker_id: int) -> None:
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
+
+
+def hear_of_lost_workers() -> None:
+    """Lets torch tell which signal ended a loader process; to be called before a Trainer starts.
+
+    Torch sets its handler once in a process, when the first loader with workers starts. Lightning, at the end of a fit,
+    sets all handlers back to those that it found: without this, a worker lost in the test that follows was told of
+    without the reason, which is how a shared memory that ran out looks.
+    """
+    _set_SIGCHLD_handler()

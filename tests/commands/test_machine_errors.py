@@ -157,6 +157,43 @@ def test_a_killed_worker():
     assert provoked(in_worker(lambda: os._exit(3))).startswith("a loader worker ended with exit code 3")
 
 
+_AFTER_A_FIT = """
+import os, signal
+import lightning, torch
+from torch.utils.data import DataLoader
+from bnnlight.commands.errors import explain
+from bnnlight.data import DigitsDataModule
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+    def training_step(self, batch, _):
+        return self.weight.sum()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class Dies(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGBUS)
+
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+lightning.Trainer(max_steps=1, accelerator="cpu", **quiet).fit(Module(), DigitsDataModule(num_workers=1))
+try:
+    list(DataLoader(Dies(), num_workers=1))
+except RuntimeError as error:
+    print(*explain(error))
+"""
+
+
+def test_a_worker_lost_after_a_fit_is_told_of_with_its_reason():
+    done = subprocess.run([sys.executable, "-c", _AFTER_A_FIT], capture_output=True, text=True, check=True)
+    # a line that torch's crash report leaves open may stand before it
+    assert "1 shared memory ran out, through which" in done.stdout
+
+
 def test_a_worker_without_shared_memory():
     # what a page of shared memory that cannot be had does to a worker
     line = provoked(in_worker(lambda: os.kill(os.getpid(), signal.SIGBUS)))
