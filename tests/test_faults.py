@@ -172,8 +172,27 @@ def test_a_killed_worker(tmp_path, fit_probe, fault, same_run):
     run_dir = tmp_path / "run"
     code, text = fit_probe(run_dir, *options, "--last_checkpoint.steps=2", fault("KilledWorker", 9))
     assert code == 1 and "loader" in last_line(text) and "memory" in last_line(text), text
+    assert "last.ckpt" in files(run_dir), (sorted(files(run_dir)), text)
     assert 8 <= steps(run_dir) < 18
     assert fit_probe(run_dir, *options)[0] == 0
+    same_run(tmp_path / "whole", run_dir)
+
+
+def test_a_worker_lost_between_the_two_moves_of_a_save(tmp_path, fit_probe, same_run, monkeypatch):
+    assert fit_probe(tmp_path / "whole")[0] == 0
+    run_dir, move = tmp_path / "run", os.replace
+
+    def tell(source, target):
+        move(source, target)
+        if str(target).endswith("previous.ckpt") and steps(run_dir, "previous.ckpt") == 4:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", tell)
+        code, text = fit_probe(run_dir, "--last_checkpoint.steps=2")
+    assert code == 1 and "loader" in last_line(text) and "memory" in last_line(text), text
+    assert steps(run_dir) == 6 and steps(run_dir, "previous.ckpt") == 4
+    assert fit_probe(run_dir)[0] == 0
     same_run(tmp_path / "whole", run_dir)
 
 

@@ -179,10 +179,13 @@ class LastCheckpoint(Checkpoint):
         return _Point(trainer.fit_loop.state_dict(), process, stop)
 
     def _rotate(self) -> None:
-        # whenever this is broken off, the new checkpoint and the one before it are both there
-        if self.path.exists():
-            os.replace(self.path, self.path.with_name("previous.ckpt"))
-        os.replace(self._next, self.path)
+        # whenever this is broken off, the new checkpoint and the one before it are both there; where an error breaks it
+        # off, as last.ckpt too: torch raises one at any moment, even between the moves, when a loader process is lost
+        try:
+            if self.path.exists():
+                os.replace(self.path, self.path.with_name("previous.ckpt"))
+        finally:
+            os.replace(self._next, self.path)
 
     def _save(self, trainer: L.Trainer, point: _Point) -> None:
         self._saving = point
