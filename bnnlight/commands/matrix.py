@@ -30,7 +30,8 @@ def matrix(args: list[str]) -> None:
     output = Path(options.output).expanduser() if options.output else folder / "report"
     ledger = Ledger(output.with_name(output.name + ENDING))
     standings = look(plan, folder, more, ledger)
-    command = ["bnnlight", "matrix", options.file, *args[at:]]
+    place = ["--output", options.output] if options.output else []
+    command = ["bnnlight", "matrix", options.file, *place, *args[at:]]
     _make_folder(output)
     work = None
     if not options.report and any(standings[name].num_missing for name in names):

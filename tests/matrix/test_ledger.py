@@ -49,6 +49,7 @@ def test_the_report_is_the_same_without_the_folders_and_nothing_runs(matrix, fak
     assert code == 0, err
     assert starts(tmp_path / "runs") == {}
     assert report(tmp_path) == before and before["methods"][0]["search"]["diverged"] == [0.01]
+    assert before["repeat"]["command"].endswith(f".yaml --output {tmp_path / 'out/table'}")
     line = lines()["dense/lr0.03_seed1"]
     # of the stand-in: 0.5 + seed / 100, and with Dense 0.1 + seed² / 1000 more
     assert line["results"]["results"]["test/acc1"] == pytest.approx(0.611)
