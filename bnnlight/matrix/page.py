@@ -135,7 +135,7 @@ def _family(record: Record) -> str:
 def _survivors(record: Record) -> str:
     tested = [row for row in record["methods"] if row["difference"] and row["difference"]["p_holm"] is not None]
     names = [row["method"] for row in tested if row["difference"]["p_holm"] < 0.05]
-    return f"{', '.join(names)} differ{'s' if len(names) == 1 else ''}" if names else "none differs"
+    return f"{'; '.join(names)} differ{'s' if len(names) == 1 else ''}" if names else "none differs"
 
 
 def _marks(record: Record) -> list[str]:
