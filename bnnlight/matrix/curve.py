@@ -69,5 +69,6 @@ def _cost(axes: Axes, found: list[tuple[float, Record]]) -> None:
     other.plot(places, numbers, "s--", color=BASELINE, markersize=6, linewidth=1.6)
     axes.plot([], [], "s--", color=BASELINE, markersize=6, linewidth=1.6, label="trained numbers, right scale")
     other.set_ylabel("trained numbers")
+    other.yaxis.set_major_formatter("{x:,.0f}")
     other.set_ylim(0, 1.15 * max(numbers, default=1))
     other.spines[["top"]].set_visible(False)
