@@ -185,7 +185,8 @@ class LastCheckpoint(Checkpoint):
             if self.path.exists():
                 os.replace(self.path, self.path.with_name("previous.ckpt"))
         finally:
-            os.replace(self._next, self.path)
+            if not self.path.exists():
+                os.replace(self._next, self.path)
 
     def _save(self, trainer: L.Trainer, point: _Point) -> None:
         self._saving = point

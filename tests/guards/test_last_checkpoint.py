@@ -1,12 +1,15 @@
 """A run taken up from any of its checkpoints is the run that was never stopped, bit for bit."""
 
 import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.guards.last_checkpoint import LastCheckpoint
 
 VARIANTS = {
     "plain": (),
@@ -79,3 +82,24 @@ def test_a_run_that_is_told_to_stop_at_every_moment_is_the_unbroken_one(tmp_path
     code, text = fit_probe(broken)
     assert code == 0, text
     same_run(tmp_path / "whole", broken)
+
+
+def test_where_a_checkpoint_cannot_be_set_aside_none_is_lost(tmp_path, monkeypatch):
+    kept = {"next.ckpt": "3", "last.ckpt": "2", "previous.ckpt": "1"}
+    for name, text in kept.items():
+        (tmp_path / name).write_text(text)
+    move = os.replace
+
+    def refuse(source, target):
+        if str(target).endswith("previous.ckpt"):
+            raise PermissionError(13, "Permission denied", str(target))
+        move(source, target)
+
+    checkpoint = LastCheckpoint(dirpath=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(PermissionError):
+            checkpoint.teardown(SimpleNamespace(is_global_zero=True), None, "fit")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == kept
+    checkpoint.teardown(SimpleNamespace(is_global_zero=True), None, "fit")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"last.ckpt": "3", "previous.ckpt": "2"}

@@ -131,6 +131,13 @@ def test_what_the_callbacks_saw_stands_below_the_table(report):
     assert "![rank](report_curve.png)" in page
 
 
+def test_names_with_commas_in_them_are_told_apart(report):
+    for row in report["methods"]:
+        if row["difference"]:
+            row["difference"]["p_holm"] = 0.01
+    assert "corrected for all of them: Tucker, rank ½; low differ at 5 %." in as_markdown(report, picture="report")
+
+
 def test_curve_has_seeds_means_and_two_costs(report):
     picture = np.asarray(Image.open(io.BytesIO(draw_curve(report))).convert("RGB")).astype(int)
     middle = picture.shape[1] // 2
