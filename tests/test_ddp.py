@@ -19,7 +19,7 @@ from bnnlight.nn import CP, Dense, Holistic, Matrix, TensorTrain, Tucker
 from bnnlight.nn.sync_norm import SyncBatchNorm
 
 PROBE = """
-import json, pathlib, random
+import atexit, json, pathlib, random
 import numpy as np, torch
 from bnnlight.data import DigitsDataModule
 from bnnlight.tasks import ClassificationTask
@@ -39,8 +39,13 @@ class Probe(ClassificationTask):
             "numbers": [torch.rand(1).item(), np.random.rand(), random.random()],
         }
         pathlib.Path(f"rank{self.global_rank}.json").write_text(json.dumps(seen))
+        atexit.register(at_end, pathlib.Path(f"end{self.global_rank}.json"))
+
+
+def at_end(path):
+    path.write_text(json.dumps(torch.distributed.is_initialized()))
 """
-"""One picture to validate on, three to test on; and what each process starts the training with."""
+"""One picture to validate on, three to test on; what each process starts the training with, and how it ends."""
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,10 @@ def test_each_process_goes_on_from_a_seed_of_its_own_with_the_same_network(few_d
     assert first["weights"] == second["weights"]
     for mine, other in zip(first["numbers"], second["numbers"], strict=True):
         assert mine != other
+
+
+def test_each_process_leaves_the_group_before_python_ends(few_digits):
+    assert [json.loads((few_digits / f"end{rank}.json").read_text()) for rank in range(2)] == [False, False]
 
 
 def measured_alone(bnnlight, run, verb, *options):

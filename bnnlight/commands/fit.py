@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.freed_memory import keep_freed_memory
 from bnnlight.commands.json_file import write_json
+from bnnlight.commands.processes import leave_process_group
 from bnnlight.commands.report import draw_curves, print_results, read_metrics
 from bnnlight.commands.save_config import provenance
 from bnnlight.guards.stop_signals import Stopped
@@ -39,6 +40,8 @@ def fit(args: list[str]) -> None:
             _fit(experiment)
     except Stopped as stopped:
         _tell(stopped, experiment)
+        if stopped.saved:  # all processes stop after the same step then
+            leave_process_group()
         raise
     finally:
         experiment.release()
@@ -54,6 +57,7 @@ def _fit(experiment: Experiment) -> None:
             print(_wandb_line(), flush=True)
     trainer.fit(experiment.model, experiment.datamodule, ckpt_path=experiment.config.ckpt_path)
     if trainer.fast_dev_run:
+        leave_process_group()
         return
     logged = trainer.callback_metrics.items()
     last_epoch = {f"last {k}": float(v) for k, v in logged if k.startswith(("val/", "train/"))}
@@ -70,6 +74,8 @@ def _fit(experiment: Experiment) -> None:
         if experiment.config.test_after_fit:
             tested = trainer.test(experiment.model, experiment.datamodule, ckpt_path=best, verbose=False)
             results |= {k: float(v) for part in tested for k, v in part.items()}
+    # before rank zero goes on alone: with NCCL all have to leave at about the same time
+    leave_process_group()
     _finish(experiment, results | last_epoch, best)
 
 
@@ -177,6 +183,7 @@ def _evaluate(verb: str, args: list[str]) -> None:
     _check_inputs(experiment, verb)
     run = getattr(experiment.trainer, verb)
     measured = run(experiment.model, experiment.datamodule, ckpt_path=checkpoint, verbose=False)
+    leave_process_group()
     if experiment.trainer.is_global_zero:
         results = {k: float(v) for part in measured for k, v in part.items()}
         print_results(f"{verb}: {checkpoint}", results, {})

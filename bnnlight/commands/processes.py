@@ -1,4 +1,4 @@
-"""What a run of several processes needs beyond DDP: batch norm over all of them, and seeds of their own."""
+"""What a run of several processes needs beyond DDP: batch norm over all, seeds of their own, and an end in order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
@@ -41,3 +42,14 @@ class SeedPerRank(L.Callback):
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)
+
+
+def leave_process_group() -> None:
+    """Takes this process out of the run's process group, where it is in one. To be called by all, after the last
+    collective call.
+
+    Lightning leaves the group standing. Its threads may then still hold a tensor as Python shuts down, and abort the
+    process, whose run has succeeded (https://github.com/pytorch/pytorch/pull/179291); NCCL's warns that it leaks.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

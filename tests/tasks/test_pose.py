@@ -247,11 +247,12 @@ def test_figures_of_an_epoch_do_not_count_the_one_before():
 
 
 RANKS = """
-import lightning, json, sys
+import lightning, json, sys, torch
 sys.path.insert(0, {folder!r})
 from test_pose import Data, people, task, trainer
 run = trainer(devices=2, strategy="ddp", use_distributed_sampler=True)
 (logged,) = run.validate(task(), Data([item for _, item in people(8)], batch_size=1), verbose=False)
+torch.distributed.destroy_process_group()
 if run.is_global_zero:
     print("LOGGED", json.dumps(logged))
 """

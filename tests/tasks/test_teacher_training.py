@@ -155,10 +155,13 @@ class Linear(nn.Sequential):
 
 RANKS = """
 import sys
+import torch
 sys.path[:0] = {folders!r}
 from test_teacher_training import four_steps
 if __name__ == "__main__":
     four_steps("two.pt", devices=2, strategy="ddp")
+    # or its threads may abort a process that is shutting down
+    torch.distributed.destroy_process_group()
 """
 
 
