@@ -24,6 +24,7 @@ class _BinaryConv2d(torch.autograd.Function):
         on_record = record()
         if on_record is not None and on_record.replayed:
             kept_weight, sums = on_record.next()
+            sums = _as_computed(sums, shape, dtype)
             y = _activated(_scaled(sums, alpha, dtype), slope)
         else:
             # a parameter is there anyway
@@ -45,6 +46,7 @@ class _BinaryConv2d(torch.autograd.Function):
         kept_x, kept_weight, alpha, slope, sums = ctx.saved_tensors
         to_x = to_weight = to_alpha = to_slope = None
         if slope is not None:
+            sums = _as_computed(sums, shape, grad.dtype)
             grad, to_slope = _through_prelu(grad, _scaled(sums, alpha, grad.dtype), slope)
         filters = kept_sign(kept_weight, ctx.weight_dtype)
         # α goes to the smaller factor: conv(grad · α, B) = conv(grad, α · B)
@@ -97,6 +99,11 @@ def _convolve(
     sums = F.conv2d(signs, kept_sign(kept_weight, dtype), None, shape.stride, padding, shape.dilation, shape.groups)
     y = _activated(_scaled(sums, alpha, dtype), slope)
     return y, None if integers is None else sums.to(integers)
+
+
+def _as_computed(sums: Tensor, shape: ConvShape, dtype: torch.dtype) -> Tensor:
+    """Sums kept as integers, as they were before: in half precision α is multiplied otherwise where they are floats."""
+    return sums if takes_integers(sums.device, shape.groups) else sums.to(dtype)
 
 
 def _scaled(sums: Tensor, alpha: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ from fixtures.plain_layers import plain
 from bnnlight.backbones.blocks import BinaryUnit
 from bnnlight.nn import BinaryConv2d, Matrix, Tanh, Tucker, binary_conv
 from bnnlight.nn.binary_conv import binary_conv2d
-from bnnlight.nn.integer_conv import integers_are_exact
+from bnnlight.nn.integer_conv import has_integer_products
 from bnnlight.nn.patches import ConvShape
 
 OPTIONS = {
@@ -70,8 +70,7 @@ def assert_close(found, expected, tolerance):
 @pytest.mark.parametrize("slopes", [0, 1, 8])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_equals_the_plain_formulation(options, slopes, memory_format, integers, monkeypatch):
-    if not integers:
-        monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: False)
+    monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: integers and groups == 1)
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13)):
         layer = a_layer(options, dtype).to(memory_format=memory_format)
         x = torch.randn(3, 4, 7, 8, dtype=dtype).contiguous(memory_format=memory_format)
@@ -97,8 +96,7 @@ def test_gradients_where_positions_are_fewer_than_channels(options):
 @INTEGERS
 @pytest.mark.parametrize("slope", [None, 0.25, -0.5])
 def test_gradcheck_of_alpha_and_slope(slope, integers, monkeypatch):
-    if not integers:
-        monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: False)
+    monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: integers and groups == 1)
     # an odd number of terms, so that no output lies on the bend of the PReLU
     x, weight = torch.randn(2, 3, 5, 4, dtype=torch.float64), torch.randn(4, 3, 3, 3, dtype=torch.float64)
     alpha = torch.tensor([0.5, -1.5, 2.0, 0.1], dtype=torch.float64, requires_grad=True)
@@ -160,18 +158,17 @@ def test_the_plain_way_is_another_one():
 
 
 def test_integers_are_used_where_the_processor_has_them(monkeypatch):
-    calls = []
+    taken, calls = has_integer_products(), []
     original = torch._int_mm
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: calls.append(a.shape) or original(a, b))
     BinaryConv2d(4, 8, 3)(torch.randn(1, 4, 5, 5))
-    assert calls == ([torch.Size([9, 36])] if integers_are_exact() else [])
+    assert calls == ([torch.Size([9, 36])] if taken else [])
 
 
 @INTEGERS
 def test_no_picture_at_all(integers, monkeypatch):
     # as ranks get them that have none left to measure
-    if not integers:
-        monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: False)
+    monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: integers and groups == 1)
     layer = BinaryConv2d(4, 8, 3, stride=2)
     y = layer(torch.empty(0, 4, 9, 8), torch.ones(8))
     assert y.shape == (0, 8, 4, 3)

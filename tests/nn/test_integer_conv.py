@@ -1,9 +1,11 @@
+import time
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from bnnlight.nn import integer_conv
-from bnnlight.nn.integer_conv import integer_sums, integers_are_exact
+from bnnlight.nn.integer_conv import has_integer_products, integer_sums
 from bnnlight.nn.patches import ConvShape, add_patches, pad, patches
 
 SHAPES = {
@@ -44,20 +46,34 @@ def test_without_the_product_there_are_no_integers(error, monkeypatch):
         raise error("no such thing")
 
     monkeypatch.setattr(torch, "_int_mm", fail)
-    integers_are_exact.cache_clear()
+    has_integer_products.cache_clear()
     try:
-        assert not integers_are_exact()
+        assert not has_integer_products()
     finally:
-        integers_are_exact.cache_clear()
+        has_integer_products.cache_clear()
 
 
 def test_a_processor_that_saturates_is_found_out(monkeypatch):
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.int() @ b.int()).clamp(-1000, 1000))
-    integers_are_exact.cache_clear()
+    has_integer_products.cache_clear()
     try:
-        assert not integers_are_exact()
+        assert not has_integer_products()
     finally:
-        integers_are_exact.cache_clear()
+        has_integer_products.cache_clear()
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.0, True), (0.05, False)])
+def test_a_processor_whose_integers_are_slow_is_found_out(seconds, taken, monkeypatch):
+    def product(a, b):
+        time.sleep(seconds)
+        return (a[:, :1].int() * b[:1].int()) * a.shape[1]  # right for equal entries, and quick
+
+    monkeypatch.setattr(torch, "_int_mm", product)
+    has_integer_products.cache_clear()
+    try:
+        assert has_integer_products() is taken
+    finally:
+        has_integer_products.cache_clear()
 
 
 @each_shape

@@ -10,7 +10,19 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.backbones.blocks import BinaryBlock, HierarchicalBlock
-from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, RPReLU, Tanh, TensorTrain, Tucker
+from bnnlight.nn import (
+    CP,
+    BinaryConv2d,
+    BinaryLinear,
+    Dense,
+    Holistic,
+    Matrix,
+    RPReLU,
+    Tanh,
+    TensorTrain,
+    Tucker,
+    binary_conv,
+)
 from bnnlight.nn.lean import recomputed, record
 
 LATENTS = {c.__name__: c for c in (Dense, Matrix, Tucker, Holistic, CP, TensorTrain)}
@@ -91,8 +103,11 @@ def test_hourglasses_too():
     assert_equal(kept, lean)
 
 
-def test_in_half_precision_too():
-    kept, lean = a_pair(residual(Tucker))
+@pytest.mark.parametrize("integers", [True, False])
+@pytest.mark.parametrize("activation", [nn.PReLU, nn.Identity])
+def test_in_half_precision_too(integers, activation, monkeypatch):
+    monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: integers)
+    kept, lean = a_pair(residual(Tucker, activation=activation))
     x = torch.randn(8, 3, 16, 16)
     for network in (kept, lean):
         with torch.autocast("cpu", dtype=torch.bfloat16):
