@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bnnlight.nn import Dense, named_binary_layers
-from bnnlight.nn.integer_conv import integers_are_exact
+from bnnlight.nn.integer_conv import has_integer_products
 from bnnlight.nn.product import product
 from bnnlight.nn.summary import summarize
 
@@ -124,7 +124,7 @@ def measure_rates(shapes: Iterable[tuple[torch.Size, torch.Size]]) -> Rates:
             note("forward", macs, partial(F.conv2d, x, weight, padding=1))
             options = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
             note("backward", 2 * macs, partial(torch.ops.aten.convolution_backward, y, x, weight, *options))
-        if integers_are_exact():
+        if has_integer_products():
             a, b = torch.ones(positions, patch, dtype=torch.int8), torch.ones(num_out, patch, dtype=torch.int8).T
             note("integer", macs, partial(torch._int_mm, a, b))
         a, b = torch.randn(num_out, num_out), torch.randn(num_out, patch)
