@@ -136,8 +136,22 @@ class Compiled:
                 model = model.clone()
                 model.reshape([size, *tuple(model.input(0).shape)[1:]])
             with signal_stack_kept():
-                self._requests[size] = ov.Core().compile_model(model, "CPU", self._config).create_infer_request()
+                self._requests[size] = _compiled(model, self._config).create_infer_request()
         return self._requests[size]
+
+
+def _compiled(model: ov.Model, config: dict) -> ov.CompiledModel:
+    try:
+        return ov.Core().compile_model(model, "CPU", config)
+    except RuntimeError as error:
+        found = re.search(r"BinaryConvolution node with name '(.*?)' has unsupported parameters", str(error))
+        if not found:
+            raise
+        # its kernels for AVX2 take less padding than those for AVX-512
+        raise ValueError(
+            f"OpenVINO has no kernel on this processor for the padding of the binary convolution {found[1]!r} "
+            "(more can be computed with AVX-512): export with --format packed or onnx"
+        ) from error
 
 
 def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
