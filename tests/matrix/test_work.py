@@ -186,7 +186,9 @@ def test_without_a_search_the_config_decides(matrix, content, starts, tmp_path):
     assert "| lr |" not in (tmp_path / "runs/report.md").read_text()
 
 
-def test_jobs_run_beside_each_other_on_their_share_of_the_cores(matrix, starts, monkeypatch, tmp_path):
+def test_jobs_run_beside_each_other_on_their_share_of_the_cores(matrix, fake, starts, monkeypatch, tmp_path):
+    # each of the first four waits until three have begun, which on a busy machine takes its time
+    fake(**{"search_lr0.01_seed7": "meet", "search_lr0.03_seed7": "meet"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)), raising=False)
     assert matrix("--jobs", "4")[0] == 0
     folders = [path.parent for path in (tmp_path / "runs").glob("*/*/end")]
