@@ -10,19 +10,7 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.backbones.blocks import BinaryBlock, HierarchicalBlock
-from bnnlight.nn import (
-    CP,
-    BinaryConv2d,
-    BinaryLinear,
-    Dense,
-    Holistic,
-    Matrix,
-    RPReLU,
-    Tanh,
-    TensorTrain,
-    Tucker,
-    binary_conv,
-)
+from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, RPReLU, Tanh, TensorTrain, Tucker
 from bnnlight.nn.lean import recomputed, record
 
 LATENTS = {c.__name__: c for c in (Dense, Matrix, Tucker, Holistic, CP, TensorTrain)}
@@ -106,7 +94,7 @@ def test_hourglasses_too():
 @pytest.mark.parametrize("integers", [True, False])
 @pytest.mark.parametrize("activation", [nn.PReLU, nn.Identity])
 def test_in_half_precision_too(integers, activation, monkeypatch):
-    monkeypatch.setattr(binary_conv, "takes_integers", lambda device, groups: integers)
+    monkeypatch.setattr("bnnlight.nn.binary_conv.takes_integers", lambda device, groups: integers)
     kept, lean = a_pair(residual(Tucker, activation=activation))
     x = torch.randn(8, 3, 16, 16)
     for network in (kept, lean):
