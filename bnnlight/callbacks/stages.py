@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from bnnlight.callbacks.best import callbacks_of, forget_best
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.stages import STAGES, Stage, set_stage
 
@@ -89,7 +88,7 @@ class Stages(L.Callback):
         set_stage(pl_module, self.stage_of(trainer.current_epoch))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._first_binary and _all(trainer, EarlyStopping):
+        if self._first_binary and callbacks_of(trainer, EarlyStopping):
             # so that the last stage begins, whatever it says before
             trainer.fit_loop.min_epochs = max(trainer.fit_loop.min_epochs or 0, self._first_binary + 1)
         # a run that goes on within an epoch is not told of the epoch's start
@@ -105,7 +104,7 @@ class Stages(L.Callback):
         if before not in (None, self._stage):
             self._log_last(trainer, before)
             if self._stage == "binary":
-                _forget_best(trainer)
+                forget_best(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
@@ -136,24 +135,3 @@ def _log(trainer: L.Trainer, figures: dict[str, float]) -> None:
     if figures:
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)
-
-
-def _all(trainer: L.Trainer, kind: type) -> list[Any]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]
-
-
-def _forget_best(trainer: L.Trainer) -> None:
-    """Makes ModelCheckpoint and EarlyStopping begin afresh."""
-    for checkpoint in _all(trainer, ModelCheckpoint):
-        if checkpoint.monitor is None:
-            continue
-        if checkpoint.save_top_k != -1:
-            for path in checkpoint.best_k_models:
-                trainer.strategy.remove_checkpoint(path)
-        checkpoint.best_k_models, checkpoint.best_model_score, checkpoint.current_score = {}, None, None
-        checkpoint.best_model_path = checkpoint.kth_best_model_path = ""
-        checkpoint.kth_value = torch.tensor(math.inf if checkpoint.mode == "min" else -math.inf)
-    for stopping in _all(trainer, EarlyStopping):
-        stopping.wait_count = stopping.stopped_epoch = 0
-        stopping.best_score = torch.tensor(math.inf if stopping.mode == "min" else -math.inf)
-        trainer.should_stop = False

@@ -12,6 +12,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 PART = ".part"
 """Ending of a file that is being written."""
+RUN = "run"
+"""Entry of a checkpoint: which run it is of, whatever it is called and wherever it lies."""
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -21,9 +23,18 @@ class WholeCheckpointIO(TorchCheckpointIO):
     while saving leaves a ``.part`` behind and nothing else. Where there is no room, the part is taken away again.
 
     What ``torch.save`` writes is a ZIP archive with a CRC-32 for each of its entries: :func:`damage` compares them.
+
+    Args:
+        run: that the checkpoints are of; they hold it as their entry ``run``.
     """
 
+    def __init__(self, run: str | None = None) -> None:
+        super().__init__()
+        self.run = run
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if self.run is not None:
+            checkpoint[RUN] = self.run
         if "://" in str(path):  # an object store, which shows a file when it is whole
             super().save_checkpoint(checkpoint, path, storage_options)
             return

@@ -24,8 +24,12 @@ import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
 from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, FlipRates, Pictures, StepTime
+from bnnlight.callbacks.averages import whole
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.commands.factories import share_factories
+from bnnlight.commands.finished import check_finished
+from bnnlight.commands.own_files import Start, write_over_own
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
@@ -58,7 +62,8 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
-        self._args, self._for_fit = args, for_fit
+        self._args, self._for_fit, self._goes_on = args, for_fit, False
+        self._start = Start.of(None)
         if not for_fit:
             # what Lightning tells of devices and seeds would stand between the user and a single result
             for name in ("lightning.pytorch", "lightning.fabric"):
@@ -167,10 +172,13 @@ class Experiment(LightningCLI):
         newest = newest_checkpoint(Path(self.config.last_checkpoint.dirpath))
         if newest and kept.exists():
             changes = check_changes(self.parser.dump(asked, skip_none=False), kept, self._with_defaults(kept))
+            if not self.config.ckpt_path:
+                self._goes_on = check_finished(self.config, self.run_dir, newest, changes)
             if self.lock:  # on rank zero
                 for change in changes:
                     print(f"bnnlight fit: changed since the run began: {change}", file=sys.stderr, flush=True)
         self.config.ckpt_path = self.config.ckpt_path or newest
+        self._start = Start.of(newest)
 
     def _with_defaults(self, config: Path) -> str:
         try:
@@ -184,6 +192,8 @@ class Experiment(LightningCLI):
         # what is not trained gets its weights from a checkpoint, or needs none
         with contextlib.nullcontext() if self._for_fit else weights_follow():
             super().instantiate_classes()
+        share_factories(self.model)
+        self.config_init.last_checkpoint.goes_on = self._goes_on
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         # the directory is new, so nothing of an earlier run can be lost in it
@@ -195,6 +205,8 @@ class Experiment(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
+        asked = config.get("callbacks") or []
+        config["callbacks"] = [whole(c) for c in (asked if isinstance(asked, list) else [asked])]
         if not config.get("logger"):
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
         if config.get("enable_progress_bar") is False:
@@ -211,7 +223,10 @@ class Experiment(LightningCLI):
         if config.get("sync_batchnorm"):
             plugins.append(SyncBatchNormAnywhere())
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(WholeCheckpointIO())
+            plugins.append(WholeCheckpointIO(self._start.run))
+        for callback in (*config["callbacks"], *callbacks):
+            if isinstance(callback, ModelCheckpoint) and self._start.first_step is not None:
+                write_over_own(callback, self._start)
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             # the job's script puts it back into the queue: a run that does so as well would be in it twice
             plugins.append(SLURMEnvironment(auto_requeue=False))

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnnlight.commands.experiment import Experiment
+from bnnlight.commands.finished import Finished
 from bnnlight.commands.freed_memory import keep_freed_memory
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.processes import leave_process_group
@@ -34,7 +35,11 @@ _EXAMPLES = {
 
 def fit(args: list[str]) -> None:
     """Train a network, then test its best checkpoint."""
-    experiment = Experiment("fit", _describe("fit", fit), args, for_fit=True)
+    try:
+        experiment = Experiment("fit", _describe("fit", fit), args, for_fit=True)
+    except Finished as finished:
+        _say_finished(finished)
+        return
     try:
         with experiment.config_init.last_checkpoint.signals:
             _fit(experiment)
@@ -66,8 +71,10 @@ def _fit(experiment: Experiment) -> None:
     own = experiment.config_init.checkpoint
     checkpoint = own if own in trainer.checkpoint_callbacks else None
     best = checkpoint.best_model_path if checkpoint else ""
-    if best and not Path(best).is_file():  # found to be damaged when the run was resumed, and set aside
-        best = str(experiment.config_init.last_checkpoint.path)
+    last = str(experiment.config_init.last_checkpoint.path)
+    # found to be damaged when the run was resumed, and set aside; or forgotten, since averages took the weights' place
+    if checkpoint and not Path(best).is_file() and (best or checkpoint.monitor in trainer.callback_metrics):
+        best = last
     if best:
         if checkpoint.best_model_score is not None:
             results[f"best {checkpoint.monitor}"] = float(checkpoint.best_model_score)
@@ -83,6 +90,11 @@ def _prepare_memory(experiment: Experiment) -> None:
     # of a GPU's tensors there are none in it, and a data set's pictures need not be kept
     if experiment.trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
+
+
+@rank_zero_only
+def _say_finished(finished: Finished) -> None:
+    print(f"bnnlight fit: {finished}", flush=True)
 
 
 @rank_zero_only

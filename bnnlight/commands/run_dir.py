@@ -80,7 +80,7 @@ def newest_checkpoint(folder: Path) -> str | None:
     """The checkpoint with the most steps among those of a folder that are whole; None where there are none at all.
 
     Steps count, not the files' times, since clocks jump. What is damaged is renamed to ``….ckpt.damaged``, and one line
-    on stderr says so.
+    on stderr says so. What holds weights alone is left out: nothing can go on from it.
 
     Raises:
         ValueError: there are checkpoints, and none of them is whole.
@@ -88,7 +88,9 @@ def newest_checkpoint(folder: Path) -> str | None:
     found, damaged = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            found.append((_num_steps(path), _RANKS.get(path.name, 0), str(path)))
+            num_steps = _num_steps(path)
+            if num_steps is not None:
+                found.append((num_steps, _RANKS.get(path.name, 0), str(path)))
         except FileNotFoundError:  # set aside by rank zero, while another rank looks
             continue
         except ValueError as error:
@@ -108,12 +110,14 @@ def newest_checkpoint(folder: Path) -> str | None:
 _RANKS = {"next.ckpt": 3, "last.ckpt": 2, "previous.ckpt": 1}
 
 
-def _num_steps(path: Path) -> int:
+def _num_steps(path: Path) -> int | None:
     wrong = damage(path)
     if wrong:
         raise ValueError(wrong)
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        num_steps = int(content["global_step"])
+        return None if "state_dict" in content and "optimizer_states" not in content else num_steps
     except FileNotFoundError:
         raise
     except Exception as error:

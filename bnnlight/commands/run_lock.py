@@ -63,6 +63,8 @@ class RunLock:
                 if any(folder.iterdir()):
                     break
                 folder.rmdir()
+        elif not self._file.closed:
+            self._file.truncate(0)  # nobody is in it: a run that has ended leaves the same file each time
         self._file.close()
 
     def _wait(self) -> str | None:

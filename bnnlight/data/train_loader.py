@@ -39,7 +39,9 @@ class TrainLoader(ImageLoader):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, how many of its batches were handed out, and how many pictures each holds in all processes."""
-        return {"epoch": self.sampler.epoch, "num_batches": self._count, "total_batch_size": self._total_batch_size}
+        # of a run that goes on and has not asked for a batch yet, those of the earlier start count
+        count = self._count if self._resumed is None else self._first()
+        return {"epoch": self.sampler.epoch, "num_batches": count, "total_batch_size": self._total_batch_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Lets the next pass over the same epoch begin where :meth:`state_dict` was taken.

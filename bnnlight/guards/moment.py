@@ -1,0 +1,119 @@
+"""A moment at which a run can be taken up, and what a checkpoint holds of it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from bnnlight.guards import lightning_internals as internals
+from bnnlight.guards.run_state import metric_states, of_all_processes, random_states
+
+PROCESSES = "processes"
+"""Entry of a checkpoint: for each process its random states, metrics and figures under way."""
+MOMENT = "moment"
+"""Entry of a checkpoint: the rest of a :class:`Moment`."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run is taken up, and what it knew there.
+
+    Attributes:
+        place: what it does first.
+        loops: Lightning's counters.
+        process: of this process: states of random generators and metrics, figures logged so far.
+        run: of the run: what callbacks and network keep in no ``state_dict``.
+        callbacks: states of all callbacks, for a ``step`` of those that save; None: as they are when the checkpoint is
+            written.
+        ended: whether the training had come to its end.
+    """
+
+    place: internals.Place
+    loops: dict[str, Any]
+    process: dict[str, Any]
+    run: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] | None = None
+    ended: bool = False
+
+    @classmethod
+    def now(cls, trainer: L.Trainer, place: internals.Place, metrics: dict[str, Any] | None = None) -> Moment:
+        """This moment.
+
+        Args:
+            trainer: of the run.
+            place: what the run does next.
+            metrics: states of the task's metrics, where they are those of another moment.
+        """
+        process = {
+            "random": random_states(trainer.strategy.root_device),
+            "metrics": metric_states(trainer.lightning_module) if metrics is None else metrics,
+            "figures": internals.figures(trainer),
+            "sums": [] if place == "epoch" else internals.sums(trainer),
+            "gradients": {} if place == "epoch" else internals.gathered_gradients(trainer),
+        }
+        return cls(place, internals.placed(trainer.fit_loop.state_dict(), place), process)
+
+    def with_callbacks(self, trainer: L.Trainer) -> Moment:
+        """The same, with the states that callbacks have now: hooks that run from here on are to run again."""
+        states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
+        kept = {key: copy.deepcopy(state) for key, state in states.items() if state}
+        return replace(self, run=_of_run(trainer), callbacks=kept)
+
+    def before_saves(self, trainer: L.Trainer, states: dict[str, dict[str, Any]]) -> Moment:
+        """The same, with what :func:`checkpoints_now` found before any of them may have saved."""
+        run = _of_run(trainer) | {"checkpoints": states["checkpoints"]}
+        return replace(self, run=run, callbacks=states["callbacks"])
+
+    def at_end(self, trainer: L.Trainer) -> Moment:
+        """The same, and that the training has ended since, with the last figures of all."""
+        last = {"figures": internals.figures(trainer), "epoch": trainer.current_epoch}
+        return replace(self, process=self.process | {"last": last}, ended=True)
+
+    def write(self, trainer: L.Trainer, checkpoint: dict[str, Any], group: Any) -> None:
+        """Puts it into a checkpoint. All processes have to call it together.
+
+        Args:
+            trainer: of the run.
+            checkpoint: as Lightning has made it.
+            group: of all processes; None for a single one.
+        """
+        checkpoint["loops"]["fit_loop"] = self.loops
+        checkpoint[PROCESSES] = of_all_processes(self.process, group)
+        run = self.run or _of_run(trainer)
+        checkpoint[MOMENT] = {"place": self.place, "callbacks": self.callbacks, "ended": self.ended, **run}
+
+
+def _of_run(trainer: L.Trainer) -> dict[str, Any]:
+    return {
+        "checkpoints": internals.checkpoint_states(trainer),
+        "frozen": internals.frozen_parts(trainer.lightning_module),
+        "should_stop": bool(trainer.should_stop),
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+    }
+
+
+def checkpoints_now(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
+    """States of all ModelCheckpoints; quick enough for each step."""
+    found = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    states = {callback.state_key: callback.state_dict() for callback in found}
+    copied = {key: state | {"best_k_models": dict(state["best_k_models"])} for key, state in states.items()}
+    return {"callbacks": copied, "checkpoints": internals.checkpoint_states(trainer)}
+
+
+def restore_process(trainer: L.Trainer, kept: dict[str, Any]) -> None:
+    """Puts back what a checkpoint's entry :data:`PROCESSES` holds of figures and gradients."""
+    internals.restore_figures(trainer, kept.get("figures", {}))
+    if kept.get("sums"):
+        internals.restore_sums(trainer, kept["sums"])
+    internals.restore_gradients(trainer, kept.get("gradients", {}))
+
+
+def restore_run(trainer: L.Trainer, kept: dict[str, Any]) -> None:
+    """Puts back what a checkpoint's entry :data:`MOMENT` holds of callbacks and network."""
+    internals.restore_checkpoint_states(trainer, kept["checkpoints"])
+    internals.restore_frozen_parts(trainer.lightning_module, kept["frozen"])
+    trainer.accumulate_grad_batches = kept["accumulate_grad_batches"]
