@@ -104,7 +104,7 @@ class ClassificationTask(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        # not by each step for the epoch's end: Lightning forgets that when a run is stopped and goes on
+        # a metric object, so that batches and ranks of different size count by their images
         self.log("train/acc", self.means["train/acc"])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:

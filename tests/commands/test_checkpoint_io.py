@@ -14,7 +14,7 @@ from bnnlight.commands.run_dir import newest_checkpoint
 def content(step=3):
     numbers = torch.Generator().manual_seed(step)
     weights = {"weight": torch.randn(64, 32, generator=numbers), "bias": torch.arange(64)}
-    return {"global_step": step, "state_dict": weights, "words": ["a", "b"], "rates": {"lr": 0.01}}
+    return {"global_step": step, "state_dict": weights, "optimizer_states": [], "rates": {"lr": 0.01}}
 
 
 def same(one, other):
@@ -103,6 +103,15 @@ def test_the_newest_is_the_one_with_the_most_steps(tmp_path):
     assert newest_checkpoint(tmp_path) == str(tmp_path / "last.ckpt")
     WholeCheckpointIO().save_checkpoint(content(9), tmp_path / "next.ckpt")
     assert newest_checkpoint(tmp_path) == str(tmp_path / "next.ckpt")
+
+
+def test_what_holds_weights_alone_is_nothing_to_go_on_from(tmp_path):
+    WholeCheckpointIO().save_checkpoint(content(8), tmp_path / "last.ckpt")
+    weights = {name: value for name, value in content(9).items() if name != "optimizer_states"}
+    WholeCheckpointIO().save_checkpoint(weights, tmp_path / "best.ckpt")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "last.ckpt")
+    (tmp_path / "last.ckpt").unlink()
+    assert newest_checkpoint(tmp_path) is None and (tmp_path / "best.ckpt").exists()
 
 
 def test_damaged_ones_are_set_aside_and_named(tmp_path, capsys):

@@ -68,18 +68,20 @@ MOMENTS = (
 
 
 def test_a_run_that_is_told_to_stop_at_every_moment_is_the_unbroken_one(tmp_path, fit_probe, same_run):
-    code, text = fit_probe(tmp_path / "whole")
+    # while they validate, averages stand in the place of the trained weights
+    averages = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.7}}
+    code, text = fit_probe(tmp_path / "whole", f"--trainer.callbacks={json.dumps([averages])}")
     assert code == 0, text
     broken, steps = tmp_path / "broken", []
     for hook, step in MOMENTS:
         told = {"class_path": "noisy.Told", "init_args": {"hook": hook, "step": step}}
-        code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([told])}")
+        code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([averages, told])}")
         assert code == 75, (hook, step, text)
         assert f"--run_dir {broken} --resume" in text and "stopped by SIGTERM" in text
         steps.append(torch.load(broken / "checkpoints/last.ckpt", weights_only=True)["global_step"])
     # at once, or a step later where the moment is already part of a step that cannot be the last
     assert [after - step for after, (_, step) in zip(steps, MOMENTS, strict=True)] == [1, 0, 0, 0, 0, 0, 1, 1, 0, 1]
-    code, text = fit_probe(broken)
+    code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([averages])}")
     assert code == 0, text
     same_run(tmp_path / "whole", broken)
 
