@@ -117,7 +117,8 @@ class Runtime:
         """Classes or joints of pictures.
 
         Args:
-            pictures: PIL images of any 8-bit mode, or uint8 arrays ``(H, W, 3)``, RGB, or ``(H, W)``, grey.
+            pictures: PIL images of any 8-bit mode, which are turned upright as their EXIF tag says, or uint8 arrays
+                ``(H, W, 3)``, RGB, or ``(H, W)``, grey.
             top: classification: how many classes to name, best first.
             batch_size: most pictures that the network is handed at once.
 
