@@ -85,6 +85,7 @@ def measured(model: str, form: str, folder: Path, args: argparse.Namespace) -> d
         "ratio": several["calls_per_s"] / one["calls_per_s"],
         "cores_of_one": one["cores"],
         "cores_of_several": several["cores"],
+        "ratio_per_core": several["calls_per_s"] / several["cores"] / (one["calls_per_s"] / one["cores"]),
         "batch_per_s": BATCH / min(times),
         "equal_in_batch": bool(np.array_equal(together, alone)),
     }
@@ -159,17 +160,19 @@ def report(record: dict[str, Any]) -> str:
         "",
         f"Calls with one picture each, by one thread and by {record['threads']}, with the default number of threads. "
         f"Throughput is the best of {ROUNDS} rounds taken in turn; the goal is {GOAL_SPEED} times one thread's. Cores "
-        "are CPU seconds a second: what this process got of the machine. A wrong answer is one that differs in a bit "
+        "are CPU seconds a second: what this process got of the machine; the ratio per core is that of calls in a CPU "
+        "second, 1.00 where several threads hinder each other in nothing. A wrong answer is one that differs in a bit "
         f"from what the picture got alone. Batches hold {BATCH} pictures.",
         "",
         "| model | format | calls | wrong | errors | one thread, calls/s | several | ratio | cores, one "
-        "| cores, several | in batches, pictures/s | equal in a batch |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| cores, several | ratio per core | in batches, pictures/s | equal in a batch |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in record["results"]:
         cells = (r["model"], r["format"], f"{r['calls']:,}", r["wrong"], r["errors"], f"{r['one_per_s']:,.0f}")
         cells += (f"{r['several_per_s']:,.0f}", f"**{r['ratio']:.2f}**", f"{r['cores_of_one']:.2f}")
-        cells += (f"{r['cores_of_several']:.2f}", f"{r['batch_per_s']:,.0f}", "yes" if r["equal_in_batch"] else "no")
+        cells += (f"{r['cores_of_several']:.2f}", f"{r['ratio_per_core']:.2f}", f"{r['batch_per_s']:,.0f}")
+        cells += ("yes" if r["equal_in_batch"] else "no",)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += [
         "",
