@@ -23,6 +23,8 @@ import numpy as np
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.runtime import find_model
 
+TOY = "toy"
+"""A random network, by which memory is measured."""
 ROUNDS = 3
 BATCH = 32
 FEW_SIZES, MANY_SIZES = 5, 500
@@ -109,10 +111,25 @@ def memory(folder: Path) -> dict[str, int]:
     return found
 
 
+def toy() -> tuple[Any, Any]:
+    """The program and manifest of a network that computes in a fraction of a millisecond."""
+    import torch
+    from torch import nn
+
+    from bnnlight.deploy.freeze import freeze
+    from bnnlight.deploy.manifest import Manifest, PictureInput
+    from bnnlight.nn import BinaryConv2d
+
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1), BinaryConv2d(8, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 33 * 33, 5)
+    manifest = Manifest("classification", "toy", PictureInput(3, 33, (0.5,) * 3, (0.25,) * 3, 33), tuple("abcde"))
+    return freeze(nn.Sequential(*layers).eval(), (3, 33, 33)), manifest
+
+
 def main() -> None:
     """Measures every format, prints JSON, and writes a table where asked; exit code 1 where an answer was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--models", nargs="+", default=["cifar10", "lsp"], help="packed models; memory is the first's")
+    parser.add_argument("--models", nargs="+", default=[TOY, "cifar10", "lsp"], help="packed models, or toy")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--calls", type=int, default=2000, help="of each thread")
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
@@ -132,14 +149,14 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as room:
         for model in args.models:
-            program, manifest = load_packed(find_model(Path(model)))
+            program, manifest = toy() if model == TOY else load_packed(find_model(Path(model)))
             for form, save in {"openvino": save_openvino, "onnx": save_onnx, "packed": save_packed}.items():
                 folder = Path(room) / f"{Path(model).name}-{form}"
                 folder.mkdir()
                 save(program, manifest, folder)
                 results.append(measured(model, form, folder, args))
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-                if model == args.models[0]:
+                if model == TOY:
                     command = [sys.executable, __file__, "--memory", str(folder)]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     sizes.append({"model": model, "format": form, **json.loads(done.stdout)})

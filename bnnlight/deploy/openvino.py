@@ -30,8 +30,13 @@ NAME = "model.xml"
 ON_BITS = "BinaryConvolution jit_"
 """How kernels are called that work on bits."""
 _MANIFEST = re.compile(rb"<bnnlight value=(\"[^\"]*\"|'[^']*')")
-# bfloat16, which some processors are quicker in, would turn signs round
-_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_CONFIG = {
+    # bfloat16, which some processors are quicker in, would turn signs round
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+    # several processes of a service would all sit on the first cores
+    "ENABLE_CPU_PINNING": False,
+}
 
 
 def save_openvino(
@@ -131,7 +136,7 @@ class Compiled:
         streams = self._workers.at_a_time
         config = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * self._workers.per_picture}
         with signal_stack_kept():
-            self.compiled = _compiled(model, _EXACT | config)
+            self.compiled = _compiled(model, _CONFIG | config)
         self.places = {name: place for place, output in enumerate(model.outputs) for name in output.names}
         # a request holds one picture's numbers; there are as many as pictures were computed at a time
         self._requests: deque[_Request] = deque()

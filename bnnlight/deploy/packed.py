@@ -201,8 +201,11 @@ class InTorch:
         import torch
 
         with torch.inference_mode():
-            # a copy: the array may be read-only, and the output may be a view of the input
-            return self._network(torch.from_numpy(images.copy()), look).numpy()
+            # a copy: the array may be read-only, and the output may be a view of the input; in torch's memory, which
+            # begins where that of a picture of a batch does
+            own = torch.empty(images.shape)
+            own.numpy()[...] = images
+            return self._network(own, look).numpy()
 
 
 def _check(program: Program, manifest: Manifest) -> None:

@@ -110,7 +110,7 @@ def _by_picture(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def each(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not len(x):
+        if x.device.type != "cpu" or len(x) < 2:
             return run(step, tensors, x)
         # copied: some products round otherwise where their input begins elsewhere in a cache line
         return torch.cat([run(step, tensors, picture.clone()) for picture in x.split(1)])
