@@ -203,6 +203,8 @@ def report(record: dict[str, Any]) -> str:
         few, many = m["few_bytes"] / 1e6, m["many_bytes"] / 1e6
         lines.append(f"| {m['model']} | {m['format']} | {few:.0f} | {many:.0f} | **{many / few:.2f}** |")
     command, commit, load = record["command"], record["commit"], record["load"]
+    if load > 1:
+        lines += ["", "**Other work took its share of the cores: the ratio per core tells, the ratio does not.**"]
     lines += ["", f"Command: `{command}`, commit {commit}, {record['machine']}, load {load:.1f} when it began.", ""]
     return "\n".join(lines)
 
