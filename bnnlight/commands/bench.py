@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from bnnlight.commands.parser import Parser
 from bnnlight.commands.tables import print_whole
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.twin import TWINS
+from bnnlight.deploy.workers import num_cores
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -46,8 +46,12 @@ def bench(args: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(args)
     threads = options.num_threads or sorted({1, num_cores()})
-    if min(options.batch_size, options.num_pairs, *threads) < 1:
-        raise ValueError("--num_threads, --batch_size and --num_pairs must be at least 1")
+    for name, value in (
+        ("num_threads", min(threads)),
+        *((n, getattr(options, n)) for n in ("batch_size", "num_pairs")),
+    ):
+        if value < 1:
+            raise ValueError(f"--{name} is {value}: give at least 1")
     results = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for count in threads:
@@ -116,11 +120,6 @@ def compared(times: Mapping[str, list[float]], batch_size: int) -> dict[str, Any
         }
     found["twin_over_model"] = float(np.median(np.array(times["twin"]) / np.array(times["model"])))
     return found
-
-
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> str:

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bnnlight.commands.bench import num_cores
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.tables import print_whole
 from bnnlight.data.checking import Split, examine, shared_files
+from bnnlight.deploy.workers import num_cores
 
 MAX_LINES = 20
 """Of one kind on the terminal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from argparse import ArgumentTypeError
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,6 @@ def _format(name: str) -> tuple[Any, Any]:
 def _count(text: str) -> int | None:
     if text == "all":
         return None
-    count = int(text)
-    if count < 0:
-        raise ValueError
-    return count
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is no number of pictures: give 0 or more, or all")
+    return int(text)

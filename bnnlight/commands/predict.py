@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from bnnlight.commands.json_file import write_json
+from bnnlight.commands.answer_folder import ANSWERS, ERRORS, AnswerFolder, write_answer
 from bnnlight.commands.parser import Parser
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.shipped import shipped_models
 from bnnlight.imaging.class_pictures import annotate
 from bnnlight.imaging.pose_pictures import draw_pose
-from bnnlight.imaging.reading import load_rgb, upright
+from bnnlight.imaging.reading import load_rgb, turned, upright
 from bnnlight.imaging.skeletons import Skeleton
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
@@ -29,7 +30,9 @@ Predictor = Callable[[Sequence[Image.Image]], list[dict[str, Any]]]
 def predict(args: list[str]) -> None:
     """Predict classes or poses of image files or folders: a picture of the answer for each, and one JSON for all.
 
-    A pose network looks for the one person that fills the picture: cut out people in larger scenes first.
+    A pose network looks for the one person that fills the picture: cut out people in larger scenes first. Pictures are
+    turned upright as their EXIF tag says. Exit code 1 tells that some could not be read: each is named on stderr and in
+    errors.json, and the others are answered.
     """
     parser = Parser(
         prog="bnnlight predict",
@@ -48,18 +51,26 @@ def predict(args: list[str]) -> None:
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
     output = "folder to write (default: predictions)"
     parser.add_argument("--output", type=Path, default=Path("predictions"), help=output)
+    text = "replace an earlier answer that is in the folder; other files in it stay"
+    parser.add_argument("--overwrite", action="store_true", help=text)
+    text = "skip: name an unreadable image and go on (the default); stop: end there, and write nothing"
+    parser.add_argument("--on_bad_image", choices=("skip", "stop"), default="skip", help=text)
     parser.add_argument("--top", type=int, default=5, help="number of classes to name (default: 5)")
     confidence = "joints of a pose that are less sure are not drawn (default: 0, all are)"
     parser.add_argument("--min_confidence", type=float, default=0.0, metavar="SHARE", help=confidence)
     parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: 32)")
-    threads = "CPU threads that the network computes with (default: the engine's choice)"
+    threads = "CPU threads that the network computes with (default: one an image; with a checkpoint, torch's choice)"
     parser.add_argument("--num_threads", type=int, help=threads)
     options = parser.parse_args(args)
     for name in ("top", "batch_size", "num_threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} is {value}: give at least 1")
-    files = find_images(options.images)
+    if not 0 <= options.min_confidence <= 1:
+        raise ValueError(f"--min_confidence is {options.min_confidence:g}: give a number from 0 to 1")
+    folder = AnswerFolder(options.output, options.overwrite)
+    files = find_images(options.images, folder.earlier)
+    folder.keep(files)
     checkpoint = options.ckpt_path or (options.model if options.model.suffix == ".ckpt" else None)
     if checkpoint:
         predictor, skeleton = _of_checkpoint(checkpoint, options.config, options.top, options.num_threads)
@@ -67,16 +78,44 @@ def predict(args: list[str]) -> None:
         raise ValueError("--config goes with a checkpoint: an exported model needs none")
     else:
         predictor, skeleton = _of_shipped(options.model, options.top, options.batch_size, options.num_threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    record, taken = [], set()
-    for batch in track(list(_batches(files, options.batch_size)), "predicting"):
-        pictures = [load_rgb(file) for file in batch]
-        for file, picture, found in zip(batch, pictures, predictor(pictures), strict=True):
-            place = options.output / _free_name(file, taken)
-            draw(picture, found, skeleton, options.min_confidence).save(place)
-            record.append({"image": str(file), "picture": place.name, **found})
-    write_json(options.output / "predictions.json", record)
-    print(f"{len(files)} images: {options.output}/predictions.json and a picture for each beside it")
+    record: list[dict[str, Any]] = []
+    errors: list[dict[str, str]] = []
+    with folder.writing() as room:
+        for batch in track(list(_batches(files, options.batch_size)), "predicting"):
+            readable, pictures = _read(batch, options.on_bad_image == "skip", errors)
+            for file, picture, found in zip(readable, pictures, predictor(pictures) if pictures else [], strict=True):
+                name = folder.name_for(file)
+                draw(picture, found, skeleton, options.min_confidence).save(room / name)
+                record.append({"image": str(file), "picture": name, **found})
+        if not record:
+            raise OSError(f"none of the {len(files)} images can be read, the first: {errors[0]['error']}")
+        write_answer(room, record, errors)
+    print(f"{len(record)} images: {options.output}/{ANSWERS} and a picture for each beside it")
+    if errors:
+        raise OSError(
+            f"{len(errors)} of {len(files)} images could not be read and were left out: "
+            f"{options.output}/{ERRORS} names them"
+        )
+
+
+def _read(files: Sequence[Path], skip: bool, errors: list[dict[str, str]]) -> tuple[list[Path], list[Image.Image]]:
+    """The files that can be read and their pictures. The others are named on stderr and added to the errors.
+
+    Raises:
+        OSError: a file cannot be read and is not to be skipped, or it is not the file that is at fault.
+    """
+    readable, pictures = [], []
+    for file in files:
+        try:
+            pictures.append(load_rgb(file))
+        except OSError as error:
+            if not skip or error.errno is not None:
+                raise
+            print(f"left out: {error}", file=sys.stderr, flush=True)
+            errors.append({"image": str(file), "error": str(error)})
+        else:
+            readable.append(file)
+    return readable, pictures
 
 
 def draw(picture: Image.Image, found: dict[str, Any], skeleton: Skeleton | None, min_confidence: float) -> Image.Image:
@@ -90,22 +129,28 @@ def draw(picture: Image.Image, found: dict[str, Any], skeleton: Skeleton | None,
     """
     if skeleton is None:
         lines = [f"{100 * c['probability']:.1f} %  {c['class']}" for c in found["classes"]]
-        return annotate(picture, lines)
+        return annotate(turned(picture), lines)
     joints = np.array([[joint["x"], joint["y"]] for joint in found["joints"]])
     shown = np.array([joint["confidence"] >= min_confidence for joint in found["joints"]])
     return Image.fromarray(draw_pose(upright(picture), joints, shown, skeleton))
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path], but: Collection[Path] = ()) -> list[Path]:
     """Files as they are named and, sorted, all image files in and below folders.
+
+    Args:
+        paths: files and folders.
+        but: files that are not taken from folders.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder has no image in it.
     """
     files: list[Path] = []
+    left_out = {file.resolve() for file in but}
     for path in paths:
         if path.is_dir():
-            inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            found = (f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            inside = sorted(f for f in found if f.resolve() not in left_out)
             if not inside:
                 raise FileNotFoundError(f"no images in {path}: looked for {', '.join(SUFFIXES)}")
             files += inside
@@ -165,13 +210,3 @@ def _of_checkpoint(
 def _batches(files: list[Path], size: int) -> Iterator[list[Path]]:
     for start in range(0, len(files), size):
         yield files[start : start + size]
-
-
-def _free_name(file: Path, taken: set[str]) -> str:
-    """A file name for the picture of this image: pictures of two folders may have one name."""
-    name, count = f"{file.stem}.png", 1
-    while name in taken:
-        count += 1
-        name = f"{file.stem}-{count}.png"
-    taken.add(name)
-    return name

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from bnnlight.imaging.classes import top_classes
+from bnnlight.imaging.reading import turned
 from bnnlight.tasks import ClassificationTask
 
 
@@ -27,7 +28,7 @@ class ClassPredictor:
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        """For each picture a record of its ``classes``, best first."""
-        inputs = torch.stack([self.transform(picture) for picture in pictures]).to(self.task.device)
+        """For each picture, held upright, a record of its ``classes``, best first."""
+        inputs = torch.stack([self.transform(turned(picture)) for picture in pictures]).to(self.task.device)
         rows = self.task.predict_step(inputs, 0).cpu().numpy()
         return [{"classes": top_classes(row, self.task.class_names, self.top)} for row in rows]

@@ -20,7 +20,8 @@ class ImageFolderDataModule(ClassificationDataModule):
     Validation images are those of val/, or else held out from train/. Test images are those
     of test/, or else the validation images. Labels follow the sorted class names, which must
     be the same in all folders; the names are ``classes``. Images of every usual 8-bit format
-    are read as RGB.
+    are read as RGB, their pixels as they are stored: an EXIF tag that says how a photograph was held is not looked at, as
+    in torchvision's ``ImageFolder``. ``bnnlight predict`` does look at it.
 
     ImageNet has no test/ whose labels are public: what is chosen by val/, a learning rate or the best epoch, is then
     measured on the images it was chosen by. ``val_folder=None, test_folder="val"`` holds images of train/ out for

@@ -4,6 +4,7 @@ The map of this folder:
 
 =================== =========================================================================
 ``runtime.py``      `Runtime`: a shipped model in use, from pictures to answers
+``workers.py``      the threads that engines compute with
 ``shipped.py``      the models that come with the package
 ``answers.py``      what lies before and behind the network: pictures in, classes or joints out
 ``manifest.py``     what a shipped model says of itself

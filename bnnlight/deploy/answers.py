@@ -13,7 +13,7 @@ from bnnlight.imaging import heatmaps
 from bnnlight.imaging.class_input import class_input
 from bnnlight.imaging.classes import softmax, top_classes
 from bnnlight.imaging.pose_crop import whole_picture
-from bnnlight.imaging.reading import upright
+from bnnlight.imaging.reading import turned, upright
 
 Network = Callable[[np.ndarray], np.ndarray]
 """``(N, C, H, W)`` float32 → the network's output."""
@@ -27,7 +27,7 @@ def name_classes(
     Args:
         network: gives logits ``(N, classes)``.
         manifest: of a classification network.
-        pictures: of any 8-bit mode and any size; at least one.
+        pictures: of any 8-bit mode and any size; at least one. Each is looked at upright, as its EXIF tag says.
         top: how many classes to name.
 
     Returns:
@@ -39,7 +39,7 @@ def name_classes(
     told = manifest.input
     resize_px = told.size_px if told.resize_px is None else told.resize_px
     form = (told.channels, told.size_px, resize_px, told.mean, told.std)
-    logits = network(np.stack([class_input(picture, *form) for picture in pictures]))
+    logits = network(np.stack([class_input(turned(picture), *form) for picture in pictures]))
     wanted = len(manifest.classes)
     if logits.ndim != 2 or (wanted and logits.shape[1] != wanted):
         raise ValueError(f"the network gives {logits.shape}: wanted (N, {wanted or 'classes'}), as its manifest says")

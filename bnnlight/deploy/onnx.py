@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.onnx_bytes import find_metadata, find_outputs, with_outputs
 from bnnlight.deploy.program import INPUT, Program
 from bnnlight.deploy.seal import check_seal, sealed
+from bnnlight.deploy.workers import Workers
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -60,11 +62,11 @@ def save_onnx(program: Program, manifest: Manifest, folder: Path, real_dtype: Li
 
 
 class OnnxEngine:
-    """Runs a file of :func:`save_onnx` on the CPU.
+    """Runs a file of :func:`save_onnx` on the CPU; any number of threads may call it.
 
     Args:
         file: that was written.
-        num_threads: that one call may use; as many as onnxruntime finds right by default.
+        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
 
     Attributes:
         manifest: what the file says of itself.
@@ -77,8 +79,8 @@ class OnnxEngine:
 
     def __init__(self, file: Path, num_threads: int | None = None) -> None:
         content, self.manifest = _read(file)
-        self._session = open_session(content, file, num_threads)
-        self.input_shape = tuple(self._session.get_inputs()[0].shape[1:])
+        self._network = Session(content, file, num_threads)
+        self.input_shape = self._network.input_shape
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The network's output, ``(N, …)`` float32, for ``(N, C, H, W)`` float32.
@@ -86,8 +88,7 @@ class OnnxEngine:
         Raises:
             ValueError: the pictures are of another shape or type.
         """
-        (output,) = self._session.get_outputs()
-        return _run(self._session, [output.name], images)[0]
+        return self._network(images)[0]
 
 
 def onnx_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -100,28 +101,59 @@ def onnx_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """
     content, _ = _read(file)
     names = find_outputs(content, BINARIZE)
-    session = open_session(with_outputs(content, names), file, None)
-    return lambda images: {name: value > 0 for name, value in zip(names, _run(session, names, images), strict=True)}
+    network = Session(with_outputs(content, names), file, None)
+    return lambda images: {name: value > 0 for name, value in zip(names, network(images, names), strict=True)}
 
 
-def _run(session: InferenceSession, names: list[str], images: np.ndarray) -> list[np.ndarray]:
-    wanted = tuple(session.get_inputs()[0].shape[1:])
-    if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.float32:
-        wanted = f"(N, {', '.join(map(str, wanted))}) float32"
-        raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {wanted}")
-    # without a name onnxruntime would give every output
-    return session.run(names, {INPUT: images}) if names else []
+class Session:
+    """A model in onnxruntime, for batches of any size and calls of any number of threads.
+
+    Each picture is computed by itself, so that what it gets does not depend on those beside it.
+
+    Args:
+        content: the model's bytes.
+        file: for messages.
+        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+
+    Attributes:
+        input_shape: ``(C, H, W)`` of one picture.
+
+    Raises:
+        ValueError: onnxruntime cannot load it, or it takes something else than pictures.
+    """
+
+    def __init__(self, content: bytes, file: Path, num_threads: int | None) -> None:
+        self._workers = Workers(num_threads)
+        self._session = open_session(content, file, self._workers.per_picture)
+        self._output = self._session.get_outputs()[0].name
+        self.input_shape = tuple(self._session.get_inputs()[0].shape[1:])
+
+    def __call__(self, images: np.ndarray, names: Sequence[str] | None = None) -> list[np.ndarray]:
+        """The outputs of those names, by default the first, each ``(N, …)``, of ``(N, C, H, W)`` float32.
+
+        Raises:
+            ValueError: the pictures are of another shape or type.
+        """
+        if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype != np.float32:
+            wanted = f"(N, {', '.join(map(str, self.input_shape))}) float32"
+            raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {wanted}")
+        names = [self._output] if names is None else list(names)
+        if not names:
+            return []  # for which onnxruntime would give every output
+        made = self._workers(lambda piece: self._one_by_one(piece, names), images)
+        return [np.concatenate(parts) for parts in zip(*itertools.chain(*made), strict=True)]
+
+    def _one_by_one(self, images: np.ndarray, names: list[str]) -> list[list[np.ndarray]]:
+        return [self._session.run(names, {INPUT: images[i : i + 1]}) for i in range(len(images) or 1)]
 
 
-def open_session(content: bytes, file: Path, num_threads: int | None) -> InferenceSession:
+def open_session(content: bytes, file: Path, num_threads: int) -> InferenceSession:
     """A session of a model's bytes; the file is for messages."""
     import onnxruntime
 
-    if num_threads is not None and num_threads < 1:
-        raise ValueError(f"{num_threads} threads: at least 1 is needed")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
-    options.intra_op_num_threads = num_threads or 0
+    options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

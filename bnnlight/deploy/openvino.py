@@ -10,9 +10,10 @@ import html
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import openvino as ov
@@ -23,13 +24,19 @@ from bnnlight.deploy.openvino_graph import BITS, to_openvino
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import check_seal, sealed
 from bnnlight.deploy.signal_stack import signal_stack_kept
+from bnnlight.deploy.workers import Workers
 
 NAME = "model.xml"
 ON_BITS = "BinaryConvolution jit_"
 """How kernels are called that work on bits."""
 _MANIFEST = re.compile(rb"<bnnlight value=(\"[^\"]*\"|'[^']*')")
-# bfloat16, which some processors are quicker in, would turn signs round
-_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_CONFIG = {
+    # bfloat16, which some processors are quicker in, would turn signs round
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+    # several processes of a service would all sit on the first cores
+    "ENABLE_CPU_PINNING": False,
+}
 
 
 def save_openvino(
@@ -64,11 +71,11 @@ def save_openvino(
 
 
 class OpenVINOEngine:
-    """Runs a shipped OpenVINO model on the CPU.
+    """Runs a shipped OpenVINO model on the CPU; any number of threads may call it.
 
     Args:
         file: ``model.xml``, with ``model.bin`` beside it.
-        num_threads: CPU threads; OpenVINO's choice by default.
+        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
 
     Attributes:
         manifest: what the model says of itself.
@@ -88,15 +95,14 @@ class OpenVINOEngine:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The network's output for ``(N, C, H, W)`` float32 images."""
         check_images(images, self.input_shape)
-        # a copy: the request's memory is written anew by the next call
-        return self._network(images)[0].copy()
+        return self._network(images)[0]
 
     def executed(self) -> dict[str, str]:
         """For each binary layer, or group of one, the type and kernel that it runs on, as OpenVINO compiled it.
 
         :data:`ON_BITS` begins those that work on bits; anything else has fallen back to something slower.
         """
-        runtime = self._network.request(1).get_compiled_model().get_runtime_model()
+        runtime = self._network.compiled.get_runtime_model()
         found = {}
         for node in runtime.get_ordered_ops():
             info = node.get_rt_info()
@@ -110,34 +116,66 @@ class OpenVINOEngine:
 
 
 class Compiled:
-    """An OpenVINO model on the CPU, for batches of any size.
+    """An OpenVINO model on the CPU, for batches of any size and calls of any number of threads.
+
+    It is compiled once, for one picture: binary convolutions take fixed shapes alone, and what a picture gets does not
+    depend on those beside it.
 
     Args:
-        model: for batches of one; binary convolutions take fixed shapes alone, so that each size is compiled.
-        num_threads: CPU threads; OpenVINO's choice by default.
+        model: for batches of one.
+        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+
+    Attributes:
+        compiled: it, as OpenVINO runs it.
+        places: name of an output → its place.
     """
 
     def __init__(self, model: ov.Model, num_threads: int | None = None) -> None:
         self.model = model
-        self._config: dict[str, Any] = _EXACT | ({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})
-        self._requests: dict[int, ov.InferRequest] = {}
-
-    def __call__(self, images: np.ndarray) -> ov.utils.data_helpers.OVDict:
-        """The outputs, by place or name; their memory is written anew by the next call."""
-        request = self.request(len(images))
+        self._workers = Workers(num_threads)
+        streams = self._workers.at_a_time
+        config = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * self._workers.per_picture}
         with signal_stack_kept():
-            return request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
+            self.compiled = _compiled(model, _CONFIG | config)
+        self.places = {name: place for place, output in enumerate(model.outputs) for name in output.names}
+        # a request holds one picture's numbers; there are as many as pictures were computed at a time
+        self._requests: deque[_Request] = deque()
 
-    def request(self, size: int) -> ov.InferRequest:
-        """What runs batches of that size."""
-        if size not in self._requests:
-            model = self.model
-            if size != 1:
-                model = model.clone()
-                model.reshape([size, *tuple(model.input(0).shape)[1:]])
-            with signal_stack_kept():
-                self._requests[size] = _compiled(model, self._config).create_infer_request()
-        return self._requests[size]
+    def __call__(self, images: np.ndarray, places: Sequence[int] = (0,)) -> list[np.ndarray]:
+        """The outputs at those places, each ``(N, …)``, of ``(N, C, H, W)`` float32; N is at least 1."""
+        made = self._workers(lambda piece: self._one_by_one(piece, places), images)
+        return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+    def _one_by_one(self, images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
+        try:
+            request = self._requests.pop()
+        except IndexError:
+            request = _Request(self.compiled)
+        try:
+            return request(images, places)
+        finally:
+            self._requests.append(request)
+
+
+class _Request:
+    """Memory for one picture and what the network makes of it; for one thread at a time."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        # views of OpenVINO's own memory: handing over arrays takes longer than a small network
+        self._input = self._request.get_input_tensor(0).data
+        self._outputs = [tensor.data for tensor in self._request.output_tensors]
+
+    def __call__(self, images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
+        outputs = [self._outputs[place] for place in places]
+        found = [np.empty((len(images), *output.shape[1:]), output.dtype) for output in outputs]
+        with signal_stack_kept():
+            for index, image in enumerate(images):
+                self._input[0] = image
+                self._request.infer(share_outputs=True)
+                for array, output in zip(found, outputs, strict=True):
+                    array[index] = output[0]
+        return found
 
 
 def _compiled(model: ov.Model, config: dict) -> ov.CompiledModel:
@@ -180,10 +218,11 @@ def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         read[name] = sources[-1], bound, low
     model.add_outputs(sorted(set(sources)))
     network = Compiled(model)
+    places = {name: network.places[name] for name in sorted(set(sources))}
 
     def signs(images: np.ndarray) -> dict[str, np.ndarray]:
         check_images(images, shape)
-        values = network(images)
+        values = dict(zip(places, network(images, places.values()), strict=True))
         return {name: (values[place] > bound) != (low > 0.5) for name, (place, bound, low) in read.items()}
 
     return signs

@@ -30,6 +30,7 @@ from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import Program, Shape, Step
 from bnnlight.deploy.seal import Damaged, check_seal, sealed
 from bnnlight.deploy.untrusted import parse_json, shown
+from bnnlight.deploy.workers import Workers
 
 FILE_NAME = "model.safetensors"
 MANIFEST, PROGRAM = "bnnlight", "program"
@@ -106,11 +107,11 @@ def load_packed(file: str | Path) -> tuple[Program, Manifest]:
 
 
 class PackedEngine:
-    """Runs a packed file in torch, in real arithmetic on ±1.
+    """Runs a packed file in torch, in real arithmetic on ±1; any number of threads may call it.
 
     Args:
         file: of :func:`save_packed`.
-        num_threads: of torch, while it computes; None leaves torch's own number.
+        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
 
     Attributes:
         manifest: of the file.
@@ -122,15 +123,9 @@ class PackedEngine:
     """
 
     def __init__(self, file: str | Path, num_threads: int | None = None) -> None:
-        # late: reading a file takes no torch
-        from bnnlight.deploy.plain import FrozenNetwork
-
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads is {num_threads}: give at least 1")
         program, self.manifest = load_packed(file)
         self.input_shape: Shape = program.input_shape
-        self.num_threads = num_threads
-        self._network = FrozenNetwork(program).eval()
+        self._network = InTorch(program, num_threads)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """``(N, C, H, W)`` float32 → the network's output, float32.
@@ -138,23 +133,7 @@ class PackedEngine:
         Raises:
             ValueError: images of another shape or type.
         """
-        return self._run(images)
-
-    def _run(self, images: np.ndarray, look: Callable[[str, Any], None] | None = None) -> np.ndarray:
-        import torch
-
-        dtype, shape = getattr(images, "dtype", type(images).__name__), np.shape(images)
-        if dtype != np.float32 or len(shape) != 4 or shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, ("N", *self.input_shape)))
-            raise ValueError(f"images are {dtype} of shape {shape}: wanted float32 of ({wanted})")
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.num_threads or before)
-        try:
-            with torch.inference_mode():
-                # a copy: the array may be read-only, and the output may be a view of the input
-                return self._network(torch.from_numpy(images.copy()), look).numpy()
-        finally:
-            torch.set_num_threads(before)
+        return self._network(images)
 
 
 def packed_signs(file: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -170,20 +149,63 @@ def packed_signs(file: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarra
     Raises:
         FileNotFoundError, ValueError: see :func:`load_packed`.
     """
-    engine = PackedEngine(file)
-    binarized = {step.name for step in engine._network.program.steps if step.op == "binarize"}
+    return InTorch(load_packed(file)[0]).signs
 
-    def signs(images: np.ndarray) -> dict[str, np.ndarray]:
-        found = {}
 
-        def look(name: str, value: Any) -> None:
-            if name in binarized:
-                found[name] = (value > 0).numpy()
+class InTorch:
+    """A program in torch on the CPU, for batches of any size and calls of any number of threads.
 
-        engine._run(images, look)
-        return found
+    Args:
+        program: sound.
+        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
 
-    return signs
+    Raises:
+        ValueError: the number of threads is below 1.
+    """
+
+    def __init__(self, program: Program, num_threads: int | None = None) -> None:
+        # late: reading a file takes no torch
+        from bnnlight.deploy.plain import FrozenNetwork, own_threads
+
+        self._workers = Workers(num_threads, own_threads)
+        self._network = FrozenNetwork(program).eval()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """``(N, C, H, W)`` float32 → the network's output, float32.
+
+        Raises:
+            ValueError: images of another shape or type.
+        """
+        return np.concatenate(self._workers(self._run, self._checked(images)))
+
+    def signs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Name of every ``binarize`` step → where it is +1, ``(N, …)`` bool."""
+        binarized = {step.name for step in self._network.program.steps if step.op == "binarize"}
+
+        def run(piece: np.ndarray) -> dict[str, np.ndarray]:
+            found = {}
+            self._run(piece, lambda name, value: found.update({name: (value > 0).numpy()} if name in binarized else {}))
+            return found
+
+        made = self._workers(run, self._checked(images))
+        return {name: np.concatenate([piece[name] for piece in made]) for name in made[0]}
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        dtype, shape = getattr(images, "dtype", type(images).__name__), np.shape(images)
+        if dtype != np.float32 or len(shape) != 4 or shape[1:] != self._network.program.input_shape:
+            wanted = ", ".join(map(str, ("N", *self._network.program.input_shape)))
+            raise ValueError(f"images are {dtype} of shape {shape}: wanted float32 of ({wanted})")
+        return images
+
+    def _run(self, images: np.ndarray, look: Callable[[str, Any], None] | None = None) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            # a copy: the array may be read-only, and the output may be a view of the input; in torch's memory, which
+            # begins where that of a picture of a batch does
+            own = torch.empty(images.shape)
+            own.numpy()[...] = images
+            return self._network(own, look).numpy()
 
 
 def _check(program: Program, manifest: Manifest) -> None:

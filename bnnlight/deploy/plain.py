@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,9 +13,24 @@ from bnnlight.deploy.bits import unpack_signs
 from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import INPUT, Program, Step
 
+_setting = threading.Lock()
+
+
+def own_threads(number: int) -> None:
+    """Sets how many threads torch computes with for the calling thread, which is new, and for no other."""
+    with _setting:
+        before = torch.get_num_threads()
+        torch.set_num_threads(number)
+        # torch also keeps the number for threads that are yet to come: one more new thread puts theirs back
+        other = threading.Thread(target=torch.set_num_threads, args=(before,))
+        other.start()
+        other.join()
+
 
 class FrozenNetwork(nn.Module):
     """Runs a program. Its tensors are buffers: nothing in it can be trained.
+
+    On a CPU what a picture gets does not depend on those beside it, bit for bit.
 
     Args:
         program: of :func:`bnnlight.deploy.freeze.freeze`, or read from a file.
@@ -87,10 +103,30 @@ def _affine(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return F.batch_norm(x, zeros, ones, scale, shift, training=False, eps=0.0)
 
 
+def _by_picture(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operation whose rounding torch lets depend on the batch, of each picture by itself where that is a CPU's.
+
+    All else is exact, as sums of signs are, or rounds each value as if it were alone.
+    """
+
+    def each(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or len(x) < 2:
+            return run(step, tensors, x)
+        # copied: some products round otherwise where their input begins elsewhere in a cache line
+        return torch.cat([run(step, tensors, picture.clone()) for picture in x.split(1)])
+
+    return each
+
+
 def _conv2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     s = step.settings
-    options = (s["stride"], s["padding"], s["dilation"], s["groups"])
-    return F.conv2d(x, tensors["weight"], tensors.get("bias"), *options)
+    bias = tensors.get("bias")
+    if x.device.type == "cpu" and len(x) and torch.backends.mkldnn.is_available():
+        # what torch takes for batches; for a single small picture it would choose another way, with other roundings
+        return torch.ops.aten.mkldnn_convolution(
+            x, tensors["weight"], bias, s["padding"], s["stride"], s["dilation"], s["groups"]
+        )
+    return F.conv2d(x, tensors["weight"], bias, s["stride"], s["padding"], s["dilation"], s["groups"])
 
 
 def _binary_conv2d(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -118,20 +154,20 @@ def _upsample(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 RUN: dict[str, Callable[..., Tensor]] = {
-    "conv2d": _conv2d,
+    "conv2d": _by_picture(_conv2d),
     "binary_conv2d": _binary_conv2d,
-    "linear": lambda step, t, x: F.linear(x, t["weight"], t.get("bias")),
+    "linear": _by_picture(lambda step, t, x: F.linear(x, t["weight"], t.get("bias"))),
     "binary_linear": lambda step, t, x: F.linear(x, t["bits"]),
     "binarize": _binarize,
     "affine": _affine,
     "prelu": lambda step, t, x: F.prelu(x, t["slope"]),
     "relu": lambda step, t, x: F.relu(x),
     "clamp": lambda step, t, x: x.clamp(step.settings["min"], step.settings["max"]),
-    "sigmoid": lambda step, t, x: x.sigmoid(),
-    "tanh": lambda step, t, x: x.tanh(),
+    "sigmoid": _by_picture(lambda step, t, x: x.sigmoid()),
+    "tanh": _by_picture(lambda step, t, x: x.tanh()),
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
-    "mean2d": lambda step, t, x: x.mean((2, 3), keepdim=True),
+    "mean2d": _by_picture(lambda step, t, x: x.mean((2, 3), keepdim=True)),
     "upsample_nearest": _upsample,
     "add": lambda step, t, x, y: x + y,
     "concat": lambda step, t, *values: torch.cat(values, 1),

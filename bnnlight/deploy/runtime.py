@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -37,10 +38,16 @@ class Engine(Protocol):
 class Runtime:
     """Answers with a shipped model. Lightning and wandb are not needed, torch for the packed format alone.
 
+    Any number of threads may call it. What it answers for a picture does not depend on the pictures beside it, and its
+    memory not on the sizes of batches that it has seen. A process that is forked, or that it is pickled for, opens the
+    file anew.
+
     Args:
         path: folder of an exported model with one of ``model.xml``, ``model.onnx`` and ``model.safetensors``, a
             file with such an ending, or the name of a model that comes with the package, such as ``lsp``.
-        num_threads: CPU threads that the network computes with; the engine's own choice by default.
+        num_threads: CPU threads that one call computes with, on one picture after the other; calls of several threads
+            run beside each other while there are cores. By default each picture is computed by one thread, and as many
+            pictures of a call at a time as there are cores.
 
     Attributes:
         file: the model's main file.
@@ -57,17 +64,11 @@ class Runtime:
     def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads is {num_threads}: give at least 1")
-        self.file = find_model(Path(path))
-        self.format, module, name = FORMATS[self.file.suffix.lower()]
-        try:
-            engine = getattr(import_module(module), name)
-            self._engine: Engine = engine(self.file, num_threads)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{self.file}: the package {error.name} is needed to run it and is not installed; "
-                "run: pip install 'bnnlight[deploy]'"
-            ) from error
-        self.manifest, self.input_shape = self._engine.manifest, tuple(self._engine.input_shape)
+        self.file, self._num_threads = find_model(Path(path)).absolute(), num_threads
+        self.format = FORMATS[self.file.suffix.lower()][0]
+        self._engines = {os.getpid(): self._open()}
+        engine = self._engine()
+        self.manifest, self.input_shape = engine.manifest, tuple(engine.input_shape)
         told = self.manifest.input
         if self.input_shape != (told.channels, told.size_px, told.size_px):
             raise ValueError(
@@ -87,7 +88,28 @@ class Runtime:
         Raises:
             ValueError: the images are of another shape or type.
         """
-        return self._engine(images)
+        return self._engine()(images)
+
+    def __reduce__(self) -> tuple[type[Runtime], tuple[Path, int | None]]:
+        return type(self), (self.file, self._num_threads)
+
+    def _engine(self) -> Engine:
+        """The engine of this process."""
+        process = os.getpid()
+        if process not in self._engines:
+            # A fork leaves an engine's threads behind. The engine itself is kept, since to close it waits for them.
+            self._engines[process] = self._open()
+        return self._engines[process]
+
+    def _open(self) -> Engine:
+        _, module, name = FORMATS[self.file.suffix.lower()]
+        try:
+            return getattr(import_module(module), name)(self.file, self._num_threads)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{self.file}: the package {error.name} is needed to run it and is not installed; "
+                "run: pip install 'bnnlight[deploy]'"
+            ) from error
 
     def predict(
         self, pictures: Sequence[Image.Image | np.ndarray], top: int = 5, batch_size: int = 32
@@ -95,7 +117,8 @@ class Runtime:
         """Classes or joints of pictures.
 
         Args:
-            pictures: PIL images of any 8-bit mode, or uint8 arrays ``(H, W, 3)``, RGB, or ``(H, W)``, grey.
+            pictures: PIL images of any 8-bit mode, which are turned upright as their EXIF tag says, or uint8 arrays
+                ``(H, W, 3)``, RGB, or ``(H, W)``, grey.
             top: classification: how many classes to name, best first.
             batch_size: most pictures that the network is handed at once.
 

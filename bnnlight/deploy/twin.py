@@ -52,20 +52,10 @@ def real_twin(program: Program) -> Program:
 
 def packed_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a packed model, in torch."""
-    import torch
-
-    from bnnlight.deploy.packed import load_packed
-    from bnnlight.deploy.plain import FrozenNetwork
+    from bnnlight.deploy.packed import InTorch, load_packed
 
     twin = real_twin(load_packed(file)[0])
-    network = FrozenNetwork(twin).eval()
-
-    def run(images: np.ndarray) -> np.ndarray:
-        torch.set_num_threads(num_threads or torch.get_num_threads())
-        with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
-
-    return Twin(run, 4 * twin.num_real)
+    return Twin(InTorch(twin, num_threads), 4 * twin.num_real)
 
 
 def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
@@ -94,7 +84,7 @@ def onnx_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a shipped ONNX model, in onnxruntime: the same convolutions, real in both, without the signs."""
     import onnx
 
-    from bnnlight.deploy.onnx import BINARIZE, open_session
+    from bnnlight.deploy.onnx import BINARIZE, Session
 
     model = onnx.load(file)
     makers = {node.output[0]: node for node in model.graph.node}
@@ -107,12 +97,11 @@ def onnx_twin(file: Path, num_threads: int | None = None) -> Twin:
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = source.get(name, name)
-    session = open_session(model.SerializeToString(), file, num_threads)
-    name = session.get_inputs()[0].name
+    session = Session(model.SerializeToString(), file, num_threads)
     # bytes of bits hold eight weights each
     sizes = [(c.data_type == onnx.TensorProto.UINT8, int(np.prod(c.dims))) for c in model.graph.initializer]
     num_bytes = sum(4 * size * (8 if packed else 1) for packed, size in sizes)
-    return Twin(lambda images: session.run(None, {name: images})[0], num_bytes)
+    return Twin(lambda images: session(images)[0], num_bytes)
 
 
 TWINS: dict[str, Callable[[Path, int | None], Twin]] = {

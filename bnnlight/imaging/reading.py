@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 
 def one_line(error: Exception) -> str:
@@ -138,8 +138,41 @@ def as_picture(picture: Image.Image | np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation → how the stored pixels are to be turned."""
+
+
+def turned(picture: Image.Image) -> Image.Image:
+    """A photograph turned as every viewer shows it: cameras store it as they were held, and say how in its EXIF data.
+
+    Args:
+        picture: of any mode; where its EXIF data are damaged or say nothing, it counts as upright.
+
+    Returns:
+        A picture of the same mode that says nothing of turning, or the given one where it is upright.
+    """
+    picture.load()  # only then some formats know their EXIF data, and TIFF has turned itself
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's reader lets through whatever damaged data made it stumble over
+        turn = None
+    if turn is None:
+        return picture
+    upright = picture.transpose(turn)
+    upright.info = {key: value for key, value in picture.info.items() if key == "transparency"}
+    return upright
+
+
 def upright(picture: Image.Image) -> np.ndarray:
-    """The pixels of a photograph, turned as every viewer shows it: cameras store it as they were held.
+    """The pixels of a photograph, turned as by :func:`turned`.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
@@ -147,8 +180,6 @@ def upright(picture: Image.Image) -> np.ndarray:
     Raises:
         ValueError: If the image has more than 8 bits a channel.
     """
-    if picture.mode == "RGB" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return np.asarray(picture)  # a copy takes its time for a photograph
-    own = as_grey_or_rgb(picture, 3)
-    ImageOps.exif_transpose(own, in_place=True)
-    return np.asarray(own)
+    picture = turned(picture)
+    # to convert is to copy, which takes its time for a photograph
+    return np.asarray(picture if picture.mode == "RGB" else as_grey_or_rgb(picture, 3))

@@ -16,6 +16,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `integer_conv.py` `patches.py` | its sums in 8-bit integers on CPUs; the patches of an image as a matrix |
 | `conv_gradients.py` | its gradients, by the quicker of two ways |
 | `rprelu.py` | `RPReLU`, the activation of ReActNet |
+| `rounding.py` | sums, α and the output's dtype: rounded once, whichever way they are computed |
 | `product.py` | the matrix products that weights are rebuilt with |
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
 | `bop.py` | `Bop`, an optimizer that flips weights: the baseline without latent weights |

@@ -12,6 +12,8 @@ from bnnlight.nn.conv_gradients import conv_gradients
 from bnnlight.nn.integer_conv import integer_sums, takes_integers
 from bnnlight.nn.lean import record
 from bnnlight.nn.patches import ConvShape, pad
+from bnnlight.nn.product import full_precision
+from bnnlight.nn.rounding import output_dtype, scaled, sum_dtype
 
 
 class _BinaryConv2d(torch.autograd.Function):
@@ -19,13 +21,11 @@ class _BinaryConv2d(torch.autograd.Function):
     def forward(ctx, x, weight, alpha, slope, shape, x_gradient, weight_gradient):
         ctx.shape, ctx.gradients, ctx.weight_dtype = shape, (x_gradient, weight_gradient), weight.dtype
         kept_x = keep_sign(x, x_gradient)
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        dtype = output_dtype(x)
         on_record = record()
         if on_record is not None and on_record.replayed:
             kept_weight, sums = on_record.next()
-            sums = _as_computed(sums, shape, dtype)
-            y = _activated(_scaled(sums, alpha, dtype), slope)
+            y = _activated(scaled(_as_computed(sums, dtype), alpha, dtype), slope)
         else:
             # a parameter is there anyway
             kept_weight = weight if weight.is_leaf else keep_sign(weight, weight_gradient)
@@ -46,18 +46,18 @@ class _BinaryConv2d(torch.autograd.Function):
         kept_x, kept_weight, alpha, slope, sums = ctx.saved_tensors
         to_x = to_weight = to_alpha = to_slope = None
         if slope is not None:
-            sums = _as_computed(sums, shape, grad.dtype)
-            grad, to_slope = _through_prelu(grad, _scaled(sums, alpha, grad.dtype), slope)
+            y = scaled(_as_computed(sums, grad.dtype), alpha, grad.dtype)
+            grad, to_slope = _through_prelu(grad, y, slope)
         filters = kept_sign(kept_weight, ctx.weight_dtype)
         # α goes to the smaller factor: conv(grad · α, B) = conv(grad, α · B)
-        scaled = filters if alpha is None else filters * alpha.view(-1, 1, 1, 1)
+        times_alpha = filters if alpha is None else filters * alpha.view(-1, 1, 1, 1)
         wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         signs = kept_sign(kept_x, grad.dtype)
-        to_signs, to_scaled = conv_gradients(grad, signs, scaled.to(grad.dtype), shape, *wanted)
+        to_signs, to_scaled = conv_gradients(grad, signs, times_alpha.to(grad.dtype), shape, *wanted)
         if to_signs is not None:
             to_x = through_kept_sign(to_signs, kept_x, x_gradient)
         if to_scaled is not None:
-            to_scaled = to_scaled.to(scaled.dtype)
+            to_scaled = to_scaled.to(times_alpha.dtype)
             if ctx.needs_input_grad[2]:
                 to_alpha = _dot(to_scaled, filters)
             if ctx.needs_input_grad[1]:
@@ -88,29 +88,25 @@ def _convolve(
                 y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
                 kept = None if integers is None else torch.empty_like(y, dtype=integers)
             end = begin + len(sums)
-            y[begin:end] = _activated(_scaled(sums, alpha, dtype), slope)
+            y[begin:end] = _activated(scaled(sums, alpha, dtype), slope)
             if kept is not None:
                 kept[begin:end] = sums
             begin = end
         return y, kept
-    signs, padding = kept_sign(kept_x, dtype), shape.padding
+    wide = sum_dtype(kept_x.device, dtype)
+    signs, padding = kept_sign(kept_x, wide), shape.padding
     if shape.padding_value:
         signs, padding = pad(signs, shape), (0, 0)
-    sums = F.conv2d(signs, kept_sign(kept_weight, dtype), None, shape.stride, padding, shape.dilation, shape.groups)
-    y = _activated(_scaled(sums, alpha, dtype), slope)
+    options = (shape.stride, padding, shape.dilation, shape.groups)
+    with full_precision(kept_x.device):
+        sums = F.conv2d(signs, kept_sign(kept_weight, wide), None, *options)
+    y = _activated(scaled(sums, alpha, dtype), slope)
     return y, None if integers is None else sums.to(integers)
 
 
-def _as_computed(sums: Tensor, shape: ConvShape, dtype: torch.dtype) -> Tensor:
-    """Sums kept as integers, as they were before: in half precision α is multiplied otherwise where they are floats."""
-    return sums if takes_integers(sums.device, shape.groups) else sums.to(dtype)
-
-
-def _scaled(sums: Tensor, alpha: Tensor | None, dtype: torch.dtype) -> Tensor:
-    if alpha is None:
-        return sums.to(dtype)
-    alpha = alpha.view(1, -1, 1, 1)
-    return sums * alpha.to(dtype) if sums.is_floating_point() else (sums * alpha).to(dtype)
+def _as_computed(sums: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums kept as integers, as they were before: GPUs round them to half precision before α is multiplied."""
+    return sums if sums.device.type == "cpu" else sums.to(dtype)
 
 
 def _activated(y: Tensor, slope: Tensor | None) -> Tensor:
@@ -149,7 +145,8 @@ def binary_conv2d(
 
         ∂L/∂α_o = ⟨B_o, C_o⟩,    ∂L/∂B_o = α_o C_o,    ∂L/∂sign(X) = ∂L/∂Y ⊛ᵀ (α_o B_o).
 
-    On a CPU that multiplies bytes exactly the forward pass is computed in integers; sums are exact either way.
+    On a CPU that multiplies bytes exactly the forward pass is computed in integers, else in float32. Sums are exact
+    either way, so that both give the same bits, in half precision too.
 
     Args:
         x: ``(N, I, H, W)``.

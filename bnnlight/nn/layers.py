@@ -17,6 +17,7 @@ from bnnlight.nn.lean import rebuilt, record
 from bnnlight.nn.patches import ConvShape, pair
 from bnnlight.nn.product import full_precision
 from bnnlight.nn.relaxed import Stage, relaxed_input, relaxed_weight
+from bnnlight.nn.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
 
@@ -124,6 +125,12 @@ class BinaryLayer(nn.Module):
         weight, alpha = self._rebuild()
         return relaxed_input(x, self.stage, self.activation_gradient), relaxed_weight(weight).to(x.dtype), alpha
 
+    def _signs(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """sign(X) and sign(W̃), in the dtype in which their products are added up."""
+        x, weight = sign(x, self.activation_gradient), sign(weight, self.weight_gradient)
+        dtype = sum_dtype(x.device, output_dtype(x))
+        return x.to(dtype), weight.to(dtype)
+
     def train(self, mode: bool = True) -> BinaryLayer:
         self._kept = None
         return super().train(mode)
@@ -214,24 +221,26 @@ class BinaryConv2d(BinaryLayer):
             y = self._finish(self._convolve(x, weight, padding_value), alpha, channel_dim=1)
             return y if slope is None else F.prelu(y, slope.to(y.dtype))
         weight, alpha = self._weight_and_alpha()
+        # α of each position and bias come behind, in the output's dtype
+        inside = alpha if alpha is not None and alpha.ndim == 1 else None
+        outside = None if alpha is inside else alpha
         if not self.training:
-            y = self._finish(self._sums(x, weight), alpha, channel_dim=1)
+            y = self._finish(scaled(self._sums(x, weight), inside, output_dtype(x)), outside, channel_dim=1)
         else:
-            # α of each position and bias come behind the function
-            inside = alpha if alpha is not None and alpha.ndim == 1 else None
             complete = alpha is inside and self.bias is None
             shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
             gradients = self.activation_gradient, self.weight_gradient
             y = binary_conv2d(x, weight, inside, shape, *gradients, slope if complete else None)
             if complete:
                 return y
-            y = self._finish(y, None if alpha is inside else alpha, channel_dim=1)
+            y = self._finish(y, outside, channel_dim=1)
         return y if slope is None else F.prelu(y, slope.to(y.dtype))
 
     def _sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """sign(X) ⊛ sign(W̃) in operations that an export can follow."""
-        x = sign(x, self.activation_gradient)
-        return self._convolve(x, sign(weight, self.weight_gradient).to(x.dtype), self.padding_value)
+        x, weight = self._signs(x, weight)
+        with full_precision(x.device):
+            return self._convolve(x, weight, self.padding_value)
 
     def _convolve(self, x: Tensor, weight: Tensor, padding_value: int) -> Tensor:
         padding = self.padding
@@ -291,10 +300,12 @@ class BinaryLinear(BinaryLayer):
     def forward(self, x: Tensor) -> Tensor:
         if self.stage != "binary":
             x, weight, alpha = self._relaxed(x)
-        else:
-            weight, alpha = self._weight_and_alpha()
-            x, weight = sign(x, self.activation_gradient), sign(weight, self.weight_gradient).to(x.dtype)
-        return self._finish(F.linear(x, weight), alpha, channel_dim=-1)
+            return self._finish(F.linear(x, weight), alpha, channel_dim=-1)
+        weight, alpha = self._weight_and_alpha()
+        signs, weight = self._signs(x, weight)
+        with full_precision(x.device):
+            sums = F.linear(signs, weight)
+        return self._finish(scaled(sums, alpha, output_dtype(x), channel_dim=-1), None, channel_dim=-1)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, scale={self.scale.name}"

@@ -58,6 +58,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
     """Leaves autocast: a weight rebuilt in bfloat16 would get other signs than the exported one."""
-    if torch.amp.is_autocast_available(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()

@@ -54,7 +54,8 @@ def leaves(value, path=()):
 def assert_same(bnnlight, photos, tmp_path, checkpoint, shipped, *options):
     outputs = []
     for name, model in (("checkpoint", checkpoint), ("shipped", shipped)):
-        code, out, err = bnnlight("predict", photos, "--model", model, "--output", tmp_path / name, *options)
+        command = ("predict", photos, "--model", model, "--output", tmp_path / name, "--overwrite")
+        code, out, err = bnnlight(*command, *options)
         assert code == 0, err
         assert out.splitlines()[-1].startswith(f"5 images: {tmp_path / name}/predictions.json")
         outputs.append(results(tmp_path / name))

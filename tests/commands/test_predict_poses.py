@@ -80,7 +80,7 @@ def test_pictures_and_joints_in_pixels_of_the_upright_photograph(bnnlight, peopl
 def test_joints_below_the_confidence_are_in_the_record_but_not_in_the_picture(bnnlight, people_run, photos, tmp_path):
     run_dir, _ = people_run
     options = ("--ckpt_path", run_dir / "checkpoints/best.ckpt", "--output", tmp_path / "out")
-    code, _, err = bnnlight("predict", photos / "a.png", *options, "--min_confidence", 1.1)
+    code, _, err = bnnlight("predict", photos / "a.png", *options, "--min_confidence", 1)
     assert code == 0, err
     (entry,) = json.loads((tmp_path / "out/predictions.json").read_text())
     assert len(entry["joints"]) == 16

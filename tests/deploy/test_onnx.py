@@ -101,11 +101,11 @@ def test_other_pictures_are_refused(file, pictures, check_one_line):
 
 
 def test_threads(file):
-    options = OnnxEngine(file, num_threads=2)._session.get_session_options()
+    options = OnnxEngine(file, num_threads=2)._network._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     assert options.log_severity_level == 4  # nothing but what ends the process
-    with pytest.raises(ValueError, match="0 threads"):
+    with pytest.raises(ValueError, match="num_threads is 0"):
         OnnxEngine(file, num_threads=0)
 
 

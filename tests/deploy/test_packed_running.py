@@ -1,5 +1,7 @@
 """The engine of packed files: batches of pictures, and threads."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -47,23 +49,21 @@ def test_images_are_left_as_they_are_and_may_be_read_only(packed, images):
     assert view.tobytes() == images.tobytes()
 
 
-def test_the_number_of_threads_holds_while_the_engine_computes(packed, images, monkeypatch):
-    engine = PackedEngine(packed[0], num_threads=3)
+@pytest.mark.parametrize(("asked", "wanted"), [(3, 3), (None, 1)])
+def test_the_number_of_threads_holds_where_the_engine_computes_and_nowhere_else(packed, images, asked, wanted):
     before, seen = torch.get_num_threads(), []
+    engine = PackedEngine(packed[0], num_threads=asked)
+    network = engine._network._network
+    hook = network.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
     engine(images)
-    network = engine._network
-    monkeypatch.setattr(engine, "_network", lambda x, look: seen.append(torch.get_num_threads()) or network(x, look))
-    engine(images)
-    assert seen == [3] and before != 3
-    assert torch.get_num_threads() == before
-
-    def fail(x, look):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(engine, "_network", fail)
-    with pytest.raises(RuntimeError):
+    hook.remove()
+    assert set(seen) == {wanted}
+    network.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
         engine(images)
-    assert torch.get_num_threads() == before
+    # neither here nor in a thread that is still to come
+    with ThreadPoolExecutor(1) as new:
+        assert torch.get_num_threads() == new.submit(torch.get_num_threads).result() == before
 
 
 @pytest.mark.parametrize("count", [0, -1])

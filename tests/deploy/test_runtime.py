@@ -104,10 +104,22 @@ def test_joints_are_those_of_the_task(ship, skeleton, loss, flip_test):
 def test_arrays_are_answered_as_the_pictures_that_they_are(ship):
     task, _, manifest = classifier()
     runtime = Runtime(ship(task.backbone, manifest))
-    rgb, grey = photos()[0].convert("RGB"), photos()[1]
+    rgb, grey = (Image.fromarray(np.asarray(photo)) for photo in photos()[:2])
+    assert (rgb.mode, grey.mode) == ("RGB", "L")
     assert runtime.predict([np.asarray(rgb), np.asarray(grey)]) == runtime.predict([rgb, grey])
     # four dimensions are several pictures
     assert runtime.predict(np.asarray(rgb)[None]) == runtime.predict([rgb])
+
+
+@pytest.mark.parametrize("kind", ["classes", "joints"])
+def test_photographs_are_looked_at_upright(ship, kind):
+    task, _, manifest = classifier() if kind == "classes" else pose_network()
+    runtime = Runtime(ship(task.backbone, manifest))
+    upright = Image.fromarray(np.asarray(photos()[0]))
+    lying, marked = (upright.transpose(Image.Transpose.ROTATE_90) for _ in range(2))
+    marked.info["exif"] = exif(6)
+    wanted, otherwise, found = runtime.predict([upright, lying, marked])
+    assert otherwise != wanted and found == wanted
 
 
 def test_pictures_are_answered_in_order_in_batches(ship):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnnlight.imaging.reading import as_picture, load_rgb, unreadable, upright
+from bnnlight.imaging.reading import as_picture, load_rgb, turned, unreadable, upright
 
 COLOURS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 # how a picture is stored for each value of EXIF's orientation: the rows and columns of what is seen
@@ -36,6 +36,46 @@ def test_a_photograph_is_turned_as_it_was_held(tmp_path, orientation):
         # the picture itself is left as it was
         np.testing.assert_array_equal(np.asarray(image), stored)
         np.testing.assert_array_equal(upright(image), COLOURS)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_a_turned_picture_keeps_its_mode_and_is_not_turned_again(mode):
+    seen = Image.fromarray(COLOURS * 14).convert(mode)
+    stored = seen.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.info["exif"] = exif.tobytes()
+    found = turned(stored)
+    assert found.mode == mode and stored.size == (2, 3) and found.size == (3, 2)
+    np.testing.assert_array_equal(found.convert("RGB"), seen.convert("RGB"))
+    assert turned(found) is found
+    np.testing.assert_array_equal(upright(found), seen.convert("RGB"))
+
+
+def test_a_tiff_file_is_turned_once(tmp_path):
+    stored = np.ascontiguousarray(STORED[6](COLOURS))
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
+    with Image.open(tmp_path / "a.tif") as image:
+        np.testing.assert_array_equal(upright(image), COLOURS)
+    np.testing.assert_array_equal(upright(load_rgb(tmp_path / "a.tif")), COLOURS)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535, "6", (6, 6), None, b"\x06"])
+def test_an_orientation_that_is_none_turns_nothing(value, monkeypatch):
+    image = Image.fromarray(COLOURS)
+    monkeypatch.setattr(image, "getexif", lambda: {0x0112: value})
+    assert turned(image) is image
+
+
+@pytest.mark.parametrize("error", [SyntaxError, KeyError, OSError, ValueError])
+def test_exif_data_that_cannot_be_read_turn_nothing(error, monkeypatch):
+    image = Image.fromarray(COLOURS)
+
+    def damaged():
+        raise error("damaged")
+
+    monkeypatch.setattr(image, "getexif", damaged)
+    np.testing.assert_array_equal(upright(image), COLOURS)
 
 
 def test_arrays_are_pictures():
