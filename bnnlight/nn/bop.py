@@ -63,19 +63,20 @@ class Bop(Optimizer):
                     "choose latent bnnlight.nn.Dense, or another optimizer"
                 )
             group |= {"lr": gamma, "threshold": threshold}
-        super().__init__(groups, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
-        self._share()
-
-    def _share(self) -> None:
-        """Hands AdamW its groups and the state, which are this optimizer's own: to be saved, loaded and scheduled."""
-        others = [group for group in self.param_groups if not _is_latent(group)]
-        self._adamw = AdamW(others) if others else None
-        if self._adamw:
-            self._adamw.state = self.state
+        self._adamw = _idle_adamw(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+        super().__init__(groups, self._adamw.defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._share()
+        self._adamw = _idle_adamw()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group. Latents by their name are flipped, with the γ and τ of those before; all others are AdamW's."""
+        if _is_latent(param_group):
+            for group in filter(_is_latent, self.param_groups):
+                param_group = {"lr": group["lr"], "threshold": group["threshold"]} | param_group
+                break
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -91,9 +92,11 @@ class Bop(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._adamw:
-            self._adamw.step()
-        for group in filter(_is_latent, self.param_groups):
+        groups = self.param_groups
+        # groups and state are this optimizer's own: to be saved, loaded, scheduled and added to
+        self._adamw.param_groups, self._adamw.state = [group for group in groups if not _is_latent(group)], self.state
+        self._adamw.step()
+        for group in filter(_is_latent, groups):
             for weight in group["params"]:
                 if weight.grad is not None:
                     self._flip(weight, group["lr"], group["threshold"])
@@ -108,6 +111,10 @@ class Bop(Optimizer):
         average = state["exp_avg"].lerp_(weight.grad, gamma)
         flipped = (average.abs() > threshold) & ((average > 0) == (weight > 0))
         weight.copy_(torch.where(flipped, -weight, weight))
+
+
+def _idle_adamw(**options: Any) -> AdamW:
+    return AdamW([torch.zeros(0)], **options)
 
 
 def _is_latent(group: dict[str, Any]) -> bool:

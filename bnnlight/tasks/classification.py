@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.imaging.class_pictures import caption
-from bnnlight.tasks.optimization import configure_optimizers
+from bnnlight.nn.inspect import check_alpha_lr
+from bnnlight.tasks.optimization import configure_optimizers, step_schedule
+from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
 from bnnlight.tasks.teacher import Teacher, divergence
 
@@ -58,7 +60,7 @@ class ClassificationTask(L.LightningModule):
         teacher: gives logits ``(N, classes)`` of the same classes.
 
     Raises:
-        ValueError: label smoothing out of range.
+        ValueError: label smoothing or ``alpha_lr`` out of range.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class ClassificationTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
+        check_alpha_lr(alpha_lr)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}: give a share from 0 to below 1")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -157,8 +160,12 @@ class ClassificationTask(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        step_schedule(scheduler, metric)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_names"] = self.class_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        renew_checkpoint(checkpoint, self, self.alpha_lr)
         self.class_names = list(checkpoint.get("class_names", []))

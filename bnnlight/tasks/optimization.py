@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -12,28 +13,48 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bnnlight.nn.inspect import parameter_groups
+from bnnlight.tasks.relative_rates import RelativeRates, relative_rates
 
 
 def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: float = 1.0) -> Optimizer:
-    """An optimizer with one parameter group for each kind of parameter.
+    """An optimizer with a group for each kind of parameter, and for each factor of each layer.
 
-    Latent factors, α, batch norm, biases and PReLU get no weight decay; a latent's parameters get the
-    optimizer's learning rate times what the latent asks for.
+    The groups are those of :func:`bnnlight.nn.parameter_groups`. Latents, α, batch norm, biases and PReLU get no weight
+    decay. Each group has its relative rate as ``lr_scale``, and keeps it under any schedule; see
+    :class:`bnnlight.tasks.relative_rates.RelativeRates`. Frozen parameters are left out, and known when they are added.
 
     Args:
         model: the network.
         optimizer: makes an optimizer from parameter groups.
         alpha_lr: learning rate of α relative to the optimizer's.
+
+    Raises:
+        ValueError: the learning rate is not above 0 and finite, ``alpha_lr`` is not a finite number of at least 0, or
+            nothing is left to train.
     """
-    groups = parameter_groups(model, alpha_lr)
+    groups = parameter_groups(model, alpha_lr, frozen=True)
+    if not any(parameter.requires_grad for group in groups for parameter in group.parameters):
+        raise ValueError(
+            f"all parameters of {type(model).__name__} are frozen, so there is nothing to train: free some"
+        )
     listed = [
         {"params": list(group.parameters), "name": group.name} | ({} if group.decay else {"weight_decay": 0.0})
         for group in groups
     ]
-    made = optimizer(listed)
+    try:
+        made = optimizer(listed)
+    except ValueError as error:
+        if str(error).startswith("Invalid learning rate"):
+            raise ValueError(f"model.optimizer.lr: {error}: give a number above 0") from error
+        raise
+    usual = float(made.defaults.get("lr", 1.0))
+    if not (math.isfinite(usual) and usual > 0):
+        raise ValueError(f"model.optimizer.lr is {usual}: give a number above 0")
     for group, entry in zip(groups, made.param_groups, strict=True):
+        # the optimizer may have a rate of its own for some groups
+        entry["lr_scale"] = group.lr_scale if entry["lr"] == usual else group.lr_scale * float(entry["lr"]) / usual
         entry["lr"] = entry["lr"] * group.lr_scale
-    return made
+    return relative_rates(made, model, alpha_lr)
 
 
 def warmup_cosine(optimizer: Optimizer, num_steps: int, warmup: float) -> LambdaLR:
@@ -89,3 +110,15 @@ def configure_optimizers(
     if isinstance(planned, ReduceLROnPlateau):
         entry["monitor"] = planned.monitor
     return {"optimizer": made, "lr_scheduler": entry}
+
+
+def step_schedule(scheduler: Any, metric: Any | None) -> None:
+    """What ``LightningModule.lr_scheduler_step`` does, where parameters may have been added since the start.
+
+    Args:
+        scheduler: of an optimizer of :func:`make_optimizer`; torch's refuse to step when there are more groups.
+        metric: for schedulers that want one.
+    """
+    optimizer = scheduler.optimizer
+    with optimizer.scheduling() if isinstance(optimizer, RelativeRates) else contextlib.nullcontext():
+        scheduler.step() if metric is None else scheduler.step(metric)
