@@ -118,6 +118,7 @@ def parameter_groups(model: nn.Module, alpha_lr: float = 1.0, frozen: bool = Fal
 
 def _rate(scale: float, path: str, name: str) -> float:
     if not (math.isfinite(scale) and scale >= 0):
-        raise ValueError(f"layer {path or '(the model itself)'}: lr_scales of {name} is {scale}: give a finite number")
+        where = f"layer {path or '(the model itself)'}: lr_scales[{name!r}]"
+        raise ValueError(f"{where} is {scale}: give a finite number of at least 0")
     # a number of two digits: so an optimizer can step groups of one rate together, of which there are few
     return float(f"{scale:.2g}")

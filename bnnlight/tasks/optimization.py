@@ -35,7 +35,8 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
     groups = parameter_groups(model, alpha_lr, frozen=True)
     if not any(parameter.requires_grad for group in groups for parameter in group.parameters):
         raise ValueError(
-            f"all parameters of {type(model).__name__} are frozen, so there is nothing to train: free some"
+            f"all parameters of {type(model).__name__} are frozen, so there is nothing to train: free some (of a "
+            "task's backbone, which is the whole network, BackboneFinetuning leaves the batch norms free alone)"
         )
     listed = [
         {"params": list(group.parameters), "name": group.name} | ({} if group.decay else {"weight_decay": 0.0})
@@ -99,6 +100,9 @@ def configure_optimizers(
             whole run, stepped once a batch.
         warmup: share of the run that :func:`warmup_cosine` warms up.
         alpha_lr: learning rate of α relative to the optimizer's.
+
+    Raises:
+        ValueError: the scheduler has a list of rates; or what :func:`make_optimizer` and :func:`warmup_cosine` raise.
     """
     made = make_optimizer(module, optimizer, alpha_lr)
     if scheduler is None:
@@ -106,10 +110,27 @@ def configure_optimizers(
         planned = warmup_cosine(made, steps, warmup)
         return {"optimizer": made, "lr_scheduler": {"scheduler": planned, "interval": "step"}}
     planned = scheduler(made)
+    _check_one_rate(planned, made)
     entry: dict[str, Any] = {"scheduler": planned, "interval": "epoch"}
     if isinstance(planned, ReduceLROnPlateau):
         entry["monitor"] = planned.monitor
     return {"optimizer": made, "lr_scheduler": entry}
+
+
+def _check_one_rate(scheduler: Any, optimizer: Optimizer) -> None:
+    """Refuses lists of rates, one for each group, of which only the first would count."""
+    lists = {
+        f"{key}s": [group[key] for group in optimizer.param_groups]
+        for key in ("max_lr", "swa_lr")
+        if key in optimizer.param_groups[0]
+    }
+    lists |= {key: value for key, value in vars(scheduler).items() if key in ("max_lrs", "min_lrs")}
+    for key, rates in lists.items():
+        if len(set(map(float, rates))) > 1:
+            raise ValueError(
+                f"{type(scheduler).__name__}: {key.removesuffix('s')} is a list: give one number, to which the groups "
+                "keep their relative rates (alpha_lr, factor_lr)"
+            )
 
 
 def step_schedule(scheduler: Any, metric: Any | None) -> None:
@@ -119,6 +140,6 @@ def step_schedule(scheduler: Any, metric: Any | None) -> None:
         scheduler: of an optimizer of :func:`make_optimizer`; torch's refuse to step when there are more groups.
         metric: for schedulers that want one.
     """
-    optimizer = scheduler.optimizer
+    optimizer = getattr(scheduler, "optimizer", None)
     with optimizer.scheduling() if isinstance(optimizer, RelativeRates) else contextlib.nullcontext():
         scheduler.step() if metric is None else scheduler.step(metric)

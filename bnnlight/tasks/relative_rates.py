@@ -57,7 +57,8 @@ class RelativeRates(Optimizer):
     schedule in proportion (``added_scale``), and is changed by writing to the last group, as Lightning's
     ``BackboneFinetuning`` does. Such groups are named ``KIND/added1``, or ``KIND/NAME`` where a name is given.
 
-    A saved state names its parameters. Loading goes by name, and takes over groups and relative rates from the state.
+    A saved state names its parameters. Loading goes by name, and takes over groups and relative rates from the state;
+    parameters in groups that were added are set free.
     """
 
     _own: _Own
@@ -218,14 +219,22 @@ class RelativeRates(Optimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads a state by the parameters' names; what the groups of the state hold is trained from here on.
+        """Loads a state by the parameters' names, with its groups and relative rates.
 
         Raises:
-            ValueError: the state is not of these parameters, or does not tell which they are.
+            ValueError: the state is not of these parameters, does not tell which they are, or is of another kind of
+                optimizer.
         """
         if self._own.model is not None:
             named = self._named()
             state_dict, groups = fitting_groups(state_dict, self._own.model, self._own.alpha_lr, named)
+            for key in ("betas", "momentum"):
+                if any((key in group) != (key in self.defaults) for group in groups):
+                    there, here = ("with", "without") if key not in self.defaults else ("without", "with")
+                    raise ValueError(
+                        f"the checkpoint is of an optimizer {there} {key}, and {type(self).__name__} is one {here}: "
+                        "go on with the optimizer that the run began with"
+                    )
             held = {id(p) for group in groups for p in group["params"]}
             lacking = [name for name, p in named.items() if p.requires_grad and id(p) not in held]
             if lacking:
@@ -236,8 +245,9 @@ class RelativeRates(Optimizer):
             for name, scale in state_dict.get("lr_scales", {}).items():
                 self._own.options.get(name, {})["lr_scale"] = scale
             for group in groups:
-                for parameter in group["params"]:
-                    parameter.requires_grad_(True)
+                if "added" in group:  # what was free from the start is so again, if the config still says so
+                    for parameter in group["params"]:
+                        parameter.requires_grad_(True)
             self.param_groups = groups
         super().load_state_dict(state_dict)
 
@@ -297,8 +307,8 @@ def _merge(groups: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict
     """(group, those that it stands for): groups of equal options as one."""
     alike: dict[Any, list[dict[str, Any]]] = {}
     for group in groups:
-        key = tuple((name, value) for name, value in group.items() if name not in _OF_A_GROUP)
         try:
+            key = frozenset((name, value) for name, value in group.items() if name not in _OF_A_GROUP)
             alike.setdefault(key, []).append(group)
         except TypeError:  # an option that cannot be compared
             alike[id(group)] = [group]
