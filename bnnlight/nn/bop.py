@@ -21,9 +21,11 @@ class Bop(Optimizer):
     Hence the layers' ``weight_gradient`` is to be ``identity``, which does not look at them, and their scale
     ``channel``, ``spatial`` or ``none``: ``analytic`` would keep α at mean abs(W̃) of the start.
 
-    γ stands as the rate ``lr`` of the latent group. A schedule that multiplies all rates, such as the default one,
-    lowers it like the others; one that sets rates sets γ too. The paper's γ falls likewise: in its code for CIFAR-10
-    from 1e-4 to a tenth of that every hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
+    γ stands as the rate ``lr`` of the latent group. In a task every schedule moves it in proportion to the rates of all
+    else, the default one too. The paper's γ falls likewise: in its code for CIFAR-10 from 1e-4 to a tenth of that every
+    hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
+
+    A group that is added later is AdamW's, unless its name begins with ``latent``.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.

@@ -50,8 +50,9 @@ class ClassificationTask(L.LightningModule):
         backbone: ``(N, C, H, W)`` → logits ``(N, classes)``.
         optimizer: makes an optimizer from parameter groups; latent factors, α, batch norm and the rest are
             groups of their own, and weight decay acts on real weights alone.
-        scheduler: makes a learning-rate scheduler, stepped once an epoch. None: linear warm-up, then a
-            cosine to zero over the whole run, stepped once a batch.
+        scheduler: makes a learning-rate scheduler, stepped once an epoch. Its rates are those of real weights; all
+            other groups keep their relative rates. None: linear warm-up, then a cosine to zero over the whole run,
+            stepped once a batch.
         warmup: share of the run that the default schedule warms up, in [0, 1).
         label_smoothing: share of the target spread over all classes, in [0, 1).
         alpha_lr: learning rate of α relative to the optimizer's. Small, because every step moves an entry of

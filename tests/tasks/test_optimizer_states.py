@@ -169,6 +169,22 @@ def test_an_older_checkpoint_is_never_loaded_into_other_weights(latent):
             check_same(model, optimizer, saved)
 
 
+def test_an_older_checkpoint_whose_groups_only_look_like_the_networks_own_is_refused():
+    # the same rates as often, in the same order of first parameters, at other layers
+    def make(rates):
+        model = network(functools.partial(CP, rank=2), 0, (3, 3, 3, 3))
+        for (_, layer), rate in zip(named_binary_layers(model), rates, strict=True):
+            layer.latent.lr_scales = dict.fromkeys(layer.latent.lr_scales, rate)
+        return model
+
+    _, _, checkpoint = old_checkpoint(make([2.1, 2.2, 2.2, 2.1]), seed=0)
+    other = make([2.1, 2.2, 2.1, 2.2])
+    torch.manual_seed(1)
+    renew_checkpoint(checkpoint, other, 0.1)
+    with pytest.raises(ValueError, match="cannot be told"):
+        make_optimizer(other, ADAMW, alpha_lr=0.1).load_state_dict(checkpoint["optimizer_states"][0])
+
+
 @pytest.mark.parametrize("latent", [Dense, functools.partial(Holistic, rank=0.5)])
 def test_an_older_state_that_leaves_one_possibility_is_mapped_whatever_the_seed(latent):
     model = network(latent, 0, (4, 6, 5)) if latent is Dense else network(latent, 0, (4,))
