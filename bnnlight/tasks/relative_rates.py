@@ -144,7 +144,7 @@ class RelativeRates(Optimizer):
         if any(id(p) in known for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         number = 1 + max((group.get("added", 0) for group in groups), default=0)
-        label = given.pop("name", f"added{number}")
+        label = str(given.pop("name", f"added{number}")).replace("/", ".")
         if any(group["name"].endswith(f"/{label}") for group in groups if "added" in group):
             label += str(number)
         base = self._own.base or float(self.defaults.get("lr", 1.0))

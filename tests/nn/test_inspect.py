@@ -100,6 +100,13 @@ def test_what_layers_share_stands_under_the_first_of_them():
     assert names == [f"latent/body.0/shared.{p}" for p in parts] + [f"latent/head.1/shared.{p}" for p in alone]
 
 
+def test_a_latent_that_two_layers_have_is_one():
+    model = network(latent=Tucker)
+    model.body[2].latent = model.body[0].latent
+    names = [group.name for group in parameter_groups(model) if group.name.startswith("latent/body")]
+    assert names == [f"latent/body.0/{name}" for name, _ in model.body[0].latent.named_parameters()]
+
+
 def test_parameters_of_a_group_have_their_paths():
     model = network(latent=Tucker)
     named = dict(model.named_parameters())
@@ -123,6 +130,7 @@ def test_forty_seeds_have_the_same_groups_with_the_same_parameters_in_the_same_o
         torch.manual_seed(seed)
         layers = [BinaryConv2d(8, 8, 3, scale="channel") for _ in range(3)]
         model = factorize(nn.Sequential(nn.Conv2d(3, 8, 3), *layers, RPReLU(8)), latent)
+        model.to(torch.float64 if seed % 2 else torch.float32)
         return [(group.name, group.parameter_names, group.decay) for group in parameter_groups(model, 0.1)]
 
     first = order(0)

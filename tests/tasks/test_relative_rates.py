@@ -266,14 +266,14 @@ def test_options_that_are_given_count_and_a_name_is_kept():
     model.head.requires_grad_(False)
     optimizer = make_optimizer(model, ADAMW, alpha_lr=0.1)
     optimizer.add_param_group(
-        {"params": [*model.body.parameters(), *model.head.parameters()], "weight_decay": 0.3, "name": "rest"}
+        {"params": [*model.body.parameters(), *model.head.parameters()], "weight_decay": 0.3, "name": "the/rest"}
     )
     check_added(model, optimizer, 0.01, decay=0.3)
-    assert [group["name"] for group in optimizer.param_groups[-2:]] == ["norm/rest", "weight/rest"]
+    assert [group["name"] for group in optimizer.param_groups[-2:]] == ["norm/the.rest", "weight/the.rest"]
     with pytest.raises(ValueError, match="more than one parameter group"):
         optimizer.add_param_group({"params": model.head.parameters()})
     late = nn.Linear(2, 2)  # no part of the network
-    optimizer.add_param_group({"params": late.parameters(), "name": "rest"})
+    optimizer.add_param_group({"params": late.parameters(), "name": "the.rest"})
     names = [group["name"] for group in optimizer.param_groups]
     assert len(set(names)) == len(names)  # or the rates cannot be logged
     assert settings(optimizer)[id(late.weight)] == (0.01, 0.1) and settings(optimizer)[id(late.bias)] == (0.01, 0)
