@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 
 def told(step):
@@ -47,6 +48,51 @@ def test_a_run_with_bop_goes_on_as_if_it_had_not_been_stopped(tmp_path, fit_prob
     assert logged(tmp_path / "whole", "lr-Bop/latent")[0] / logged(tmp_path / "whole", "lr-Bop/weight")[0] == (
         pytest.approx(1e-4 / 0.01)
     )
+
+
+FINETUNING = {
+    "class_path": "lightning.pytorch.callbacks.BackboneFinetuning",
+    "init_args": {"unfreeze_backbone_at_epoch": 1},
+}
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")  # batch norms
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("tucker", [9]), *(pytest.param(m, [3, 6, 12], marks=pytest.mark.slow) for m in ("tucker", "bop"))],
+)
+def test_a_backbone_that_is_set_free_later_has_its_rates_and_goes_on(
+    tmp_path, fit_probe, same_run, configs, method, steps
+):
+    method = f"--config={configs / 'methods' / method}.yaml"
+    code, text = fit_probe(tmp_path / "whole", method, f"--trainer.callbacks={json.dumps([FINETUNING])}")
+    assert code == 0, text
+    whole = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
+    groups = whole["optimizer_states"][0]["param_groups"]
+    # batch norms from the start; then all else, by what it is
+    assert [group["name"] for group in groups if "/added1" not in group["name"]] == ["norm"]
+    assert {group["name"]: group["weight_decay"] for group in groups if group["weight_decay"]}.keys() == {
+        "weight/added1"
+    }
+    assert {group["lr_scale"] for group in groups if group["name"] == "alpha/added1"} == {0.1}
+    trained = {name for group in groups for name in group["param_names"]}
+    assert trained == {name for name in whole["state_dict"] if "backbone" in name and not _is_buffer(name)}
+    moved = logged(tmp_path / "whole", "bnn/flip_rate")
+    assert all(moved[step] == 0 for step in (2, 4, 6)) and any(moved[step] > 0 for step in range(8, 19, 2))
+
+    # within an epoch that was begun before, the callback is not told of its start
+    for step in steps:
+        code, text = fit_probe(
+            tmp_path / f"at{step}", method, f"--trainer.callbacks={json.dumps([FINETUNING, told(step)])}"
+        )
+        assert code == 75, text
+        code, text = fit_probe(tmp_path / f"at{step}", method, f"--trainer.callbacks={json.dumps([FINETUNING])}")
+        assert code == 0, text
+        same_run(tmp_path / "whole", tmp_path / f"at{step}")
+
+
+def _is_buffer(name):
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
 def test_factors_cannot_be_flipped_and_the_command_says_so(bnnlight, quick, configs, tmp_path):

@@ -21,9 +21,11 @@ class Bop(Optimizer):
     Hence the layers' ``weight_gradient`` is to be ``identity``, which does not look at them, and their scale
     ``channel``, ``spatial`` or ``none``: ``analytic`` would keep α at mean abs(W̃) of the start.
 
-    γ stands as the rate ``lr`` of the latent group. A schedule that multiplies all rates, such as the default one,
-    lowers it like the others; one that sets rates sets γ too. The paper's γ falls likewise: in its code for CIFAR-10
-    from 1e-4 to a tenth of that every hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
+    γ stands as the rate ``lr`` of the latent group. In a task every schedule moves it in proportion to the rates of all
+    else, the default one too. The paper's γ falls likewise: in its code for CIFAR-10 from 1e-4 to a tenth of that every
+    hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
+
+    A group that is added later is AdamW's, unless its name begins with ``latent``.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
@@ -63,19 +65,20 @@ class Bop(Optimizer):
                     "choose latent bnnlight.nn.Dense, or another optimizer"
                 )
             group |= {"lr": gamma, "threshold": threshold}
-        super().__init__(groups, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
-        self._share()
-
-    def _share(self) -> None:
-        """Hands AdamW its groups and the state, which are this optimizer's own: to be saved, loaded and scheduled."""
-        others = [group for group in self.param_groups if not _is_latent(group)]
-        self._adamw = AdamW(others) if others else None
-        if self._adamw:
-            self._adamw.state = self.state
+        self._adamw = _idle_adamw(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+        super().__init__(groups, self._adamw.defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._share()
+        self._adamw = _idle_adamw()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group. Latents by their name are flipped, with the γ and τ of those before; all others are AdamW's."""
+        if _is_latent(param_group):
+            for group in filter(_is_latent, self.param_groups):
+                param_group = {"lr": group["lr"], "threshold": group["threshold"]} | param_group
+                break
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -91,9 +94,11 @@ class Bop(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._adamw:
-            self._adamw.step()
-        for group in filter(_is_latent, self.param_groups):
+        groups = self.param_groups
+        # groups and state are this optimizer's own: to be saved, loaded, scheduled and added to
+        self._adamw.param_groups, self._adamw.state = [group for group in groups if not _is_latent(group)], self.state
+        self._adamw.step()
+        for group in filter(_is_latent, groups):
             for weight in group["params"]:
                 if weight.grad is not None:
                     self._flip(weight, group["lr"], group["threshold"])
@@ -108,6 +113,10 @@ class Bop(Optimizer):
         average = state["exp_avg"].lerp_(weight.grad, gamma)
         flipped = (average.abs() > threshold) & ((average > 0) == (weight > 0))
         weight.copy_(torch.where(flipped, -weight, weight))
+
+
+def _idle_adamw(**options: Any) -> AdamW:
+    return AdamW([torch.zeros(0)], **options)
 
 
 def _is_latent(group: dict[str, Any]) -> bool:

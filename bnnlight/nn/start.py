@@ -50,7 +50,7 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
             checkpoint: runs/real/20260101-120000/checkpoints/best.ckpt
             latent: {class_path: bnnlight.nn.Tucker, init_args: {rank: 0.5}}
 
-    The file is needed by ``fit``, also where a run goes on: learning rates of factors follow from the first weights.
+    The file is needed by ``fit``, also where a run goes on.
     The other verbs take all weights from the run's own checkpoint and read no other.
 
     Args:

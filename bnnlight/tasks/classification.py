@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.imaging.class_pictures import caption
-from bnnlight.tasks.optimization import configure_optimizers
+from bnnlight.nn.inspect import check_alpha_lr
+from bnnlight.tasks.optimization import configure_optimizers, step_schedule
+from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
 from bnnlight.tasks.teacher import Teacher, divergence
 
@@ -48,8 +50,9 @@ class ClassificationTask(L.LightningModule):
         backbone: ``(N, C, H, W)`` → logits ``(N, classes)``.
         optimizer: makes an optimizer from parameter groups; latent factors, α, batch norm and the rest are
             groups of their own, and weight decay acts on real weights alone.
-        scheduler: makes a learning-rate scheduler, stepped once an epoch. None: linear warm-up, then a
-            cosine to zero over the whole run, stepped once a batch.
+        scheduler: makes a learning-rate scheduler, stepped once an epoch. Its rates are those of real weights; all
+            other groups keep their relative rates. None: linear warm-up, then a cosine to zero over the whole run,
+            stepped once a batch.
         warmup: share of the run that the default schedule warms up, in [0, 1).
         label_smoothing: share of the target spread over all classes, in [0, 1).
         alpha_lr: learning rate of α relative to the optimizer's. Small, because every step moves an entry of
@@ -58,7 +61,7 @@ class ClassificationTask(L.LightningModule):
         teacher: gives logits ``(N, classes)`` of the same classes.
 
     Raises:
-        ValueError: label smoothing out of range.
+        ValueError: label smoothing or ``alpha_lr`` out of range.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ClassificationTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
+        check_alpha_lr(alpha_lr)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}: give a share from 0 to below 1")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -157,8 +161,12 @@ class ClassificationTask(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        step_schedule(scheduler, metric)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_names"] = self.class_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        renew_checkpoint(checkpoint, self, self.alpha_lr)
         self.class_names = list(checkpoint.get("class_names", []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -12,28 +13,49 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bnnlight.nn.inspect import parameter_groups
+from bnnlight.tasks.relative_rates import RelativeRates, relative_rates
 
 
 def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: float = 1.0) -> Optimizer:
-    """An optimizer with one parameter group for each kind of parameter.
+    """An optimizer with a group for each kind of parameter, and for each factor of each layer.
 
-    Latent factors, α, batch norm, biases and PReLU get no weight decay; a latent's parameters get the
-    optimizer's learning rate times what the latent asks for.
+    The groups are those of :func:`bnnlight.nn.parameter_groups`. Latents, α, batch norm, biases and PReLU get no weight
+    decay. Each group has its relative rate as ``lr_scale``, and keeps it under any schedule; see
+    :class:`bnnlight.tasks.relative_rates.RelativeRates`. Frozen parameters are left out, and known when they are added.
 
     Args:
         model: the network.
         optimizer: makes an optimizer from parameter groups.
         alpha_lr: learning rate of α relative to the optimizer's.
+
+    Raises:
+        ValueError: the learning rate is not above 0 and finite, ``alpha_lr`` is not a finite number of at least 0, or
+            nothing is left to train.
     """
-    groups = parameter_groups(model, alpha_lr)
+    groups = parameter_groups(model, alpha_lr, frozen=True)
+    if not any(parameter.requires_grad for group in groups for parameter in group.parameters):
+        raise ValueError(
+            f"all parameters of {type(model).__name__} are frozen, so there is nothing to train: free some (of a "
+            "task's backbone, which is the whole network, BackboneFinetuning leaves the batch norms free alone)"
+        )
     listed = [
         {"params": list(group.parameters), "name": group.name} | ({} if group.decay else {"weight_decay": 0.0})
         for group in groups
     ]
-    made = optimizer(listed)
+    try:
+        made = optimizer(listed)
+    except ValueError as error:
+        if str(error).startswith("Invalid learning rate"):
+            raise ValueError(f"model.optimizer.lr: {error}: give a number above 0") from error
+        raise
+    usual = float(made.defaults.get("lr", 1.0))
+    if not (math.isfinite(usual) and usual > 0):
+        raise ValueError(f"model.optimizer.lr is {usual}: give a number above 0")
     for group, entry in zip(groups, made.param_groups, strict=True):
+        # the optimizer may have a rate of its own for some groups
+        entry["lr_scale"] = group.lr_scale if entry["lr"] == usual else group.lr_scale * float(entry["lr"]) / usual
         entry["lr"] = entry["lr"] * group.lr_scale
-    return made
+    return relative_rates(made, model, alpha_lr)
 
 
 def warmup_cosine(optimizer: Optimizer, num_steps: int, warmup: float) -> LambdaLR:
@@ -78,6 +100,9 @@ def configure_optimizers(
             whole run, stepped once a batch.
         warmup: share of the run that :func:`warmup_cosine` warms up.
         alpha_lr: learning rate of α relative to the optimizer's.
+
+    Raises:
+        ValueError: the scheduler has a list of rates; or what :func:`make_optimizer` and :func:`warmup_cosine` raise.
     """
     made = make_optimizer(module, optimizer, alpha_lr)
     if scheduler is None:
@@ -85,7 +110,39 @@ def configure_optimizers(
         planned = warmup_cosine(made, steps, warmup)
         return {"optimizer": made, "lr_scheduler": {"scheduler": planned, "interval": "step"}}
     planned = scheduler(made)
+    _check_one_rate(planned, made)
     entry: dict[str, Any] = {"scheduler": planned, "interval": "epoch"}
     if isinstance(planned, ReduceLROnPlateau):
         entry["monitor"] = planned.monitor
+        if planned.monitor.startswith("val/"):
+            # only then there is a figure to look at, and each is looked at once
+            entry["frequency"] = module.trainer.check_val_every_n_epoch or 1
     return {"optimizer": made, "lr_scheduler": entry}
+
+
+def _check_one_rate(scheduler: Any, optimizer: Optimizer) -> None:
+    """Refuses lists of rates, one for each group, of which only the first would count."""
+    lists = {
+        f"{key}s": [group[key] for group in optimizer.param_groups]
+        for key in ("max_lr", "swa_lr")
+        if key in optimizer.param_groups[0]
+    }
+    lists |= {key: value for key, value in vars(scheduler).items() if key in ("max_lrs", "min_lrs")}
+    for key, rates in lists.items():
+        if len(set(map(float, rates))) > 1:
+            raise ValueError(
+                f"{type(scheduler).__name__}: {key.removesuffix('s')} is a list: give one number, to which the groups "
+                "keep their relative rates (alpha_lr, factor_lr)"
+            )
+
+
+def step_schedule(scheduler: Any, metric: Any | None) -> None:
+    """What ``LightningModule.lr_scheduler_step`` does, where parameters may have been added since the start.
+
+    Args:
+        scheduler: of an optimizer of :func:`make_optimizer`; torch's refuse to step when there are more groups.
+        metric: for schedulers that want one.
+    """
+    optimizer = getattr(scheduler, "optimizer", None)
+    with optimizer.scheduling() if isinstance(optimizer, RelativeRates) else contextlib.nullcontext():
+        scheduler.step() if metric is None else scheduler.step(metric)

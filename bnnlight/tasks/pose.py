@@ -17,7 +17,9 @@ from bnnlight.data import heatmaps
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
-from bnnlight.tasks.optimization import configure_optimizers
+from bnnlight.nn.inspect import check_alpha_lr
+from bnnlight.tasks.optimization import configure_optimizers, step_schedule
+from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
 from bnnlight.tasks.teacher import Teacher
 
@@ -72,7 +74,8 @@ class PoseTask(L.LightningModule):
             the same ``loss``; the last stack is its answer.
 
     Raises:
-        ValueError: an unknown loss, a sigma that is not above 0, or a teacher with a temperature.
+        ValueError: an unknown loss, a sigma that is not above 0, ``alpha_lr`` out of range, or a teacher with a
+            temperature.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class PoseTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
+        check_alpha_lr(alpha_lr)
         if loss not in ("bce", "mse"):
             raise ValueError(f"unknown loss {loss!r}: choose bce or mse")
         if sigma <= 0:
@@ -230,9 +234,13 @@ class PoseTask(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        step_schedule(scheduler, metric)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skeleton"] = dataclasses.asdict(self.skeleton)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        renew_checkpoint(checkpoint, self, self.alpha_lr)
         if "skeleton" in checkpoint:
             self.skeleton = Skeleton(**checkpoint["skeleton"])

@@ -201,7 +201,9 @@ def _speed() -> list[Any]:
         _line("Seconds a step waits for data", "time/data"),
         _line("Peak memory", "mem/peak"),
         _line("Pictures left out, unreadable", "data/bad_images"),
-        _lines("Learning rates", "^lr-.+$", max_runs_to_show=MAX_RUNS_BY_LAYER, log_y=True),
+        # of kinds of parameters, and of each layer's factors, which follow them in proportion
+        _lines("Learning rates", "^lr-[^/]+(/[^/]+){0,2}$", max_runs_to_show=MAX_RUNS_BY_LAYER, log_y=True),
+        _lines("Learning rates of factors", "^lr-[^/]+(/[^/]+){3,}$", max_runs_to_show=MAX_RUNS_BY_LAYER, log_y=True),
     ]
 
 

@@ -176,6 +176,37 @@ def test_parameters_without_gradient_rest_and_a_closure_is_called():
     assert weight.item() == -1 and other.item() < 1
 
 
+def test_a_group_that_is_added_is_trained_by_its_name():
+    torch.manual_seed(0)
+    weight, other, late, alone, flipped = (nn.Parameter(torch.ones(3)) for _ in range(5))
+    optimizer = make(weight, lr=0.5, gamma=1.0, threshold=0.1)
+    optimizer.add_param_group({"params": [other], "lr": 0.02, "weight_decay": 0.3})  # without a name
+    optimizer.add_param_group({"params": [late], "name": "backbone"})
+    optimizer.add_param_group({"params": [flipped], "name": "latent"})
+    reference = torch.optim.AdamW([{"params": [alone], "lr": 0.02, "weight_decay": 0.3}])
+    for _ in range(3):
+        for parameter in (weight, other, late, flipped, alone):
+            parameter.grad = torch.tensor([0.3, -0.3, 0.05])
+        optimizer.step()
+        reference.step()
+    assert torch.equal(other, alone)
+    assert late[0].item() == pytest.approx(1 - 3 * 0.5, abs=0.03)  # AdamW of the optimizer's own rate
+    # γ and τ of the others: it flips at the first step and has the gradient's other sign from then on
+    assert weight.tolist() == flipped.tolist() == [-1, 1, 1]
+    assert len(optimizer.state_dict()["state"]) == 4
+
+
+def test_groups_that_are_set_from_outside_are_trained():
+    # as Lightning's BaseFinetuning does when a run goes on
+    weight, other = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = make(weight, gamma=1.0)
+    group = {key: value for key, value in optimizer.param_groups[0].items() if key != "threshold"}
+    optimizer.param_groups = [*optimizer.param_groups, group | {"params": [other], "name": "other", "lr": 0.5}]
+    weight.grad, other.grad = torch.ones(1), torch.ones(1)
+    optimizer.step()
+    assert weight.item() == -1 and other.item() == pytest.approx(0.5)
+
+
 def test_a_network_of_binary_layers_alone_can_be_trained():
     model = BinaryConv2d(3, 4, 3, scale="none", weight_gradient="identity")
     optimizer = make_optimizer(model, lambda g: Bop(g, gamma=0.5))
@@ -188,7 +219,7 @@ def test_a_network_of_binary_layers_alone_can_be_trained():
 def test_factors_are_an_error_that_says_what_to_do(latent, check_one_line):
     with pytest.raises(ValueError) as error:
         make_optimizer(network(latent), Bop)
-    check_one_line(error, "'latent@", "are factors", "choose latent bnnlight.nn.Dense")
+    check_one_line(error, "'latent/", "are factors", "choose latent bnnlight.nn.Dense")
 
 
 @pytest.mark.parametrize(

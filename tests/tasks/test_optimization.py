@@ -7,6 +7,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 
 from bnnlight.nn import BinaryConv2d, Dense, Holistic, Matrix, Tucker, factorize
+from bnnlight.tasks import ClassificationTask, PoseTask
 from bnnlight.tasks.optimization import configure_optimizers, make_optimizer, warmup_cosine
 
 
@@ -70,6 +71,22 @@ def test_a_learning_rate_given_as_a_tensor_is_scaled_for_each_group_alone():
     optimizer = make_optimizer(model, lambda g: torch.optim.SGD(g, lr=torch.tensor(0.1)), alpha_lr=0.5)
     rates = {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
     assert rates == {name: pytest.approx(0.05 if name == "alpha" else 0.1) for name in rates}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("lr", [0.0, -0.1, math.nan, math.inf])
+def test_a_learning_rate_that_is_none_is_an_error(optimizer, lr, check_one_line):
+    with pytest.raises(ValueError) as error:
+        make_optimizer(network(), lambda groups: optimizer(groups, lr=lr))
+    check_one_line(error, "model.optimizer.lr", lr, "give a number above 0")
+
+
+@pytest.mark.parametrize("alpha_lr", [-0.1, math.nan, math.inf])
+def test_a_relative_rate_of_alpha_that_is_none_is_an_error_at_once(alpha_lr, check_one_line):
+    for task in (ClassificationTask, PoseTask):
+        with pytest.raises(ValueError) as error:
+            task(network(), alpha_lr=alpha_lr)
+        check_one_line(error, f"alpha_lr is {alpha_lr}: give a finite number of at least 0")
 
 
 def factors(num_steps, warmup):
@@ -160,6 +177,27 @@ def test_own_schedule_steps_once_an_epoch():
     assert made["lr_scheduler"]["interval"] == "epoch"
     assert "monitor" not in made["lr_scheduler"]
     assert {group["lr"] for group in made["optimizer"].param_groups} == {0.1}  # no warm-up in between
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("OneCycleLR: max_lr", lambda o, rates: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=rates, total_steps=9)),
+        ("CyclicLR: max_lr", lambda o, rates: torch.optim.lr_scheduler.CyclicLR(o, base_lr=0.1, max_lr=rates)),
+        ("SWALR: swa_lr", lambda o, rates: torch.optim.swa_utils.SWALR(o, swa_lr=rates)),
+        ("ReduceLROnPlateau: min_lr", lambda o, rates: ReduceLROnPlateau(o, monitor="val/loss", min_lr=rates)),
+    ],
+)
+def test_a_list_of_rates_is_refused_and_one_number_is_not(name, make, check_one_line):
+    def configure(*rates):
+        optimizer = lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9)  # noqa: E731
+        schedule = lambda o: make(o, list(rates) if len(rates) > 1 else rates[0])  # noqa: E731
+        return configure_optimizers(Attached(50), optimizer, schedule, 0.2, 1.0)
+
+    with pytest.raises(ValueError) as error:
+        configure(0.1, 0.2, 0.3, 0.4)
+    check_one_line(error, f"{name} is a list: give one number")
+    assert configure(0.2)
 
 
 def test_plateau_schedule_says_what_it_watches():

@@ -76,7 +76,14 @@ def test_lines_are_drawn_over_optimizer_steps():
 
 def test_speed_pictures_and_comparison():
     assert {"time/step", "time/data", "mem/peak"} <= keys()
-    assert patterns("Speed")[0].match("lr-AdamW/latent@0.1")
+    kinds, factors = patterns("Speed")
+    for key in ("lr-AdamW", "lr-Bop/latent", "lr-AdamW/weight/added1"):
+        assert kinds.match(key) and not factors.match(key)
+    for key in (
+        "lr-AdamW/latent/backbone.stages.0.0.unit1.conv/core",
+        "lr-AdamW/latent/backbone.conv/factors.0/added1",
+    ):
+        assert factors.match(key) and not kinds.match(key)
     by_type = {}
     for _, panel in panels():
         by_type.setdefault(panel["type"], []).append(panel)
