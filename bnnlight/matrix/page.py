@@ -163,7 +163,7 @@ def _marks(record: Record) -> list[str]:
         seeds = [seed for seed, value in row["by_seed"].items() if not math.isfinite(value)]
         if seeds:
             found.append(
-                f"Not finite: {row['method']}, {_seeds(seeds)}: the method has no mean and no interval therefore, and no "
+                f"Not finite: {row['method']}, {_seeds(seeds)}: the method has no mean and no interval, and no "
                 "difference is taken from such a figure."
             )
     return found
