@@ -54,7 +54,7 @@ class MPIIDataModule(PoseDataModule):
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         augmentation: of the training pictures; None is none.
         boxes: form of the JSON lists, "raw" or "padded", see :func:`bnnlight.data.mpii_json.read_json`;
-            "auto" tells by the numbers in each list.
+            "auto" tells by the numbers in each list, and asks where they do not tell.
         val_size: how much to hold out where the .mat stands alone: below 1 a fraction of the pictures, else a
             number of them. People of one picture stay together.
         split_seed: of the held-out choice; independent of the run's seed.
