@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jsonargparse import ActionYesNo, Namespace
+from jsonargparse import ActionYesNo, Namespace, add_instantiator
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -26,6 +26,7 @@ import bnnlight.tasks  # noqa: F401  (makes short class names known to the parse
 from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, FlipRates, Pictures, StepTime
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.commands.config_errors import named_failures
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
@@ -65,6 +66,7 @@ class Experiment(LightningCLI):
                 logging.getLogger(name).setLevel(logging.WARNING)
         self.run_dir: Path | None = None
         self.lock: RunLock | None = None
+        add_instantiator(named_failures, object)
         try:
             super().__init__(
                 run=False,
@@ -152,9 +154,10 @@ class Experiment(LightningCLI):
         self.config.trainer.default_root_dir = str(self.run_dir)
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if not isinstance(logger, Namespace):
+            # one that takes no arguments has none
+            if not isinstance(logger, Namespace) or "init_args" not in logger:
                 continue
-            if logger.init_args.get("save_dir") in (None, "", "."):
+            if "save_dir" in logger.init_args and logger.init_args.save_dir in (None, "", "."):
                 logger.init_args.save_dir = str(self.run_dir)
             if logger.class_path.endswith(("WandbRun", "WandbLogger")):
                 # W&B's own variable counts where the config says nothing
