@@ -14,7 +14,9 @@ _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value type: |Subclass types expect one of|a class path \(|"
     r"a dict with|Expected a <class 'NoneType'>|Expected a path but)"
 )
-_VAGUE = re.compile(r"^(Not a valid subclass of|Expected a <class '(?!int|float|str)|Expected an instantiatable class, but lightning\.)")
+_VAGUE = re.compile(
+    r"^(Not a valid subclass of|Expected a <class '(?!int|float|str)|Expected an instantiatable class, but lightning\.)"
+)
 """What jsonargparse says of the types that the value was not meant for."""
 _CALLABLE = re.compile(r"Type \S*Callable\[.*?\] expects a function or a callable class:\s*")
 _STEP = re.compile(r"(?:Parser key \"([^\"]+)\"|Problem with given class_path '([^']+)'):\s*")

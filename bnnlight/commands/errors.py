@@ -13,6 +13,7 @@ from bnnlight.guards.lost_connection import lost_connection
 DIVERGED = 3
 """Exit code of a training that would come to the same end with the same options: its numbers are not finite."""
 
+
 def explain(error: Exception) -> tuple[int, str]:
     """Exit code and message of an error.
 

@@ -35,7 +35,8 @@ from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite
 from bnnlight.nn.start import weights_follow
-from bnnlight.tracking import wandb_mode
+from bnnlight.tracking import MetricsFile, wandb_mode
+from bnnlight.tracking.failing_loggers import leave_out_once_failed
 
 _LOGGERS: list[dict[str, Any]] = [
     {"class_path": "bnnlight.tracking.WandbRun", "init_args": {}},
@@ -219,4 +220,9 @@ class Experiment(LightningCLI):
             # the job's script puts it back into the queue: a run that does so as well would be in it twice
             plugins.append(SLURMEnvironment(auto_requeue=False))
         config["plugins"] = plugins
-        return super()._instantiate_trainer(config, callbacks)
+        trainer = super()._instantiate_trainer(config, callbacks)
+        for logger in trainer.loggers:
+            # a run's own file is a part of what goes on bit for bit: without it the run ends, and goes on later
+            if not isinstance(logger, MetricsFile):
+                leave_out_once_failed(logger)
+        return trainer
