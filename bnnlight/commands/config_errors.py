@@ -1,4 +1,4 @@
-"""What jsonargparse says of a wrong option or config, as one line: which key, what is wrong, and the nearest right name."""
+"""What jsonargparse says of a wrong option or config, as one line: the key, what is wrong, the nearest right name."""
 
 from __future__ import annotations
 
@@ -97,12 +97,13 @@ def _causes(text: str) -> Iterator[Cause]:
             line = _CALLABLE.sub("", line[step.end() :])
         if not line or _NOISE.match(line):
             continue
-        given = re.search(r"\. Got value: (.*)", line)
-        given = given[1] if given else ""
-        inner = _CLASS.match(given)
+        # first the value itself, then those that it is a part of
+        _, *given = line.split(". Got value: ")
+        inner = next(filter(None, map(_CLASS.match, given)), None)
         # behind a key comes its value, of whose class the message may yet tell
         owner = inner[1] if inner else way[-1][2] if way else None
-        open_.append((indent, Cause(line, tuple(key for _, key, _ in way if key), owner, inner[1] if inner else given)))
+        value = "" if not given else inner[1] if _CLASS.match(given[0]) else given[0]
+        open_.append((indent, Cause(line, tuple(key for _, key, _ in way if key), owner, value)))
     yield from (cause for _, cause in open_)
 
 
@@ -132,7 +133,7 @@ def _hint(found_cause: Cause) -> str:
         return f"{name or 'it'} cannot be imported: its module imports {found[1]!r}, which is not installed"
     if found := re.search(r"Expected an instantiatable class, but ?(\S*) is (abstract|a protocol)", cause):
         name = found[1] or value
-        lacking = ", ".join(sorted(getattr(_find(name), "__abstractmethods__", ())))
+        lacking = ", ".join(sorted(getattr(find_object(name), "__abstractmethods__", ())))
         return f"{name} is abstract: name a class that is derived from it" + (f", with {lacking}" if lacking else "")
     if found := re.search(r"(?:does not correspond to a subclass of|'([^']+)' to be a subclass of) (\S+)", cause):
         # the type's name comes as it is, or as <class 'name'>
@@ -149,7 +150,7 @@ def _hint(found_cause: Cause) -> str:
         choices = [choice.strip("' ") for choice in found[1].split(",")]
         return f"{value!r} is none of {', '.join(choices)}" + _nearest(value, choices, silent=True)
     if found := re.search(r"Expected a <class '([\w.]+)'>", cause):
-        return f"{value!r} is not of type {found[1]}"
+        return f"{'null' if value == 'None' else repr(value)} is not of type {found[1]}"
     cause = re.sub(r"\. Got value: (\S+)$", "", cause)
     return f"{owner}: {cause}" if owner and owner not in cause and not owner.startswith("bnnlight.") else cause
 
@@ -173,7 +174,7 @@ def _options(owner: str | None) -> list[str]:
         looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
         callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress", "heartbeat"]
         return ["model", "data", "trainer", "seed_everything", *callbacks]
-    found = _find(owner)
+    found = find_object(owner)
     if found is None:
         return []
     names: list[str] = []
@@ -185,7 +186,7 @@ def _options(owner: str | None) -> list[str]:
     return names
 
 
-def _find(name: str) -> Any:
+def find_object(name: str) -> Any:
     """What an import path names; None where it cannot be imported, as a hint must not hide the error it is for."""
     try:
         module, _, name = name.rpartition(".")

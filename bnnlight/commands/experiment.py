@@ -27,6 +27,8 @@ from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, Flip
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
 from bnnlight.commands.config_errors import named_failures
+from bnnlight.commands.config_files import check_config_files
+from bnnlight.commands.null_values import check_nulls, read_none_as_null
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
@@ -68,6 +70,7 @@ class Experiment(LightningCLI):
         self.run_dir: Path | None = None
         self.lock: RunLock | None = None
         add_instantiator(named_failures, object)
+        read_none_as_null()
         try:
             super().__init__(
                 run=False,
@@ -132,7 +135,12 @@ class Experiment(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        check_config_files(self._args)
         self.config = parser.parse_args(self._args)
+        check_nulls(self.config)
+        if self.config.ckpt_path and not Path(self.config.ckpt_path).is_file():
+            # before a network is made, which may take long
+            raise FileNotFoundError(f"checkpoint not found: {self.config.ckpt_path}")
         if self._for_fit:
             # before Lightning says its first word, so that what is wrong with the directory is the only line
             choose = resumed_run_dir if self.config.resume else new_run_dir

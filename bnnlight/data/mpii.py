@@ -84,6 +84,8 @@ class MPIIDataModule(PoseDataModule):
         self.folder = self.root / images
         self.boxes: Boxes = boxes
         self.val_size, self.split_seed = val_size, split_seed
+        # people of the authors' file have them always
+        self.has_head_sizes = self.head_file is not None or not self._val_is_list
         self._is_checked = False
 
     def prepare_data(self) -> None:
