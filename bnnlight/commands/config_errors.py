@@ -81,13 +81,13 @@ def _causes(text: str) -> Iterator[Cause]:
         while way and way[-1][0] >= indent:
             way.pop()
         if line.startswith("Given value: "):
-            given = line.removeprefix("Given value: ")
+            given, _, whole = line.removeprefix("Given value: ").partition(". Got value: ")
             nested = re.fullmatch(r"NestedArg\(key='[^']*', val='(.*)'\)", given)
-            owner = _CLASS.match(given)
+            owner = _CLASS.match(given) or _CLASS.match(whole)
             # of all reasons below that know no nearer one
             for deep, cause in open_:
                 if deep > indent and not cause.value:
-                    cause.value = owner[1] if owner else nested[1] if nested else given
+                    cause.value = owner[1] if owner and not whole else nested[1] if nested else given
                     cause.owner = cause.owner or (owner and owner[1])
             continue
         line = _CALLABLE.sub("", line)

@@ -29,6 +29,7 @@ from bnnlight.commands.checkpoint_io import WholeCheckpointIO
 from bnnlight.commands.config_errors import named_failures
 from bnnlight.commands.config_files import check_config_files
 from bnnlight.commands.null_values import check_nulls, read_none_as_null
+from bnnlight.commands.option_ranges import check_devices, check_ranges
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
@@ -138,6 +139,7 @@ class Experiment(LightningCLI):
         check_config_files(self._args)
         self.config = parser.parse_args(self._args)
         check_nulls(self.config)
+        check_ranges(self.config)
         if self.config.ckpt_path and not Path(self.config.ckpt_path).is_file():
             # before a network is made, which may take long
             raise FileNotFoundError(f"checkpoint not found: {self.config.ckpt_path}")
@@ -229,6 +231,7 @@ class Experiment(LightningCLI):
             plugins.append(SLURMEnvironment(auto_requeue=False))
         config["plugins"] = plugins
         trainer = super()._instantiate_trainer(config, callbacks)
+        check_devices(trainer)
         for logger in trainer.loggers:
             # a run's own file is a part of what goes on bit for bit: without it the run ends, and goes on later
             if not isinstance(logger, MetricsFile):

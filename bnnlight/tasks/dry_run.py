@@ -58,7 +58,8 @@ def answer(task: L.LightningModule, shape: tuple[int, int, int]) -> Any:
         pictures = f"pictures of {channels} {'channel' if channels == 1 else 'channels'}"
         if wanted not in (None, channels):
             raise ValueError(
-                f"the data have {pictures}, and the network takes {wanted}: set model.backbone.in_channels to {channels}"
+                f"the data have {pictures}, and the network takes {wanted}: "
+                f"set model.backbone.in_channels to {channels}"
             ) from error
         raise ValueError(
             f"the data have {pictures} and {size[1]}×{size[0]} px, and the network does not take them ({reason}): set "
