@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace, get_loader, set_dumper, set_loader
+from jsonargparse import Namespace, get_loader, set_loader
 
 from bnnlight.commands.config_errors import find_object
 
 
 def read_none_as_null() -> None:
-    """Lets jsonargparse read the plain word ``None`` as null wherever a value may be null, and ``'None'`` as a word."""
+    """Lets jsonargparse read the word ``None`` as it reads ``null``. A file of that name is ``./None``."""
     read = get_loader("yaml")
     if getattr(read, "reads_none", False):
         return
@@ -26,7 +25,6 @@ def read_none_as_null() -> None:
 
     load.reads_none = True
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
-    set_dumper("yaml", _dump)
 
 
 def check_nulls(config: Namespace, path: str = "") -> None:
@@ -87,14 +85,3 @@ def _plain_nones(node: yaml.Node | None) -> Iterator[tuple[int, int]]:
     elif isinstance(node, yaml.MappingNode):
         for _, part in node.value:
             yield from _plain_nones(part)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes the word in quotes, so that it is read again as a word."""
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
-
-
-def _dump(data: Any) -> str:
-    return yaml.dump(data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
