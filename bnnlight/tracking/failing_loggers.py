@@ -25,7 +25,7 @@ def leave_out_once_failed(logger: Logger) -> None:
     Args:
         logger: of any class; already made, as an error of its constructor is one of the config.
     """
-    if not hasattr(type(logger), "_logger_class"):
+    if not hasattr(type(logger), "_left_out_from"):
         logger.__class__ = _guarded_class(type(logger))
 
 
@@ -37,40 +37,29 @@ def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
     """
 
     class Guarded(logger_class):
-        _logger_class = logger_class
-        _is_inside = False
-        _has_failed = False
+        # names that no logger's class has
+        _left_out_from = logger_class
+        _left_out_is_inside = False
+        _left_out_has_failed = False
 
         def __getattribute__(self, name: str) -> Any:
             ask = super().__getattribute__
-            if name.startswith("_") or self._is_inside:
+            if name.startswith("_") or self._left_out_is_inside:
                 return ask(name)
             found = inspect.getattr_static(type(self), name, None)
             if inspect.isroutine(found) or isinstance(found, staticmethod | classmethod):
 
                 def method(*args: Any, **kwargs: Any) -> Any:
-                    return None if self._has_failed else self._try(name, lambda: ask(name)(*args, **kwargs))
+                    return (
+                        None if self._left_out_has_failed else _guarded(self, name, lambda: ask(name)(*args, **kwargs))
+                    )
 
                 return method
             if isinstance(found, property | functools.cached_property):
                 # paths and names may be asked for after all
-                left_out = self._has_failed and name == "experiment"
-                return _NOTHING.get(name) if left_out else self._try(name, lambda: ask(name))
+                left_out = self._left_out_has_failed and name == "experiment"
+                return _NOTHING.get(name) if left_out else _guarded(self, name, lambda: ask(name))
             return ask(name)
-
-        def _try(self, what: str, call: Callable[[], Any]) -> Any:
-            self._is_inside = True
-            try:
-                return call()
-            except Exception as error:
-                if not self._has_failed:
-                    self._has_failed = True
-                    reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
-                    line = f"logger {type(self).__name__} left out from now on, it fails in {what} ({reason})"
-                    print(line, file=sys.stderr, flush=True)
-                return _NOTHING.get(what)
-            finally:
-                self._is_inside = False
 
         def __reduce_ex__(self, protocol: int) -> Any:
             # by a class that can be imported, on the way to a process that is spawned
@@ -82,6 +71,21 @@ def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(Guarded, name, getattr(logger_class, name))
     return Guarded
+
+
+def _guarded(logger: Any, what: str, call: Callable[[], Any]) -> Any:
+    logger._left_out_is_inside = True
+    try:
+        return call()
+    except Exception as error:
+        if not logger._left_out_has_failed:
+            logger._left_out_has_failed = True
+            reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+            line = f"logger {type(logger).__name__} left out from now on, it fails in {what} ({reason})"
+            print(line, file=sys.stderr, flush=True)
+        return _NOTHING.get(what)
+    finally:
+        logger._left_out_is_inside = False
 
 
 def _remade(logger_class: type[Logger], *args: Any) -> Logger:

@@ -63,7 +63,7 @@ REASONS = {
         "EarlyStopping has no option 'monitr'",
         "monitor?",
     ),
-    ("--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor", "--trainer.callbacks.logging_interval=x"): (
+    ("--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor", "--trainer.callbacks.logging_interval=x"):(
         "trainer.callbacks.logging_interval",
         "'x' is none of step, epoch",
     ),

@@ -8,6 +8,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
+from bnnlight.tracking import WandbRun
 from bnnlight.tracking.failing_loggers import leave_out_once_failed
 
 LOGGER = '''
@@ -75,7 +76,7 @@ def fit_with(bnnlight, configs, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def run(name, *options):
-        code, out, err = bnnlight(
+        code, _, err = bnnlight(
             *("fit", "--config", configs / "quickstart.yaml", f"--run_dir={name}", "--model.backbone.width=0.0625"),
             *("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1"),
             *("--trainer.log_every_n_steps=1", "--flip_rates.interval=1", "--trainer.accelerator=cpu"),
@@ -164,6 +165,12 @@ def test_lightnings_own_stay_what_they_are_copied_and_sent_to_another_process(tm
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     leave_out_once_failed(logger)
     assert isinstance(logger, WandbLogger) and logger.save_dir == str(tmp_path)
+    # nothing that a logger's class calls its own is replaced
+    logger = WandbRun(save_dir=str(tmp_path))
+    own = {name for kind in WandbRun.mro() for name in vars(kind)}
+    leave_out_once_failed(logger)
+    added = {name for name in vars(type(logger)) if name in own and not name.startswith("__")}
+    assert added == set()
     logger = CSVLogger(tmp_path)
     leave_out_once_failed(logger)
     for each in (logger, copy.deepcopy(logger), pickle.loads(pickle.dumps(logger))):
