@@ -20,11 +20,11 @@ def _at_least(least: float) -> Check:
 
 _POSITIVE, _NOT_NEGATIVE, _OR_NO_END = _at_least(1), _at_least(0), (lambda v: v >= -1, "0 or more, or -1 for no limit")
 _SHARE: Check = (
-    lambda v: v >= 0 if isinstance(v, int) else 0 <= v <= 1,
+    lambda v: v >= 0 and (v <= 1 or v % 1 == 0),
     "a number of batches of 0 or more, or a share from 0.0 to 1.0",
 )
 _INTERVAL: Check = (
-    lambda v: v >= 1 if isinstance(v, int) else 0 < v <= 1,
+    lambda v: v > 0 and (v <= 1 or v % 1 == 0),
     "a number of batches of 1 or more, or a share above 0.0 and up to 1.0",
 )
 

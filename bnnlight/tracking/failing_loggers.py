@@ -50,9 +50,9 @@ def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
             if inspect.isroutine(found) or isinstance(found, staticmethod | classmethod):
 
                 def method(*args: Any, **kwargs: Any) -> Any:
-                    return (
-                        None if self._left_out_has_failed else _guarded(self, name, lambda: ask(name)(*args, **kwargs))
-                    )
+                    if self._left_out_has_failed:
+                        return None
+                    return _guarded(self, name, lambda: ask(name)(*args, **kwargs))
 
                 return method
             if isinstance(found, property | functools.cached_property):

@@ -96,7 +96,8 @@ RANGES = {
     "seed_everything": (-1, 0, 2**32),
     "trainer.max_epochs": (-5, -1),
     "trainer.accumulate_grad_batches": (0, 1),
-    "trainer.limit_val_batches": (-2, 0, 1.5, 0.5),
+    # Lightning takes a whole number of batches as a float too
+    "trainer.limit_val_batches": (-2, 0, 1.5, 0.5, -0.5, 4.0),
     "trainer.val_check_interval": (0, 1, 0.0, 1.0),
     "trainer.check_val_every_n_epoch": (0, None),
     "trainer.devices": (0, -1, "0", "auto"),
