@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jsonargparse import ActionYesNo, Namespace
+from jsonargparse import ActionYesNo, Namespace, add_instantiator
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -27,8 +27,12 @@ from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, Flip
 from bnnlight.callbacks.averages import whole
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.commands.config_errors import named_failures
+from bnnlight.commands.config_files import check_config_files
 from bnnlight.commands.factories import share_factories
 from bnnlight.commands.finished import check_finished
+from bnnlight.commands.null_values import check_nulls, read_none_as_null
+from bnnlight.commands.option_ranges import check_devices, check_ranges
 from bnnlight.commands.own_files import Start, write_over_own
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
@@ -38,7 +42,8 @@ from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite
 from bnnlight.nn.start import weights_follow
-from bnnlight.tracking import wandb_mode
+from bnnlight.tracking import MetricsFile, wandb_mode
+from bnnlight.tracking.failing_loggers import leave_out_once_failed
 
 _LOGGERS: list[dict[str, Any]] = [
     {"class_path": "bnnlight.tracking.WandbRun", "init_args": {}},
@@ -70,6 +75,8 @@ class Experiment(LightningCLI):
                 logging.getLogger(name).setLevel(logging.WARNING)
         self.run_dir: Path | None = None
         self.lock: RunLock | None = None
+        add_instantiator(named_failures, object)
+        read_none_as_null()
         try:
             super().__init__(
                 run=False,
@@ -134,7 +141,13 @@ class Experiment(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        check_config_files(self._args)
         self.config = parser.parse_args(self._args)
+        check_nulls(self.config)
+        check_ranges(self.config)
+        if self.config.ckpt_path and not Path(self.config.ckpt_path).is_file():
+            # before a network is made, which may take long
+            raise FileNotFoundError(f"checkpoint not found: {self.config.ckpt_path}")
         if self._for_fit:
             # before Lightning says its first word, so that what is wrong with the directory is the only line
             choose = resumed_run_dir if self.config.resume else new_run_dir
@@ -157,9 +170,10 @@ class Experiment(LightningCLI):
         self.config.trainer.default_root_dir = str(self.run_dir)
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if not isinstance(logger, Namespace):
+            # one that takes no arguments has none
+            if not isinstance(logger, Namespace) or "init_args" not in logger:
                 continue
-            if logger.init_args.get("save_dir") in (None, "", "."):
+            if "save_dir" in logger.init_args and logger.init_args.save_dir in (None, "", "."):
                 logger.init_args.save_dir = str(self.run_dir)
             if logger.class_path.endswith(("WandbRun", "WandbLogger")):
                 # W&B's own variable counts where the config says nothing
@@ -231,4 +245,10 @@ class Experiment(LightningCLI):
             # the job's script puts it back into the queue: a run that does so as well would be in it twice
             plugins.append(SLURMEnvironment(auto_requeue=False))
         config["plugins"] = plugins
-        return super()._instantiate_trainer(config, callbacks)
+        trainer = super()._instantiate_trainer(config, callbacks)
+        check_devices(trainer)
+        for logger in trainer.loggers:
+            # a run's own file is a part of what goes on bit for bit: without it the run ends, and goes on later
+            if not isinstance(logger, MetricsFile):
+                leave_out_once_failed(logger)
+        return trainer

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.finished import Finished
+from bnnlight.commands.fit_checks import check_data, check_plan
 from bnnlight.commands.freed_memory import keep_freed_memory
 from bnnlight.commands.json_file import write_json
 from bnnlight.commands.processes import leave_process_group
@@ -112,7 +113,13 @@ def _tell(stopped: Stopped, experiment: Experiment) -> None:
 
 @rank_zero_only
 def _check_inputs(experiment: Experiment, stage: str) -> None:
-    """Finds missing data, wrong checkpoints and a teacher that is not there before loggers have written anything."""
+    """Finds what would end or spoil the run later, before loggers have written anything.
+
+    That is missing data, wrong checkpoints, a teacher that is not there, monitors that nothing logs, and a network that
+    the data do not fit.
+    """
+    if stage == "fit":
+        check_plan(experiment)
     checkpoint = experiment.config.ckpt_path
     if checkpoint:
         check_fits(read_checkpoint(checkpoint)["state_dict"], experiment.model, checkpoint)
@@ -122,6 +129,7 @@ def _check_inputs(experiment: Experiment, stage: str) -> None:
     if experiment.datamodule is not None:
         experiment.datamodule.prepare_data()
         experiment.datamodule.setup(stage)
+        check_data(experiment, stage)
 
 
 @rank_zero_only

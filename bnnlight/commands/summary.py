@@ -37,6 +37,8 @@ def summary(args: list[str]) -> None:
     if size < 1:
         raise ValueError("the input's size is not known: pass --image_size PX")
     channels = getattr(experiment.datamodule, "num_channels", 3)
+    if config.image_size is None and (check := getattr(experiment.model, "check_data", None)):
+        check(experiment.datamodule, "validate")
     found = summarize(experiment.model.backbone, (channels, size, size))
     if config.json:
         print(json.dumps(as_record(found), indent=2))

@@ -1,7 +1,7 @@
 """Image files in class folders, with errors that name the folder or the file."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -57,7 +57,7 @@ class KeptPictures:
 
 
 class ClassFolders(ImageFolder):
-    """Images under FOLDER/CLASS/, labelled by the place of CLASS in the sorted names.
+    """Images under FOLDER/CLASS/, labelled by the place of CLASS in the sorted names, or in those that are given.
 
     Hidden files and folders are skipped at every depth: ``._cat.jpg``, which macOS leaves
     behind, is no image.
@@ -65,28 +65,40 @@ class ClassFolders(ImageFolder):
     Args:
         folder: holds one folder for each class.
         load: from a path to a picture.
+        classes: names in the order of the labels, of which the folder may lack some, and beside which it has none; its
+            own if None, each with images.
 
     Raises:
-        FileNotFoundError: If the folder, or the class folders, or the images of a class are
+        FileNotFoundError: If the folder, or the class folders, or the images of a class or of all are
             missing.
     """
 
-    def __init__(self, folder: Path, load: Callable[[str], Image.Image] = load_rgb) -> None:
+    def __init__(
+        self, folder: Path, load: Callable[[str], Image.Image] = load_rgb, classes: Sequence[str] | None = None
+    ) -> None:
+        self._names = classes
+
         def is_image(path: str) -> bool:
             # Only below the folder: the data themselves may lie in a hidden place.
             below = path[len(str(folder)) :]
             return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in below
 
         super().__init__(str(folder), loader=load, is_valid_file=is_image, allow_empty=True)
+        empty = self.without_images
+        if empty and (classes is None or len(empty) == len(classes)):
+            where = f"the class folder {folder / empty[0]}" if classes is None else f"the class folders of {folder}"
+            raise FileNotFoundError(
+                f"no images found in {where}: looked for files ending "
+                f"in {' '.join(IMG_EXTENSIONS)}; add images or remove the folder"
+            )
+
+    @property
+    def without_images(self) -> list[str]:
+        """Names of the classes of which there is no image."""
         labels = set(self.targets)
-        for name, label in self.class_to_idx.items():
-            if label not in labels:
-                raise FileNotFoundError(
-                    f"no images found in the class folder {folder / name}: looked for files ending "
-                    f"in {' '.join(IMG_EXTENSIONS)}; add images or remove the folder"
-                )
+        return [name for name, label in self.class_to_idx.items() if label not in labels]
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """Return the class names, sorted, and the label of each."""
-        names = class_names(Path(directory))
+        """Return the class names and the label of each."""
+        names = class_names(Path(directory)) if self._names is None else list(self._names)
         return names, {name: label for label, name in enumerate(names)}

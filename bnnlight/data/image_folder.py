@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torchvision.transforms import v2
 
 from bnnlight.data.bad_images import OnBadImage
 from bnnlight.data.folders import ClassFolders, class_names
-from bnnlight.data.loaders import ClassificationDataModule
+from bnnlight.data.loaders import ClassificationDataModule, View
 from bnnlight.data.splits import choose_stratified
 from bnnlight.data.transforms import ImageFormat
 
@@ -18,10 +19,11 @@ class ImageFolderDataModule(ClassificationDataModule):
     """Images in ``root/train/CLASS/``, with ``root/val/CLASS/``, ``root/test/CLASS/`` or both.
 
     Validation images are those of val/, or else held out from train/. Test images are those
-    of test/, or else the validation images. Labels follow the sorted class names, which must
-    be the same in all folders; the names are ``classes``. Images of every usual 8-bit format
-    are read as RGB, their pixels as they are stored: an EXIF tag that says how a photograph was held is not looked at, as
-    in torchvision's ``ImageFolder``. ``bnnlight predict`` does look at it.
+    of test/, or else the validation images. Labels follow the sorted class names of train/,
+    which are ``classes``; where val/ or test/ lacks some of them, what is measured is measured on
+    the others. Images of every usual 8-bit format are read as RGB, their pixels as they are
+    stored: an EXIF tag that says how a photograph was held is not looked at, as in torchvision's
+    ``ImageFolder``. ``bnnlight predict`` does look at it.
 
     ImageNet has no test/ whose labels are public: what is chosen by val/, a learning rate or the best epoch, is then
     measured on the images it was chosen by. ``val_folder=None, test_folder="val"`` holds images of train/ out for
@@ -76,13 +78,13 @@ class ImageFolderDataModule(ClassificationDataModule):
         Raises:
             FileNotFoundError: If train/ is missing or empty, a class has no images, or a folder that was named is
                 not there.
-            ValueError: If a split has other classes than train/, or val_size does not fit
+            ValueError: If a split has a class that train/ lacks, or val_size does not fit
                 the number of images.
         """
         self.classes = class_names(self.root / "train")
         for split, usual in ((self.val_folder, "val"), (self.test_folder, "test")):
             if self._has(split):
-                self._check_same_classes(split)
+                self._check_known(split)
             elif split not in (None, usual):
                 raise FileNotFoundError(f"no folder {self.root / split}: put its images there, or name another")
 
@@ -91,7 +93,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         if needs_val and self.val_set is None:
             self._setup_train_and_val()
         if stage in (None, "test") and self.test_set is None:
-            self.test_set = self.plain(ClassFolders(self.root / self.test_folder)) if has_test else self.val_set
+            self.test_set = self._measured(self.test_folder) if has_test else self.val_set
 
     def _has(self, split: str | None) -> bool:
         return split is not None and (self.root / split).is_dir()
@@ -100,7 +102,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         images = ClassFolders(self.root / "train")
         if self._has(self.val_folder):
             self.train_set = self.augmented(images)
-            self.val_set = self.plain(ClassFolders(self.root / self.val_folder))
+            self.val_set = self._measured(self.val_folder)
             return
         num_val = round(self.val_size * len(images) if self.val_size < 1 else self.val_size)
         argument = f"val_size {self.val_size}"
@@ -111,12 +113,20 @@ class ImageFolderDataModule(ClassificationDataModule):
         self.train_set = self.augmented(images, train)
         self.val_set = self.plain(images, val)
 
-    def _check_same_classes(self, split: str) -> None:
-        # Labels are places in the sorted names: one folder more would shift all after it.
-        names = set(class_names(self.root / split))
-        for name in sorted(names.symmetric_difference(self.classes)):
-            has, lacks = (split, "train") if name in names else ("train", split)
-            raise ValueError(
-                f"class folders differ: {self.root / has / name} has no counterpart "
-                f"in {self.root / lacks}; give both the same class folders"
+    def _check_known(self, split: str) -> None:
+        for name in class_names(self.root / split):
+            if name not in self.classes:
+                raise ValueError(
+                    f"{self.root / split / name} is a class that {self.root / 'train'} does not have, so that it is not "
+                    "learned: add images of it to train on, or take the folder away"
+                )
+
+    def _measured(self, split: str) -> View:
+        # by the names of train/: a folder less would shift the labels of all after it
+        images = ClassFolders(self.root / split, classes=self.classes)
+        if lacking := images.without_images:
+            rank_zero_warn(
+                f"{self.root / split} has no images of {len(lacking)} of the {len(self.classes)} classes "
+                f"({', '.join(lacking[:3])}{', …' if len(lacking) > 3 else ''}): it is measured on the others"
             )
+        return self.plain(images)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bnnlight.data.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable, check_choice
 from bnnlight.data.by_value import SmallByValue
-from bnnlight.data.sampling import TrainSampler, UnpaddedSampler, items_at, no_items, run_seed, seeded_by
+from bnnlight.data.sampling import SameSampler, TrainSampler, UnpaddedSampler, items_at, no_items, run_seed, seeded_by
 from bnnlight.data.train_loader import TrainLoader
 from bnnlight.data.transforms import ImageFormat
 from bnnlight.data.worker_signals import hear_of_lost_workers, outlive_stop_signals
@@ -90,13 +90,17 @@ class ImageDataModule(LightningDataModule):
         self.test_set: Dataset | None = None
 
     def train_dataloader(self) -> DataLoader:
-        """Load shuffled, augmented batches; the last, incomplete one is dropped."""
+        """Load shuffled, augmented batches; the last, incomplete one is dropped.
+
+        With ``trainer.overfit_batches`` the batches are not shuffled, and are the same each epoch, pixel for pixel.
+        """
         num_processes, rank = self._processes()
         # Batch statistics of a few left-over images are poor, but some batch is better than none.
         drop_last = len(self.train_set) // num_processes >= self.batch_size
         # Without seed_everything each process has a seed of its own, yet all must draw from one order.
         seed = self.trainer.strategy.broadcast(run_seed()) if self.trainer else run_seed()
-        sampler = TrainSampler(self.train_set, seed, num_processes, rank, drop_last)
+        sampler_class = SameSampler if getattr(self.trainer, "overfit_batches", 0) else TrainSampler
+        sampler = sampler_class(self.train_set, seed, num_processes, rank, drop_last)
         return self._loader(self.train_set, kind=TrainLoader, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:

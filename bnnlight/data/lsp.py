@@ -50,6 +50,8 @@ class LSPDataModule(PoseDataModule):
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
     """
 
+    has_head_sizes = False
+
     def __init__(
         self,
         lsp_root: str = "data/lsp",

@@ -54,7 +54,7 @@ class MPIIDataModule(PoseDataModule):
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         augmentation: of the training pictures; None is none.
         boxes: form of the JSON lists, "raw" or "padded", see :func:`bnnlight.data.mpii_json.read_json`;
-            "auto" tells by the numbers in each list.
+            "auto" tells by the numbers in each list, and asks where they do not tell.
         val_size: how much to hold out where the .mat stands alone: below 1 a fraction of the pictures, else a
             number of them. People of one picture stay together.
         split_seed: of the held-out choice; independent of the run's seed.
@@ -84,6 +84,8 @@ class MPIIDataModule(PoseDataModule):
         self.folder = self.root / images
         self.boxes: Boxes = boxes
         self.val_size, self.split_seed = val_size, split_seed
+        # people of the authors' file have them always
+        self.has_head_sizes = self.head_file is not None or not self._val_is_list
         self._is_checked = False
 
     def prepare_data(self) -> None:

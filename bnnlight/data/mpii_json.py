@@ -21,7 +21,8 @@ DOWN_PX = 15
 """How far the box's middle lies below the annotated one, at a scale of 1."""
 _FIELDS = ("image", "center", "scale", "joints", "joints_vis")
 _WHOLE = 1e-3
-_MOST = 0.95
+_MOST = 2 / 3
+"""Share of the centres that has to fit a form, so that a few which were corrected by hand do not change it."""
 
 
 def read_json(path: Path, boxes: Boxes, advice: str) -> PosePeople:
@@ -36,12 +37,13 @@ def read_json(path: Path, boxes: Boxes, advice: str) -> PosePeople:
 
     Args:
         path: of the file.
-        boxes: "raw", "padded", or "auto", which looks at the whole file: MPII's own centres are whole numbers.
+        boxes: "raw", "padded", or "auto", which looks at the whole file: MPII's own centres are whole numbers, and
+            what most people fit is the form of all.
         advice: what to do if the file is missing.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no such list, or an entry is wrong.
+        ValueError: If it is no such list, an entry is wrong, or the form cannot be told.
     """
     if not path.is_file():
         raise FileNotFoundError(f"annotations not found: looked for {path}; {advice}")
@@ -123,14 +125,20 @@ def _are_raw(path: Path, boxes: Boxes, y: np.ndarray, scale: np.ndarray) -> bool
     if boxes != "auto":
         return boxes == "raw"
     # what was added to the raw y, in terms of the padded scale
-    raw, undone = _share_whole(y), _share_whole(y - DOWN_PX / PADDING * scale)
-    are_padded = undone >= _MOST > raw
-    rank_zero_info(
-        f"{path}: boxes read as {'padded' if are_padded else 'raw'} ({raw:.0%} of the centres fit the raw form, "
-        f"{undone:.0%} the padded one); --data.boxes to set it"
-    )
+    raw, undone = _are_whole(y), _are_whole(y - DOWN_PX / PADDING * scale)
+    shares = f"{raw.mean():.0%} of the centres fit the raw form, {undone.mean():.0%} the padded one"
+    # of those that fit both forms, or none, nothing can be told
+    only_raw, only_padded = int((raw & ~undone).sum()), int((undone & ~raw).sum())
+    are_padded = only_padded > only_raw
+    most, least = max(only_raw, only_padded), min(only_raw, only_padded)
+    if (undone if are_padded else raw).mean() < _MOST or most < 2 * max(least, 0.5):
+        raise ValueError(
+            f"{path}: whether its boxes were widened already cannot be told ({shares}): pass --data.boxes raw, for "
+            "centres and scales as MPII has them, or --data.boxes padded"
+        )
+    rank_zero_info(f"{path}: boxes read as {'padded' if are_padded else 'raw'} ({shares}); --data.boxes to set it")
     return not are_padded
 
 
-def _share_whole(numbers: np.ndarray) -> float:
-    return float((np.abs(numbers - np.round(numbers)) <= _WHOLE).mean())
+def _are_whole(numbers: np.ndarray) -> np.ndarray:
+    return np.abs(numbers - np.round(numbers)) <= _WHOLE

@@ -102,10 +102,12 @@ class PoseDataModule(ImageDataModule):
 
     Attributes:
         num_channels: 3 (RGB).
+        has_head_sizes: whether people to measure on have head boxes, without which there is no PCKh.
         eval_transform: from a :class:`PosePicture` to a sample, without randomness.
     """
 
     num_channels = 3
+    has_head_sizes = True
 
     def __init__(
         self,

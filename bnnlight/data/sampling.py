@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torch.utils.data import DistributedSampler, default_collate
+from torch.utils.data import DistributedSampler, SequentialSampler, default_collate
 
 
 def run_seed() -> int:
@@ -138,16 +138,34 @@ class TrainSampler(DistributedSampler):
         self.start = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        numbers = np.random.default_rng([self.seed, self.epoch])
-        seeds = numbers.integers(2**32, size=len(self.dataset))
-        order = np.resize(numbers.permutation(len(self.dataset)), self.total_size)
+        order, seeds = self._order()
         start, self.start = self.start, 0
-        share = order[self.rank :: self.num_replicas][start:]
+        share = np.resize(order, self.total_size)[self.rank :: self.num_replicas][start:]
         return map(Draw, share.tolist(), seeds[share].tolist())
 
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(N,)`` positions in the order of this epoch, and ``(N,)`` the seed of each position."""
+        numbers = np.random.default_rng([self.seed, self.epoch])
+        seeds = numbers.integers(2**32, size=len(self.dataset))
+        return numbers.permutation(len(self.dataset)), seeds
 
-class UnpaddedSampler(DistributedSampler):
+
+class SameSampler(TrainSampler, SequentialSampler):
+    """Deals out the same pictures each epoch, in the data set's order and with the same random numbers.
+
+    For Lightning's check whether a network can overfit a few batches (``trainer.overfit_batches``). Lightning would put
+    torch's ``SequentialSampler`` in the place of any other kind, which knows nothing of seeds, epochs and processes.
+    """
+
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        num = len(self.dataset)
+        return np.arange(num), np.random.default_rng(self.seed).integers(2**32, size=num)
+
+
+class UnpaddedSampler(DistributedSampler, SequentialSampler):
     """Deals the positions out to the processes in turn, in order, each to one process alone.
+
+    As a ``SequentialSampler`` it is left alone by Lightning where a few batches are to be overfitted.
 
     torch's own repeats some, to give all processes as many, and they would count twice in what is measured. Shares
     differ by one picture at most. A process without any gets the first position nevertheless: each has to take part

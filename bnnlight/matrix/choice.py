@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,7 +18,7 @@ class Choice:
         value: the chosen one; None while search runs are missing, and where all diverged.
         means: value → mean figure over the search seeds, of the values of which all runs are done.
         tied: values with the best mean, where it is more than one; the smallest of them is chosen.
-        diverged: values with which a run's numbers did not stay finite; they are never chosen.
+        diverged: values with which a run's numbers or its figure did not stay finite; they are never chosen.
         edge: whether the chosen value is the smallest or largest that was tried, so that a better one may lie beyond.
         num_done: of the search runs.
         num_runs: of the search in all.
@@ -45,7 +46,8 @@ def choose(search: Search, direction: str, figures: Mapping[tuple[float, int], f
         return Choice(search.values[0], {}, (), (), False, 0, 0)
     pairs = [(value, seed) for value in search.values for seed in search.seeds]
     done = [pair for pair in pairs if pair in figures]
-    diverged = tuple(v for v in search.values if any(figures.get((v, seed), 0.0) is None for seed in search.seeds))
+    failed = {pair for pair, figure in figures.items() if figure is None or not math.isfinite(figure)}
+    diverged = tuple(v for v in search.values if any((v, seed) in failed for seed in search.seeds))
     means = {
         value: fmean(figures[value, seed] for seed in search.seeds)
         for value in search.values

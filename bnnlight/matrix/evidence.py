@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean, median
@@ -18,7 +19,7 @@ COLUMNS = {
 
 
 def evidence(folder: Path) -> dict[str, float]:
-    """Figures of one run, those of :data:`COLUMNS` that it logged.
+    """Figures of one run, those of :data:`COLUMNS` that it logged; what was logged and is not finite is left out.
 
     - ``flips_first``, ``flips_last``: mean of ``bnn/flip_rate`` in the first and last third of its looks.
     - ``rank``: effective rank of the latent weight's unfolding by output channels, at the last look, mean over layers.
@@ -51,9 +52,9 @@ def evidence(folder: Path) -> dict[str, float]:
 
 
 def mean_evidence(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each figure over the runs that have it."""
+    """Mean of each figure over the runs where it is there and finite."""
     runs = list(runs)
-    found = {name: [run[name] for run in runs if name in run] for name in COLUMNS}
+    found = {name: [run[name] for run in runs if math.isfinite(run.get(name, math.nan))] for name in COLUMNS}
     return {name: fmean(values) for name, values in found.items() if values}
 
 
@@ -68,7 +69,8 @@ def _lines(path: Path) -> Iterable[dict]:
         return
     for line in text.splitlines():
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except ValueError:
             # the last one, of a run that was killed while it wrote
             continue
+        yield {key: value for key, value in row.items() if math.isfinite(value)}

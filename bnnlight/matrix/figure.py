@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -86,4 +87,6 @@ def _points(axes: Axes, y: float, values: list[float], found: Record) -> None:
 def _label(row: Record, baseline: str) -> str:
     done, asked = len(row["by_seed"]), len(row["seeds_asked"])
     name = f"{row['method']} (baseline)" if row["method"] == baseline else row["method"]
+    if num := sum(not math.isfinite(value) for value in row["by_seed"].values()):
+        name += f"\n{num} not finite"
     return name if done == asked else f"{name}\n{done} of {asked} seeds"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from itertools import groupby
 from operator import itemgetter
@@ -17,8 +18,16 @@ Record = dict[str, Any]
 
 
 def as_json(record: Record) -> str:
-    """With figures as they are, to all digits."""
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    """With figures as they are, to all digits; null for those that are not finite, which JSON has no word for."""
+    return json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_markdown(record: Record, picture: str) -> str:
@@ -150,6 +159,13 @@ def _marks(record: Record) -> list[str]:
         if row["search"]["tied"] and row["rate_of"] == row["method"]:
             values = ", ".join(f"{value:g}" for value in row["search"]["tied"])
             found.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
+    for row in record["methods"]:
+        seeds = [seed for seed, value in row["by_seed"].items() if not math.isfinite(value)]
+        if seeds:
+            found.append(
+                f"Not finite: {row['method']}, {_seeds(seeds)}: the method has no mean and no interval, and no "
+                "difference is taken from such a figure."
+            )
     return found
 
 

@@ -15,8 +15,9 @@ class Interval:
     """A mean with its confidence interval.
 
     Attributes:
-        mean: of the values.
-        half: half the interval's width; None for a single value, of whose spread nothing is known.
+        mean: of the values; NaN where one of them is not finite.
+        half: half the interval's width; None for a single value, of whose spread nothing is known, and where the mean
+            is not finite.
         count: of the values.
     """
 
@@ -36,7 +37,7 @@ class Difference(Interval):
 
     Attributes:
         by_seed: seed → difference.
-        p: of the two-sided paired t-test; None for a single pair.
+        p: of the two-sided paired t-test; None where there is no interval.
     """
 
     by_seed: dict[int, float]
@@ -46,10 +47,14 @@ class Difference(Interval):
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """The mean and Student's confidence interval: mean ± t((1 + level) / 2, n - 1) · s / √n.
 
+    One value that is not finite leaves no mean: that of the others would flatter a method which failed once.
+
     Args:
         values: independent ones, at least one.
         level: share of such intervals that hold the true mean, if the values are spread normally.
     """
+    if not all(map(math.isfinite, values)):
+        return Interval(math.nan, None, len(values))
     half = None
     if len(values) > 1:
         half = float(student.ppf((1 + level) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
@@ -64,14 +69,16 @@ def paired_difference(
     Where all differences are the same, the test knows no spread: p is then 0, or 1 where they are all zero.
 
     Args:
-        values: seed → figure.
-        others: seed → figure; seeds that only one of the two has are left out.
+        values: seed → figure; where one is not finite, neither is the mean of the differences.
+        others: seed → figure; seeds that only one of the two has are left out, and those whose figure here is not
+            finite, which say nothing of ``values``.
         level: of the interval.
 
     Returns:
         None where no seed is in both.
     """
-    by_seed = {seed: values[seed] - others[seed] for seed in values if seed in others}
+    pairs = [seed for seed in values if seed in others and math.isfinite(others[seed])]
+    by_seed = {seed: values[seed] - others[seed] for seed in pairs}
     if not by_seed:
         return None
     interval, p = mean_interval(list(by_seed.values()), level), None
@@ -88,11 +95,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of a family of tests, adjusted so that those below a level are wrong in any with at most that chance.
 
     The i-th smallest of m, from 0, is multiplied by m - i, and is at least those before it and at most 1 (Holm 1979,
-    https://www.jstor.org/stable/4615733).
+    https://www.jstor.org/stable/4615733). A NaN is no test: it stays, and does not count among the m.
     """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    tests = [index for index, p in enumerate(p_values) if not math.isnan(p)]
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(tests, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(tests) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class Unit:
     """Shares are shown in %, all else as it is.
@@ -21,6 +23,8 @@ class Unit:
 
     def number(self, value: float, sign: str = "") -> str:
         """A scaled figure; ``sign="+"`` for differences."""
+        if not math.isfinite(value):
+            return "not finite"
         return f"{value:{sign}.{self._digits}f}"
 
     def show(self, value: float) -> str:

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from bnnlight.imaging.class_pictures import caption
 from bnnlight.nn.inspect import check_alpha_lr
+from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
 from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
@@ -94,6 +95,38 @@ class ClassificationTask(L.LightningModule):
         self.class_names = list(getattr(self.trainer.datamodule, "classes", None) or self.class_names)
         if self.teacher and stage == "fit":
             self.teacher.prepare(self.class_names, self.memory_format)
+
+    def check_data(self, data: L.LightningDataModule, stage: str) -> None:
+        """Makes sure before the first step that network, teacher and data fit: classes, channels and size of pictures.
+
+        Args:
+            data: set up for the stage.
+            stage: ``fit``, ``validate`` or ``test``.
+
+        Raises:
+            ValueError: they do not; the message says what the data have and what to set.
+        """
+        shape = picture_shape(data)
+        logits = None if shape is None else answer(self, shape)
+        if logits is None:
+            return
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise ValueError(f"the backbone answers with {found}: wanted logits (N, classes)")
+        classes, num_outputs = list(getattr(data, "classes", None) or ()), logits.shape[1]
+        if classes and len(classes) != num_outputs:
+            raise ValueError(
+                f"the data have {len(classes)} classes, and the network tells {num_outputs} apart: "
+                f"set model.backbone.num_classes to {len(classes)}"
+            )
+        if self.teacher and stage == "fit":
+            self.teacher.prepare(classes, self.memory_format)
+            self.teacher.check(self.teacher(torch.zeros(1, *shape)), logits)
+
+    def logged(self, data: L.LightningDataModule) -> set[str]:
+        """Keys that it logs while training, any of which can be monitored."""
+        taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
+        return {"train/loss", *taught, *(name for name in self.means if not name.startswith("test/"))}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch

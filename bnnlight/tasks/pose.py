@@ -18,6 +18,7 @@ from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
 from bnnlight.nn.inspect import check_alpha_lr
+from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
 from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
@@ -47,6 +48,33 @@ def heatmap_loss(maps: Tensor, targets: Tensor, weight: Tensor, kind: Literal["b
     pixels = F.binary_cross_entropy_with_logits if kind == "bce" else F.mse_loss
     losses = pixels(maps, targets, reduction="none").mean((3, 4)).sum(1)
     return (losses * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _skeleton_of(data: Any, known: Skeleton | None = None) -> Skeleton:
+    skeleton = getattr(data, "skeleton", None) or known
+    if skeleton is None:
+        raise ValueError("the data module has no skeleton: pose needs one of bnnlight.data's, or of your own")
+    return skeleton
+
+
+def _groups(skeleton: Skeleton) -> dict[str, list[int]]:
+    """Joints by their name without left and right."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(skeleton.joints):
+        groups.setdefault(name.removeprefix("left ").removeprefix("right ").replace(" ", "_"), []).append(index)
+    return groups
+
+
+def _check_maps(maps: Any, skeleton: Skeleton) -> None:
+    joints = len(skeleton.joints)
+    shape = tuple(maps.shape) if isinstance(maps, Tensor) else f"as a {type(maps).__name__}"
+    if not isinstance(maps, Tensor) or maps.ndim != 5 or maps.shape[2] != joints:
+        raise ValueError(
+            f"the backbone gives heat maps {shape}: wanted (N, stacks, {joints}, h, w), as the data "
+            f"have {joints} joints; set model.backbone.num_joints to {joints}"
+        )
+    if maps.shape[3] != maps.shape[4]:
+        raise ValueError(f"the backbone gives heat maps {shape} of square pictures: h and w must be the same")
 
 
 class PoseTask(L.LightningModule):
@@ -112,9 +140,7 @@ class PoseTask(L.LightningModule):
         return self.backbone(x.contiguous(memory_format=self.memory_format))
 
     def setup(self, stage: str) -> None:
-        self.skeleton = getattr(self.trainer.datamodule, "skeleton", None) or self.skeleton
-        if self.skeleton is None:
-            raise ValueError("the data module has no skeleton: pose needs one of bnnlight.data's, or of your own")
+        self.skeleton = _skeleton_of(self.trainer.datamodule, self.skeleton)
         if self.teacher and stage == "fit":
             self.teacher.prepare(self.skeleton.joints, self.memory_format)
         num_joints = len(self.skeleton.joints)
@@ -125,6 +151,32 @@ class PoseTask(L.LightningModule):
                 for name, (_, threshold) in MEASURES.items()
             }
         )
+
+    def check_data(self, data: L.LightningDataModule, stage: str) -> None:
+        """Makes sure before the first step that network, teacher and data fit: joints, and size of pictures and maps.
+
+        Args:
+            data: set up for the stage.
+            stage: ``fit``, ``validate`` or ``test``.
+
+        Raises:
+            ValueError: they do not; the message says what the data have and what to set.
+        """
+        skeleton, shape = _skeleton_of(data), picture_shape(data)
+        maps = None if shape is None else answer(self, shape)
+        if maps is None:
+            return
+        _check_maps(maps, skeleton)
+        if self.teacher and stage == "fit":
+            self.teacher.prepare(skeleton.joints, self.memory_format)
+            self.teacher.check(self.teacher(torch.zeros(1, *shape)), maps, num_free=2)
+
+    def logged(self, data: L.LightningDataModule) -> set[str]:
+        """Keys that it logs while training, any of which can be monitored."""
+        taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
+        names = ["pck", *(["pckh", "pckh01"] if getattr(data, "has_head_sizes", True) else [])]
+        ends = ["", "_mean", *(f"_{group}" for group in _groups(_skeleton_of(data)))]
+        return {"train/loss", "val/loss", *taught, *(f"val/{name}{end}" for name in names for end in ends)}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         taught = self.teacher(batch["image"]) if self.teacher else None
@@ -173,12 +225,7 @@ class PoseTask(L.LightningModule):
 
     def _maps(self, images: Tensor) -> Tensor:
         maps = self(images)
-        joints = len(self.skeleton.joints)
-        if maps.ndim != 5 or maps.shape[2] != joints:
-            raise ValueError(
-                f"the backbone gives heat maps {tuple(maps.shape)}: wanted (N, stacks, {joints}, h, w), as the data "
-                f"have {joints} joints; set model.backbone.num_joints to {joints}"
-            )
+        _check_maps(maps, self.skeleton)
         return maps
 
     def _loss(self, maps: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -216,9 +263,7 @@ class PoseTask(L.LightningModule):
         return found
 
     def _log_measures(self, split: str) -> None:
-        groups: dict[str, list[int]] = {}
-        for index, name in enumerate(self.skeleton.joints):
-            groups.setdefault(name.removeprefix("left ").removeprefix("right ").replace(" ", "_"), []).append(index)
+        groups = _groups(self.skeleton)
         for name in MEASURES:
             measure = self.measures[f"{split}/{name}"]
             correct, count = measure.totals()  # of all ranks together: they all log the same

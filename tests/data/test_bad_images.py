@@ -13,7 +13,6 @@ from PIL import Image
 
 from bnnlight.data import ImageFolderDataModule
 from bnnlight.data.bad_images import Checked, ImageLoader, LeaveOut, Readable, Unreadable
-from bnnlight.data.sampling import TrainSampler
 
 
 @pytest.fixture
@@ -170,8 +169,7 @@ def test_a_batch_whose_memory_was_pinned_is_taken_apart(monkeypatch):
         assert list(loader.skipped) == [len(pair[1])]
 
 
-def test_loaders_survive_being_made_anew_by_lightning(damaged):
-    """With `overfit_batches` the trainer builds a loader of its own from ours."""
+def test_what_cannot_be_read_is_left_out_of_batches_to_overfit_too(damaged):
 
     class Counts(lightning.LightningModule):
         def __init__(self):
@@ -194,8 +192,6 @@ def test_loaders_survive_being_made_anew_by_lightning(damaged):
     trainer.fit(task, data)
     # in order, without shuffling: the two bad ones are the fourth and eighth picture
     assert task.sizes == [6, 8]
-    # ours was left alone but for that: a trainer for several processes has no sampler to add
-    assert isinstance(data.train_dataloader().sampler, TrainSampler)
 
 
 SMALL = (

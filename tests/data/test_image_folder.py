@@ -226,17 +226,38 @@ def test_class_folder_without_images(draw_folder, check_one_line):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("stage", ["fit", "test"])
-def test_classes_that_differ(draw_folder, check_one_line, split, stage):
+def test_a_class_that_is_not_trained_on(draw_folder, check_one_line, split, stage):
     draw_folder("train", ["ant", "bee", "cat"])
     root = draw_folder(split, ["ant", "bat", "bee", "cat"])
     with pytest.raises(ValueError) as error:
         module(root).setup(stage)
-    check_one_line(error, root / split / "bat", root / "train")
-    shutil.rmtree(root / split)
-    draw_folder(split, ["ant", "cat"])
-    with pytest.raises(ValueError) as error:
-        module(root).setup(stage)
-    check_one_line(error, root / "train" / "bee", root / split)
+    check_one_line(error, root / split / "bat", root / "train", "add images of it to train on")
+
+
+@pytest.mark.parametrize("empty", ["no folder", "no image in it"])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_without_images_to_measure_on(draw_folder, split, empty):
+    draw_folder("train", ["ant", "bee", "cat"], num_images=20)
+    root = draw_folder(split, ["ant", "bee", "cat"], num_images=2)
+    shutil.rmtree(root / split / "bee")
+    if empty == "no image in it":
+        (root / split / "bee").mkdir()
+        (root / split / "bee" / ".gitkeep").touch()
+    with pytest.warns(UserWarning, match=r"has no images of 1 of the 3 classes \(bee\)"):
+        data = ready(root)
+    assert data.classes == ["ant", "bee", "cat"]
+    view = {"val": data.val_set, "test": data.test_set}[split]
+    # labels are the training's, also behind the one that is missing
+    assert [label for _, label in view] == [0, 0, 2, 2]
+    assert [round((image[0].mean().item() * 0.229 + 0.485) * 255) for image, _ in view] == [0, 0, 20, 20]
+
+
+def test_nothing_at_all_to_measure_on(draw_folder, check_one_line):
+    root = draw_folder("train")
+    (root / "val" / "bee").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError) as error:
+        ready(root)
+    check_one_line(error, root / "val", "add images")
 
 
 def test_too_few_images_to_hold_out(draw_folder, check_one_line):

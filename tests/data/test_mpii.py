@@ -106,12 +106,42 @@ def test_the_form_is_decided_by_nearly_all_and_told(write_mpii, told):
         assert sum(form in line for line in told) == 1
 
 
-@pytest.mark.parametrize(("y", "scale"), [(55.37, 0.42), (55, 0.5)])
-def test_centres_that_fit_no_form_or_both_are_read_as_raw(write_mpii, y, scale):
+@pytest.mark.parametrize("moved", [55.4, 50.0])
+@pytest.mark.parametrize("num_people", [3, 5])
+@pytest.mark.parametrize("form", ["raw", "padded"])
+def test_a_centre_that_was_corrected_by_hand_does_not_change_the_form(write_mpii, form, num_people, moved):
+    root = write_mpii(num_people=num_people)
+    if form == "padded":
+        edit(root, to_padded)
+    edit(root, lambda people: people[1]["center"].__setitem__(1, moved))
+    people, forced = ready(root).val_set.items.people, ready(root, boxes=form).val_set.items.people
+    assert np.array_equal(people.center, forced.center)
+    # 0.42 · 200 · 1.25 in both forms
+    assert people.side_px == pytest.approx(105)
+
+
+@pytest.mark.parametrize(
+    ("y", "scales"),
+    # none fits either; all fit both, since 15 · 0.4 = 12 · 0.5 = 6; two of each form; one that tells, beside others
+    [
+        ([55.37] * 6, 0.42),
+        ([55] * 6, 0.5),
+        ([55, 55, 61.3, 61.3] + [55.37] * 2, [0.42, 0.42, 0.525, 0.525, 0.42, 0.42]),
+    ],
+)
+def test_a_form_that_cannot_be_told_is_asked_for(write_mpii, check_one_line, y, scales):
     root = write_mpii()
-    # 15 · 0.4 = 12 · 0.5 = 6: whole numbers stay whole
-    edit(root, lambda people: [person.update(center=[81, y], scale=scale) for person in people] and None)
-    assert ready(root).val_set.items.people.side_px[0] == pytest.approx(250 * scale)
+    rows = list(zip(y, np.broadcast_to(scales, 6).tolist(), strict=True))
+
+    def change(people):
+        for person, (height, scale) in zip(people, rows, strict=True):
+            person.update(center=[81, height], scale=scale)
+
+    edit(root, change)
+    with pytest.raises(ValueError) as error:
+        ready(root)
+    check_one_line(error, root / "annot" / "valid.json", "cannot be told", "--data.boxes raw", "--data.boxes padded")
+    assert ready(root, boxes="raw").val_set.items.people.side_px[0] == pytest.approx(250 * rows[0][1])
 
 
 def test_the_person_fills_the_crop(write_mpii):

@@ -11,7 +11,16 @@ from torch.utils.data import DataLoader
 
 from bnnlight.data import PeopleDataModule
 from bnnlight.data.loaders import ImageDataModule, View
-from bnnlight.data.sampling import Draw, TrainSampler, UnpaddedSampler, items_at, no_items, run_seed, seeded_by
+from bnnlight.data.sampling import (
+    Draw,
+    SameSampler,
+    TrainSampler,
+    UnpaddedSampler,
+    items_at,
+    no_items,
+    run_seed,
+    seeded_by,
+)
 
 
 def draws(sampler, epoch=0):
@@ -178,7 +187,7 @@ class Dropout(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def train(num_workers=0, max_epochs=2, seed=7, ckpt_path=None, folder=None):
+def train(num_workers=0, max_epochs=2, seed=7, ckpt_path=None, folder=None, **options):
     lightning.seed_everything(seed, workers=True, verbose=False)
     trainer = lightning.Trainer(
         max_epochs=max_epochs,
@@ -187,6 +196,7 @@ def train(num_workers=0, max_epochs=2, seed=7, ckpt_path=None, folder=None):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **options,
     )
     task = Dropout()
     trainer.fit(task, Noise(num_workers), ckpt_path=ckpt_path)
@@ -216,6 +226,34 @@ def test_a_run_resumed_at_an_epochs_start_sees_what_the_whole_one_sees(tmp_path)
     rest = train(max_epochs=3, ckpt_path=tmp_path / "half.ckpt")
     assert len(rest.batches) == 6
     assert torch.equal(torch.stack(whole.batches[12:]), torch.stack(rest.batches))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+@pytest.mark.parametrize("share, num_batches", [(3, 3), (0.5, 3)])
+def test_batches_to_overfit_are_the_same_each_epoch_resumed_or_not(tmp_path, share, num_batches):
+    whole = train(max_epochs=3, overfit_batches=share)
+    batches = torch.stack(whole.batches)
+    assert len(batches) == 3 * num_batches
+    assert batches[:num_batches, :, 0].flatten().tolist() == list(range(2 * num_batches))
+    for epoch in (1, 2):
+        assert torch.equal(batches[epoch * num_batches :][:num_batches], batches[:num_batches])
+    train(max_epochs=2, folder=tmp_path, overfit_batches=share)
+    rest = train(max_epochs=3, ckpt_path=tmp_path / "half.ckpt", overfit_batches=share)
+    workers = train(num_workers=2, max_epochs=1, overfit_batches=share)
+    for part in (rest, workers):
+        assert torch.equal(torch.stack(part.batches), batches[:num_batches])
+
+
+def test_processes_share_the_batches_to_overfit():
+    whole = draws(SameSampler(range(10), seed=3))
+    assert [position for position, _ in whole] == list(range(10))
+    shares = [draws(SameSampler(range(10), 3, 2, rank), epoch=5) for rank in (0, 1)]
+    assert [draw for pair in zip(*shares, strict=True) for draw in pair] == whole
+    # what Lightning asks, in `_resolve_overfit_batches` and `_requires_distributed_sampler`, before it takes its own
+    for sampler in (SameSampler(range(10), 3, 2, 1), UnpaddedSampler(range(10), 2, 1)):
+        assert isinstance(sampler, torch.utils.data.SequentialSampler)
+        assert isinstance(sampler, torch.utils.data.DistributedSampler)
 
 
 def test_poses_are_augmented_by_the_draw_too():

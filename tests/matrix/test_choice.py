@@ -1,5 +1,7 @@
 """The choice of a value from search runs."""
 
+import math
+
 import pytest
 
 from bnnlight.matrix.choice import choose
@@ -16,6 +18,16 @@ def test_the_best_mean_over_the_seeds_and_not_the_best_run():
     assert (found.value, found.edge, found.tied) == (2, False, ())
     assert found.means == pytest.approx({1: 0.2, 2: 0.5, 3: 0.45})
     assert (choose(search(1, 2, 3), "min", figures).value, choose(search(1, 2, 3), "min", figures).edge) == (1, True)
+
+
+@pytest.mark.parametrize("wrong", [None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_a_value_whose_figure_is_not_finite_is_never_chosen(wrong, direction):
+    for place in (1, 2, 3):
+        figures = {(value, seed): 0.5 for value in (1, 2, 3) for seed in (0, 1)} | {(place, 1): wrong}
+        found = choose(search(1, 2, 3), direction, figures)
+        assert found.diverged == (place,) and found.means == {v: 0.5 for v in (1, 2, 3) if v != place}
+        assert found.value == min(found.means)
 
 
 @pytest.mark.parametrize("best", [1, 3])

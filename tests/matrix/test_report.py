@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from bnnlight.matrix import figure
 from bnnlight.matrix.curve import draw_curve
+from bnnlight.matrix.evidence import evidence, mean_evidence
 from bnnlight.matrix.figure import draw
 from bnnlight.matrix.ledger import Ledger
 from bnnlight.matrix.page import as_json, as_markdown
@@ -52,8 +55,17 @@ def write_run(run, **results):
 
 
 @pytest.fixture
-def report(content, write, tmp_path):
+def make_report(content, write, tmp_path):
     """The report of three methods, of which one has two of three seeds; 0.01 and 0.03 tie for dense."""
+    return lambda tested: _report(tested, content, write, tmp_path)
+
+
+@pytest.fixture
+def report(make_report):
+    return make_report(TEST)
+
+
+def _report(tested, content, write, tmp_path):
     content["seeds"], content["baseline"] = [0, 1, 2], "dense"
     content["methods"]["low"] = {"rate_of": "dense", "options": {"model.backbone.latent.rank": 0.25}}
     content["methods"]["new"] = {}
@@ -66,8 +78,8 @@ def report(content, write, tmp_path):
                 write_run(run, **{"best val/acc1": 0.4 if name == "dense" else 10 * run.value})
         value = {"dense": 0.01, "low": 0.01}.get(name, 0.03)
         for run in final_runs(plan, method, value, tmp_path / "runs", {}):
-            if run.seed in TEST.get(name, {}):
-                write_run(run, **{"test/acc1": TEST[name][run.seed]})
+            if run.seed in tested.get(name, {}):
+                write_run(run, **{"test/acc1": tested[name][run.seed]})
     standings = look(plan, tmp_path / "runs", {}, Ledger(tmp_path / "out.runs.jsonl"))
     return as_record(plan, standings, ["bnnlight", "matrix", "my plan.yaml"])
 
@@ -91,6 +103,40 @@ def test_numbers_are_scipys(report):
     assert report["family"] == 2 and found["p_holm"] == pytest.approx(2 * found["p"])
     assert few["p_holm"] == pytest.approx(few["p"]) and few["p"] > found["p_holm"]
     assert rows["new"]["test"] is None and rows["new"]["difference"] is None
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_figure_that_is_not_finite_marks_its_row_and_the_rest_stands(report, make_report, tmp_path, wrong):
+    shutil.rmtree(tmp_path / "runs")
+    found = make_report(TEST | {"low": {0: wrong, 1: 0.54}})
+    before, rows = ({row["method"]: row for row in each["methods"]} for each in (report, found))
+    assert rows["dense"] == before["dense"] and found["family"] == 1
+    same = before["Tucker, rank ½"]["difference"]
+    assert rows["Tucker, rank ½"]["difference"] == same | {"p_holm": same["p"]}
+    write_report(found, tmp_path / "report")
+    page = (tmp_path / "report.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| low"))
+    assert "| not finite (2 of 3 seeds) | 0: not finite, 1: 54.00 | not finite |  |  |" in line
+    assert "Not finite: low, seed 0: " in page and "nan" not in page
+    kept = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["methods"][2]
+    assert kept["by_seed"] == {"0": None, "1": 54.0} and kept["test"]["mean"] is None
+
+
+def test_a_baseline_that_is_not_finite_leaves_the_pairs_of_the_others(make_report, tmp_path):
+    found = make_report(TEST | {"dense": {0: math.nan, 1: 0.52, 2: 0.57}})
+    rows = {row["method"]: row for row in found["methods"]}
+    assert rows["Tucker, rank ½"]["difference"]["by_seed"] == pytest.approx({1: 10, 2: 12})
+    assert rows["Tucker, rank ½"]["test"]["mean"] == pytest.approx(64)
+    write_report(found, tmp_path / "report")
+    assert "Not finite: dense, seed 0: " in (tmp_path / "report.md").read_text()
+
+
+def test_what_the_callbacks_saw_that_is_not_finite_is_left_out(tmp_path):
+    lines = [*LOGGED, {"step": 700, "bnn/rank_effective/a/mode0": math.nan, "bnn/flip_rate": math.inf}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = evidence(tmp_path)
+    assert (found["rank"], found["flips_last"]) == pytest.approx((5.5, 0.015))
+    assert mean_evidence([{"rank": math.nan}, found]) == pytest.approx(found)
 
 
 def test_page_says_what_is_there_and_what_is_not(report):

@@ -50,6 +50,24 @@ def test_differences_that_are_all_the_same():
     assert (zero.half, zero.p, zero.excludes_zero) == (0.0, 1.0, False)
 
 
+def test_what_is_not_finite_marks_its_own_mean_and_nothing_else():
+    for wrong in (math.nan, math.inf, -math.inf):
+        difference = paired_difference({0: wrong, 1: 3.0, 2: 4.0}, {0: 1.0, 1: 1.0, 2: 1.0})
+        for found in (mean_interval([wrong, 1.0, 2.0]), difference):
+            assert math.isnan(found.mean) and found.half is None and found.excludes_zero is None
+        assert difference.p is None
+        # a baseline that failed once says nothing of the others: their pairs with it are left out
+        found, without = (
+            paired_difference({0: 9.0, 1: 3.0, 2: 4.0}, {0: other, 1: 1.0, 2: 1.0} if other else {1: 1.0, 2: 1.0})
+            for other in (wrong, None)
+        )
+        assert found == without and found.by_seed == {1: 2.0, 2: 3.0}
+    # of two tests: 0.01 times 2, 0.04 times 1
+    p = holm([math.nan, 0.01, 0.04])
+    assert math.isnan(p[0]) and p[1:] == pytest.approx([0.02, 0.04])
+    assert math.isnan(holm([math.nan])[0])
+
+
 def test_holm_by_hand():
     # sorted 0.01, 0.03, 0.04 times 3, 2, 1: 0.03, 0.06 and 0.04, which is raised to the one before it
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])

@@ -1,0 +1,66 @@
+"""The config files of a command line, looked at before they are parsed, so that what is wrong with one names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_OBJECTS = ("model", "data")
+"""Sections that name a class, whose options another config may change."""
+
+
+def check_config_files(args: Sequence[str]) -> None:
+    """Looks at the form of each file behind ``--config``, and at their order. A file that is missing is passed over.
+
+    Args:
+        args: the command line behind the verb.
+
+    Raises:
+        ValueError: a file is no YAML, is empty, holds something else than options, or comes before the config whose
+            options it changes; the message names it.
+    """
+    named: set[str] = set()
+    for option, value in _options(args):
+        if option in (f"{name}{end}" for name in _OBJECTS for end in ("", ".class_path")):
+            named.add(option.split(".")[0])
+        if option != "config" or not Path(value).is_file():
+            continue
+        content = _read(Path(value))
+        for name in _OBJECTS:
+            section = content.get(name)
+            if isinstance(section, dict) and "init_args" in section and "class_path" not in section:
+                if name not in named:
+                    raise ValueError(
+                        f"{value} is an overlay, it changes options of a {name} that is not named yet: give it behind "
+                        f"the config of the experiment, --config EXPERIMENT --config {value}"
+                    )
+            elif section:
+                named.add(name)
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options in their order, without dashes, with their values."""
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--"):
+            name, is_joined, value = word.removeprefix("--").partition("=")
+            yield name, value if is_joined else rest[0] if rest else ""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8, and so no config: {error}") from error
+    if content is None:
+        raise ValueError(f"{file} is empty: a config names a model, data and a trainer, see configs/quickstart.yaml")
+    if not isinstance(content, dict):
+        found = "a list" if isinstance(content, list) else f"{str(content)[:40]!r}"
+        raise ValueError(f"{file} holds {found}, where options belong, NAME: VALUE; see configs/quickstart.yaml")
+    return content

@@ -1,0 +1,97 @@
+"""Numbers of a config that lie out of range, named before anything is made of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+from jsonargparse import Namespace
+
+Check = tuple[Callable[[Any], bool], str]
+"""Whether a value is right, and which ones are."""
+
+
+def _at_least(least: float) -> Check:
+    return lambda value: value >= least, f"{least} or more"
+
+
+_POSITIVE, _NOT_NEGATIVE, _OR_NO_END = _at_least(1), _at_least(0), (lambda v: v >= -1, "0 or more, or -1 for no limit")
+_SHARE: Check = (
+    lambda v: v >= 0 and (v <= 1 or v % 1 == 0),
+    "a number of batches of 0 or more, or a share from 0.0 to 1.0",
+)
+_INTERVAL: Check = (
+    lambda v: v > 0 and (v <= 1 or v % 1 == 0),
+    "a number of batches of 1 or more, or a share above 0.0 and up to 1.0",
+)
+
+_RANGES: dict[str, Check] = {
+    "seed_everything": (lambda v: 0 <= v < 2**32, f"a number from 0 to {2**32 - 1}"),
+    **{f"trainer.{name}": _POSITIVE for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")},
+    **{
+        f"trainer.{name}": _NOT_NEGATIVE
+        for name in ("gradient_clip_val", "log_every_n_steps", "min_epochs", "min_steps")
+    },
+    **{f"trainer.{name}": _OR_NO_END for name in ("max_epochs", "max_steps")},
+    **{f"trainer.limit_{name}_batches": _SHARE for name in ("train", "val", "test", "predict")},
+    "trainer.overfit_batches": _SHARE,
+    "trainer.val_check_interval": _INTERVAL,
+    "trainer.num_sanity_val_steps": (lambda v: v >= -1, "0 or more, or -1 for all of the validation data"),
+    "trainer.reload_dataloaders_every_n_epochs": _NOT_NEGATIVE,
+    "trainer.devices": (lambda v: v >= 1 or v == -1, "1 or more, or -1 for all"),
+    "data.batch_size": _POSITIVE,
+    "data.num_workers": _NOT_NEGATIVE,
+    "data.image_size": _POSITIVE,
+    "model.warmup": (lambda v: 0 <= v < 1, "the share of the run it takes, from 0 to below 1"),
+    "model.label_smoothing": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
+    "model.alpha_lr": _NOT_NEGATIVE,
+    "model.optimizer.lr": _NOT_NEGATIVE,
+    "model.optimizer.weight_decay": _NOT_NEGATIVE,
+    "pictures.count": _NOT_NEGATIVE,
+}
+_CALLBACKS = ("flip_rates", "factor_ranks", "alphas", "activations", "pictures", "bad_images", "step_time")
+_RANGES |= {f"{name}.interval": (lambda v: v >= 1, "a number of steps of at least 1") for name in _CALLBACKS}
+
+DEVICES_PER_CORE = 4
+"""So many processes for each core of a machine may train on a CPU: more would only wait for one another."""
+
+
+def check_ranges(config: Namespace) -> None:
+    """Compares the numbers of a config with what they may be.
+
+    Raises:
+        ValueError: one is out of range; the message names the option.
+    """
+    for option, (is_right, words) in _RANGES.items():
+        value = _get(config, option.split("."))
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and (math.isnan(value) or not is_right(value)):
+            raise ValueError(f"{option} is {value}: give {words}")
+
+
+def check_devices(trainer: L.Trainer) -> None:
+    """
+    Raises:
+        ValueError: far more processes are to train on this machine's CPU than it has cores.
+    """
+    most = DEVICES_PER_CORE * (os.cpu_count() or 1)
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > most:
+        raise ValueError(
+            f"trainer.devices is {trainer.num_devices}, each a process on a CPU of {os.cpu_count()} cores: give {most} "
+            "or less"
+        )
+
+
+def _get(config: Any, path: list[str]) -> Any:
+    """The value of an option, looking into ``init_args`` as the command line does; None where there is none."""
+    for name in path:
+        if not isinstance(config, Namespace):
+            return None
+        inner = config.get("init_args") if "class_path" in config else config
+        config = inner.get(name) if isinstance(inner, Namespace) else None
+    if isinstance(config, str) and config.lstrip("-").isdigit():  # devices may be given as text
+        return int(config)
+    return config

@@ -1,0 +1,92 @@
+"""A logger that fails is left out, and the training goes on."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
+
+_NOTHING = {"experiment": DummyLogger().experiment, "name": "", "version": ""}
+"""What is told in the place of a property that fails, unless it is None."""
+
+
+def leave_out_once_failed(logger: Logger) -> None:
+    """From the first error that a logger raises on, all that is asked of it does nothing; one line on stderr says why.
+
+    The logger becomes an instance of a class derived from its own, made here. So it stays in the trainer's list on all
+    ranks, whatever rank it fails on, and is still an instance of what callbacks look for, such as ``WandbLogger``; and
+    whatever its class offers is covered, not only what Lightning knows of.
+
+    Args:
+        logger: of any class; already made, as an error of its constructor is one of the config.
+    """
+    if not hasattr(type(logger), "_left_out_from"):
+        logger.__class__ = _guarded_class(type(logger))
+
+
+@functools.cache
+def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
+    """A logger's class whose public methods and properties raise nothing.
+
+    What its own methods call is not guarded a second time: they may well expect an error and handle it.
+    """
+
+    class Guarded(logger_class):
+        # names that no logger's class has
+        _left_out_from = logger_class
+        _left_out_is_inside = False
+        _left_out_has_failed = False
+
+        def __getattribute__(self, name: str) -> Any:
+            ask = super().__getattribute__
+            if name.startswith("_") or self._left_out_is_inside:
+                return ask(name)
+            found = inspect.getattr_static(type(self), name, None)
+            if inspect.isroutine(found) or isinstance(found, staticmethod | classmethod):
+
+                def method(*args: Any, **kwargs: Any) -> Any:
+                    if self._left_out_has_failed:
+                        return None
+                    return _guarded(self, name, lambda: ask(name)(*args, **kwargs))
+
+                return method
+            if isinstance(found, property | functools.cached_property):
+                # paths and names may be asked for after all
+                left_out = self._left_out_has_failed and name == "experiment"
+                return _NOTHING.get(name) if left_out else _guarded(self, name, lambda: ask(name))
+            return ask(name)
+
+        def __reduce_ex__(self, protocol: int) -> Any:
+            # by a class that can be imported, on the way to a process that is spawned
+            make, args, *rest = super().__reduce_ex__(protocol)
+            if make is not copyreg.__newobj__:
+                return make, args, *rest
+            return _remade, (logger_class, *args[1:]), *rest
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(Guarded, name, getattr(logger_class, name))
+    return Guarded
+
+
+def _guarded(logger: Any, what: str, call: Callable[[], Any]) -> Any:
+    logger._left_out_is_inside = True
+    try:
+        return call()
+    except Exception as error:
+        if not logger._left_out_has_failed:
+            logger._left_out_has_failed = True
+            reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+            line = f"logger {type(logger).__name__} left out from now on, it fails in {what} ({reason})"
+            print(line, file=sys.stderr, flush=True)
+        return _NOTHING.get(what)
+    finally:
+        logger._left_out_is_inside = False
+
+
+def _remade(logger_class: type[Logger], *args: Any) -> Logger:
+    return copyreg.__newobj__(_guarded_class(logger_class), *args)
