@@ -116,7 +116,7 @@ def test_a_server_out_of_reach_at_the_start_leaves_an_offline_run(tmp_path, monk
     wandb.teardown()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the port of "discard": nobody listens
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "4")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "8")  # also what the offline run may take to begin
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbRun(str(tmp_path))
