@@ -67,7 +67,7 @@ def test_ctrl_c_twice_ends_it_at_once(tmp_path, fit):
     process = fit(run_dir, wait_for_signal_option(6, for_ever=True))
     process.wait_until(waiting(run_dir, 6).exists)
     os.kill(process.pid, signal.SIGINT)
-    process.wait_until(lambda: "Ctrl-C again to stop at once" in process.err)
+    process.wait_until(lambda: "Ctrl-C again to stop at once\n" in process.err)
     os.kill(process.pid, signal.SIGINT)
     code, lines = ended(process)
     assert code == 130
