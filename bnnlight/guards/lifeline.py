@@ -76,8 +76,9 @@ class Lifeline(threading.Thread):
 
     def end(self, error: str | None = None) -> None:
         """Says goodbye, or names the error that ends this process, and watches no longer."""
-        self._ending = {"kind": "bye"} if error is None else {"kind": "failed", "why": error[:500]}
+        # first: a thread that is awake anyway may have left, and closed this, as soon as it is told
         self._wake.send(b".")
+        self._ending = {"kind": "bye"} if error is None else {"kind": "failed", "why": error[:500]}
         # on a busy machine it takes its time; gone without a goodbye, this process would count as killed
         self._ended.wait(self._timeout_s)
 

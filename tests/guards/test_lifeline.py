@@ -246,3 +246,23 @@ def test_the_word_of_a_lost_rank_arrives_although_the_listener_talks(alone, cloc
     clock.settle()
     (line,) = lines
     assert line.startswith("rank 2 on host far has not been heard from for 45 s")
+
+
+def test_a_thread_that_leaves_at_once_does_not_break_the_end(alone, clock):
+    """It closes what it is woken by."""
+    lifeline, wake = alone[0], alone[0]._wake
+
+    class Late:
+        def send(self, data):
+            if lifeline._ending is not None:
+                clock.pass_(TIMEOUT_S)  # it wakes by itself, and all that it has to do is done
+            return wake.send(data)
+
+        def close(self):
+            wake.close()
+
+    lifeline._wake = Late()
+    lifeline.end()
+    lifeline.join(LIMIT_S)
+    assert not lifeline.is_alive()
+    lifeline.end = lambda: None  # it is ended
