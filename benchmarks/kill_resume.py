@@ -71,10 +71,13 @@ class Run:
         run_dir: the directory.
         config: of the run.
         options: behind the config.
+        batches: import path of :class:`Batches`, or of a class of that name.
     """
 
-    def __init__(self, run_dir: Path, config: Path, options: tuple[str, ...]) -> None:
-        callback = json.dumps([{"class_path": f"{Path(__file__).stem}.Batches"}])
+    def __init__(
+        self, run_dir: Path, config: Path, options: tuple[str, ...], batches: str = f"{Path(__file__).stem}.Batches"
+    ) -> None:
+        callback = json.dumps([{"class_path": batches}])
         own = (f"--run_dir={run_dir}", "--resume", "--test_after_fit=false", "--trainer.accelerator=cpu")
         quiet = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--num_threads=1")
         command = ["-m", "bnnlight", "fit", "--config", str(config), *options, *own, *quiet]

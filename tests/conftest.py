@@ -28,6 +28,12 @@ __all__ = ["data_for", "fit_probe", "same_run", "ship"]
 hear_of_lost_workers()
 
 
+def pytest_collection_modifyitems(items):
+    """Files that start processes come first: they take longest, and the other cores would wait for one at the end."""
+    starts = ("subprocess", "Started", "run_to_end")
+    items.sort(key=lambda item: not any(hasattr(item.module, name) for name in starts))
+
+
 @pytest.fixture
 def draw_folder(tmp_path):
     """Write ROOT/SPLIT/CLASS/N.png, each of one colour: red = 10 × class, green = N."""

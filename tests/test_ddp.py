@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from fixtures.processes import run_to_end
 from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
@@ -62,7 +62,7 @@ def fit(tmp_path_factory, configs):
         ]
         env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT", "PL_"))}
         env |= {"HOME": str(folder), "WANDB_MODE": wandb, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+        done = run_to_end(command, env, folder)
         assert done.returncode == 0, done.stderr
         return folder
 

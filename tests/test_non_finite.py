@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import subprocess
 import sys
 
 import pytest
 import torch
+from fixtures.processes import run_to_end
 
 PROBE = """
 import math
@@ -103,7 +103,7 @@ def two_processes(configs, tmp_path):
         env |= {"HOME": str(tmp_path), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
         # the folder comes before the one that holds the package
         env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
+        return run_to_end(command, env, tmp_path)
 
     return run
 

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures.processes import Started
+from fixtures.stopping import wait_for_signal_option, waiting
 
 OPTIONS = (
     *("--model.backbone.width=0.0625", "--trainer.max_epochs=3", "--trainer.limit_train_batches=12", "--resume"),
@@ -17,50 +17,22 @@ OPTIONS = (
     *("--test_after_fit=false", "--num_threads=1", "--data.num_workers=1"),
 )
 
-SLOW = """
-import time
-import lightning as L
-
-
-class Slow(L.Callback):
-    def on_train_batch_end(self, *args):
-        time.sleep(0.2)
-"""
-"""So that there is time to send a signal to a short run."""
-
 
 @pytest.fixture
 def fit(tmp_path, configs):
     """Start the real command in a session of its own; return the process."""
-    (tmp_path / "slow.py").write_text(SLOW)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT", "PL_"))}
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     started = []
 
-    def start(run_dir, *options, slow=False):
-        command = [sys.executable, "-m", "bnnlight", "fit", "--config", str(configs / "quickstart.yaml"), *OPTIONS]
-        command += [f"--run_dir={run_dir}", *options, *(["--trainer.callbacks=[slow.Slow]"] if slow else [])]
-        started.append(
-            subprocess.Popen(
-                command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                start_new_session=True,
-            )
-        )  # fmt: skip
+    def start(run_dir, *options):
+        command = [sys.executable, "-m", "bnnlight", "fit", "--config", configs / "quickstart.yaml", *OPTIONS]
+        started.append(Started([*command, f"--run_dir={run_dir}", *options], env=env, cwd=tmp_path))
         return started[-1]
 
     yield start
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for_steps(run_dir, process, num_lines=6):
-    """Until some steps were logged, which is after the first and before the last."""
-    path, end = run_dir / "metrics.jsonl", time.monotonic() + 120
-    while not path.exists() or len(path.read_text().splitlines()) < num_lines:
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
+        process.close()
 
 
 def children(pid):
@@ -69,8 +41,8 @@ def children(pid):
 
 
 def ended(process):
-    _, err = process.communicate(timeout=120)
-    return process.returncode, [line for line in err.splitlines() if line.startswith("bnnlight")]
+    code = process.ended()
+    return code, [line for line in process.err.splitlines() if line.startswith("bnnlight")]
 
 
 def checkpoint(run_dir):
@@ -78,45 +50,48 @@ def checkpoint(run_dir):
 
 
 def test_ctrl_c_reaches_the_loaders_too_and_ends_the_run_after_its_step(tmp_path, fit):
-    process = fit(tmp_path / "run", slow=True)
-    wait_for_steps(tmp_path / "run", process)
+    run_dir = tmp_path / "run"
+    process = fit(run_dir, wait_for_signal_option(6))
+    process.wait_until(waiting(run_dir, 6).exists)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
     code, lines = ended(process)
-    saved = checkpoint(tmp_path / "run")["global_step"]
-    assert code == 130 and 0 < saved < 36
-    config = tmp_path / "run/config.yaml"
-    command = f"bnnlight fit --config {config} --run_dir {tmp_path / 'run'} --resume"
+    saved = checkpoint(run_dir)["global_step"]
+    assert code == 130 and saved in (6, 7)
+    command = f"bnnlight fit --config {run_dir / 'config.yaml'} --run_dir {run_dir} --resume"
     assert lines == [f"bnnlight fit: stopped by SIGINT, saved at step {saved}; to go on: {command}"]
 
 
 def test_ctrl_c_twice_ends_it_at_once(tmp_path, fit):
-    process = fit(tmp_path / "run", slow=True)
-    wait_for_steps(tmp_path / "run", process)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    run_dir = tmp_path / "run"
+    # in a step that has no end
+    process = fit(run_dir, wait_for_signal_option(6, for_ever=True))
+    process.wait_until(waiting(run_dir, 6).exists)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait_until(lambda: "Ctrl-C again to stop at once\n" in process.err)
+    os.kill(process.pid, signal.SIGINT)
     code, lines = ended(process)
     assert code == 130
     assert lines[0].startswith("bnnlight fit: stopped by SIGINT, what was saved before is kept; to go on: ")
-    assert not (tmp_path / "run/checkpoints").exists()
+    assert not (run_dir / "checkpoints").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
 def test_one_of_two_processes_is_told_and_both_stop_after_the_same_step(tmp_path, fit):
     two = ("--trainer.devices=2", "--data.batch_size=32", "--last_checkpoint.minutes=null")
-    whole = fit(tmp_path / "whole", *two)
-    assert ended(whole)[0] == 0
-    process = fit(tmp_path / "run", *two, slow=True)
-    wait_for_steps(tmp_path / "run", process)
+    two += ("--trainer.max_epochs=2", "--data.num_workers=0")
+    assert ended(fit(tmp_path / "whole", *two))[0] == 0
+    run_dir = tmp_path / "run"
+    process = fit(run_dir, *two, wait_for_signal_option(6, rank=1))
+    process.wait_until(waiting(run_dir, 6).exists)
     other = next(pid for pid in children(process.pid) if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(other, signal.SIGTERM)
     code, lines = ended(process)
-    saved = checkpoint(tmp_path / "run")
-    assert code == 75 and 0 < saved["global_step"] < 36, lines
+    saved = checkpoint(run_dir)
+    assert code == 75 and saved["global_step"] in (6, 7), lines
     assert lines[0].startswith(f"bnnlight fit: stopped by another process, saved at step {saved['global_step']}; ")
     assert len(saved["processes"]) == 2
-    assert ended(fit(tmp_path / "run", *two))[0] == 0
-    one, other = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "run")
-    assert one["global_step"] == other["global_step"] == 36
+    assert ended(fit(run_dir, *two))[0] == 0
+    one, other = checkpoint(tmp_path / "whole"), checkpoint(run_dir)
+    assert one["global_step"] == other["global_step"] == 24
     for name, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][name]), name

@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fixtures.processes import run_to_end
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/two_hosts.py"
 
@@ -19,7 +19,7 @@ def found():
     """Results of the parts; skipped, with the reason, where there can be no second host."""
     command = [sys.executable, str(SCRIPT), "--parts", "same", "cut", "--timeout_s", "20", "--json"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1500)
+    done = run_to_end(command, env)
     if re.fullmatch(r"two_hosts.py: (needs|may not) .*\n", done.stderr):
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr

@@ -57,8 +57,8 @@ class Heartbeat(L.Callback):
         if not lifeline:
             return
         if lost_connection(exception):
-            # who it was is known here alone
-            if line := lifeline.gone(wait_s=2):
+            # who it was is known here alone, and counts as lost by then
+            if line := lifeline.gone(wait_s=self.timeout_s / 4):
                 exception.lost_rank = line + _how_to_go_on(trainer)
             lifeline.end()
         else:

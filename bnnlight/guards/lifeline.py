@@ -76,9 +76,11 @@ class Lifeline(threading.Thread):
 
     def end(self, error: str | None = None) -> None:
         """Says goodbye, or names the error that ends this process, and watches no longer."""
-        self._ending = {"kind": "bye"} if error is None else {"kind": "failed", "why": error[:500]}
+        # first: a thread that is awake anyway may have left, and closed this, as soon as it is told
         self._wake.send(b".")
-        self._ended.wait(2)
+        self._ending = {"kind": "bye"} if error is None else {"kind": "failed", "why": error[:500]}
+        # on a busy machine it takes its time; gone without a goodbye, this process would count as killed
+        self._ended.wait(self._timeout_s)
 
     def gone(self, wait_s: float) -> str | None:
         """Which rank's end was heard of first, as a line; None where there was none, ``wait_s`` later either."""
@@ -86,6 +88,12 @@ class Lifeline(threading.Thread):
         return self._gone_line
 
     def run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._ended.set()
+
+    def _watch(self) -> None:
         looked_at = beat_at = time.monotonic()
         while self._ending is None:
             ready = self._selector.select(self._interval_s)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -90,7 +90,10 @@ class StopSignals:
         if not self._held or again:
             raise Stopped(signum, saved=False)
         if signum == signal.SIGINT:
-            print("\nstopping after this step; Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+            # In one piece: a second signal may come at once, and the next line would begin behind this one. Past
+            # Python's own file, in the midst of whose writing this one may have come.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstopping after this step; Ctrl-C again to stop at once\n")
 
 
 class Agreement:

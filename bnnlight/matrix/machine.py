@@ -60,7 +60,7 @@ def _gpu_name() -> str:
     # not from torch, which would take memory on a GPU that belongs to a run
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return "GPU"
     names = [line.strip() for line in done.stdout.splitlines() if line.strip()]

@@ -1,12 +1,12 @@
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fixtures.processes import run_to_end
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -192,9 +192,7 @@ def test_a_resumed_run_keeps_the_interval(fit, network, tmp_path, num_steps, loo
 def test_two_ranks_are_summed_at_once(tmp_path):
     script = Path(__file__).with_name("two_ranks.py")
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], env=env, capture_output=True, text=True, timeout=300
-    )
+    done = run_to_end([sys.executable, script, tmp_path], env)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     record = json.loads((tmp_path / "logged.json").read_text())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections import deque
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from fixtures.processes import run_to_end
 from PIL import Image
 
 from bnnlight.callbacks import BadImages
@@ -128,15 +128,8 @@ def test_two_processes_count_together_and_name_each_file_once(draw_folder, confi
         *(f"--data.root={root}", "--trainer.logger=bnnlight.tracking.MetricsFile", "--bad_images.interval=2"),
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT", "PL_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "bnnlight", "fit", "--config", str(configs / "resnet18_imagenet.yaml"), *options],
-        cwd=tmp_path,
-        env=env | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    command = [sys.executable, "-m", "bnnlight", "fit", "--config", configs / "resnet18_imagenet.yaml", *options]
+    done = run_to_end(command, env | {"OMP_NUM_THREADS": "1"}, tmp_path)
     assert done.returncode == 0, done.stderr
     rows = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     counts = {row["step"]: row["data/bad_images"] for row in rows if "data/bad_images" in row}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import lightning
 import pytest
 import torch
 import yaml
+from fixtures.processes import run_to_end
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from bnnlight.callbacks import FlipRates, Stages
@@ -293,7 +293,7 @@ def test_two_processes(tmp_path, configs):
     ]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT", "PL_"))}
     env |= {"HOME": str(tmp_path), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = run_to_end(command, env, tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "RUN/metrics.jsonl").read_text().splitlines()]
     found = SimpleNamespace(stage=[], ends=[])

@@ -4,14 +4,12 @@ import contextlib
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures.processes import Started, ended_together, run_to_end
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,8 +55,7 @@ def run(env, tmp_path):
 
     def call(*command, **variables):
         variables = env | {name: str(value) for name, value in variables.items()}
-        command = [str(word) for word in command]
-        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+        return run_to_end(command, variables, tmp_path)
 
     return call
 
@@ -70,45 +67,21 @@ def machines(env, tmp_path):
     Args:
         command: what each of them runs.
         variables: those of each machine, the one at which they meet first.
-        timeout_s: seconds after which they are ended.
     """
 
-    def call(command, variables, timeout_s=300):
+    def call(command, variables):
         started = []
-        until = time.monotonic() + timeout_s
-        try:
+        with contextlib.ExitStack() as at_end:
             for number, own in enumerate(variables):
                 # By its address each one takes itself for the place to meet. Where two begin to listen at the same
                 # moment, Linux refuses both.
-                host = {"PET_RDZV_CONF": f"is_host={int(number == 0)}", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
-                # to a file: one whose pipe is full would wait until the others are read
-                with (tmp_path / f"machine{number}").open("w") as said:
-                    process = subprocess.Popen(
-                        command, cwd=tmp_path, env=env | host | own, stderr=said, start_new_session=True
-                    )
-                started.append(process)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                for process in started:
-                    process.wait(max(0, until - time.monotonic()))
-        finally:
-            _end(started)
-        said = [(tmp_path / f"machine{number}").read_text() for number in range(len(started))]
-        return [process.returncode for process in started], "\n".join(said)
+                patient = ",read_timeout=1800,join_timeout=1800,keep_alive_max_attempt=360"
+                host = {"PET_RDZV_CONF": f"is_host={int(number == 0)}{patient}"}
+                started.append(Started(command, env | host | own, tmp_path))
+                at_end.callback(started[-1].close)
+            return ended_together(started), "\n".join(map(str, started))
 
     return call
-
-
-def _end(started):
-    # asked first: what torchrun started is in sessions of its own, which torchrun alone ends
-    running = [process for process in started if process.poll() is None]
-    for process in running:
-        process.send_signal(signal.SIGTERM)
-    for process in running:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """Every job: well formed, and opening with how to start, stop and resume it."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.processes import run_to_end
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file())
@@ -28,7 +28,7 @@ def test_they_are_scripts_and_manifests():
 def test_bash_and_shellcheck_have_nothing_to_say(path):
     shellcheck = Path(sys.executable).with_name("shellcheck")
     for command in (["bash", "-n"], [str(shellcheck)]):
-        done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60)
+        done = run_to_end([*command, path])
         assert (done.returncode, done.stdout + done.stderr) == (0, ""), command
 
 

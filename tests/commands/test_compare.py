@@ -3,10 +3,10 @@
 import json
 import re
 import shutil
-import subprocess
 
 import pytest
 import yaml
+from fixtures.processes import run_to_end
 
 LAYERS = ("backbone.stages.0.conv", "backbone.stages.10.conv", "backbone.stages.2.conv")
 
@@ -74,7 +74,8 @@ def browser():
 
     def open_page(path, *options):
         command = [found, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", *options]
-        done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+        done = run_to_end([*command, path.as_uri()])
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     return open_page

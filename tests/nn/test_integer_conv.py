@@ -1,4 +1,4 @@
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,8 +66,14 @@ def test_a_processor_that_saturates_is_found_out(monkeypatch):
 def test_a_processor_whose_integers_are_slow_is_found_out(slow, taken, monkeypatch):
     # right for equal entries, and quick
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a[:, :1].int() * b[:1].int()) * a.shape[1])
-    product = getattr(torch, slow)
-    monkeypatch.setattr(torch, slow, lambda a, b: time.sleep(0.1) or product(a, b))
+    product, clock = getattr(torch, slow), [0.0]
+
+    def slowly(a, b):
+        clock[0] += 0.1
+        return product(a, b)
+
+    monkeypatch.setattr(torch, slow, slowly)
+    monkeypatch.setattr(integer_conv, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     has_integer_products.cache_clear()
     try:
         assert has_integer_products() is taken

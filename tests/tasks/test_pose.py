@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.processes import run_to_end
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -248,7 +248,7 @@ def test_figures_of_an_epoch_do_not_count_the_one_before():
 
 RANKS = """
 import lightning, json, sys, torch
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 from test_pose import Data, people, task, trainer
 run = trainer(devices=2, strategy="ddp", use_distributed_sampler=True)
 (logged,) = run.validate(task(), Data([item for _, item in people(8)], batch_size=1), verbose=False)
@@ -259,10 +259,9 @@ if run.is_global_zero:
 
 
 def test_two_processes_give_the_figures_of_one(tmp_path, request):
-
     script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(folder=str(request.path.parent)))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    script.write_text(RANKS.format(folders=[str(folder) for folder in request.path.parents[:2]]))
+    done = run_to_end([sys.executable, script], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("LOGGED")]
     logged = json.loads(line.removeprefix("LOGGED "))

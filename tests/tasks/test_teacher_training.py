@@ -2,12 +2,12 @@
 
 import math
 import os
-import subprocess
 import sys
 
 import lightning
 import pytest
 import torch
+from fixtures.processes import run_to_end
 from fixtures.teaching import Scaled, trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -183,7 +183,7 @@ def test_two_processes_learn_and_log_what_one_does(tmp_path, monkeypatch, reques
     torch.save(Linear(seed=4).state_dict(), "teacher.ckpt")
     four_steps("one.pt")
     (tmp_path / "ranks.py").write_text(RANKS.format(folders=[str(folder) for folder in request.path.parents[:2]]))
-    done = subprocess.run([sys.executable, "ranks.py"], capture_output=True, text=True, check=False)
+    done = run_to_end([sys.executable, "ranks.py"])
     assert done.returncode == 0, done.stderr
     one, two = (torch.load(name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert set(one["logged"]) == {"train/loss", "train/loss_task", "train/loss_teacher"}

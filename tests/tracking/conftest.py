@@ -11,17 +11,17 @@ import wandb
 from bnnlight.tracking import WandbRun
 
 _WRITE = """
-import json, os, signal, sys, time
+import json, os, signal, sys
 from bnnlight.tracking import WandbRun
 run_dir, rows, options, end = sys.argv[1], *map(json.loads, sys.argv[2:])
 logger = WandbRun(run_dir, **options)
 for step, row in rows:
     logger.log_metrics(row, step)
-    if end == "core killed" and step == 0:
+    if end == "core killed" and step == 0 or end == "killed" and step == rows[-1][0]:
         # W&B's own process is the only child of this one
-        children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
-        os.kill(int(children[0]), signal.SIGKILL)
-        time.sleep(0.5)
+        (core,) = map(int, open(f"/proc/self/task/{os.getpid()}/children").read().split())
+        os.kill(core, signal.SIGKILL)
+        os.waitpid(core, 0)
 if end == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 logger.finish()
@@ -32,7 +32,8 @@ logger.finish()
 def write_offline(monkeypatch, capsys):
     """Log rows [(step, {key: value})] with a WandbRun; return what it printed on stderr.
 
-    end: finished, or in a process of its own killed, or core killed (W&B's own process, after the first row).
+    end: finished, or in a process of its own killed together with W&B's own process, or core killed (that one alone,
+    after the first row).
     """
 
     def write(run_dir, rows, end="finished", env=(), **options):
