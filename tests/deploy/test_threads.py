@@ -9,6 +9,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
+from fixtures.processes import LIMIT_S
 from fixtures.trained_networks import trained
 from torch import nn
 
@@ -205,8 +206,8 @@ def test_a_process_that_is_forked_gets_the_same_answers(folder, pictures):
     answers = context.Queue()
     child = context.Process(target=answer, args=(runtime, pictures, answers))
     child.start()
-    process, found = answers.get(timeout=60)
-    child.join(60)
+    process, found = answers.get(timeout=LIMIT_S)
+    child.join(LIMIT_S)
     assert process != os.getpid() and child.exitcode == 0
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(runtime(pictures), wanted)
