@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn.convert import factorize, restart_alpha
+from bnnlight.nn.factorize import factorize, restart_alpha, sharing, trains
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryLayer
 
@@ -86,9 +86,12 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
     expected |= {name: own[name].shape for name in alphas}
     found = state | alphas | {f"{path}weight": weight for path, weight in weights.items() if weight is not None}
     _check(expected, found, type(model).__name__, checkpoint)
-    for path, layer in paths.items():
+    for group in sharing(paths.items()):
+        path, layer = group[0]
         like = next(layer.latent.parameters())
-        layer.latent = Dense(weights[path].to(like)).train(layer.training)
+        dense = Dense(weights[path].to(like)).requires_grad_(trains(path.removesuffix("."), layer))
+        for _, sharer in group:
+            sharer.latent = dense.train(sharer.training)
     restart_alpha(factorize(model, latent))
     model.load_state_dict({name: found[name] for name in (*rest, *alphas)}, strict=False)
     return model
