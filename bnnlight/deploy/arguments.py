@@ -10,8 +10,8 @@ from torch import fx, nn
 _FIRST = ("condition", "input", "tensors")
 """What torch's functions call their first argument; `where` has two of these names."""
 
-_OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "a": "input", "x2": "other"}
-"""Names of numpy's that torch's functions and methods take for their own."""
+_OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other", "self": "input"}
+"""Names that torch's functions and methods take for their own, numpy's most of them."""
 
 
 def put_in_order(graph: fx.Graph, model: nn.Module) -> None:
