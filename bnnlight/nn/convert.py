@@ -48,7 +48,7 @@ def convert(
     running the network once, in eval mode, on zeros of ``input_shape``; without one, on squares of 64, 224 and 32 px,
     until it runs. Where it does not and this leaves a doubt, the layers in doubt are refused: give ``input_shape``, or
     name the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are made anew, so make the optimizer
-    afterwards.
+    afterwards; and where a binary convolution sees one pixel a channel, its norm needs batches of two at least.
 
     Args:
         model: any torch or torchvision network.
@@ -56,8 +56,8 @@ def convert(
         scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
         keep: paths of convolutions that stay real, as shell patterns; shortcuts by default.
         keep_first: leaves the convolutions real that see the picture itself.
-        keep_last: leaves the convolutions real that the answer comes from: those whose output is in the network's
-            through no other layer with weights, or goes into none, as what only a loss looks at. Layers that do not
+        keep_last: leaves the convolutions real that the answer comes from: those that make an output of the network
+            through no other layer with weights, or go into none, as what only a loss looks at. Layers that do not
             run in eval mode stay real too.
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
@@ -125,4 +125,4 @@ def _one_line(refused: Mapping[str, str], count: int = 3) -> str:
     for reason, paths in reasons.items():
         more = f" and {len(paths) - count} more" if len(paths) > count else ""
         parts.append(f"layer{'s' if len(paths) > 1 else ''} {', '.join(paths[:count])}{more}: {reason}")
-    return f"{'; '.join(parts)}: add to `keep` what is to stay real (plan_conversion(model).refused lists all)"
+    return f"{'; '.join(parts)}. What is named in `keep` stays real; plan_conversion(model).refused has all such paths"

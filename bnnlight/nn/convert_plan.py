@@ -83,7 +83,8 @@ def plan_conversion(
             if path in flow.inner - flow.last or path in real:
                 continue
             if flow.error:
-                refused[path] = f"whether the answer comes from it cannot be seen, as the network {flow.error}"
+                reason = f"whether the answer comes from it cannot be seen, as the network {flow.error}"
+                refused[path] = f"{reason}: give input_shape, or keep_last=False and the answer's layers in `keep`"
             else:
                 real[path] = "the answer comes from it" if path in flow.ran else "it does not run in eval mode"
     chosen = {path: conv for path, conv in open_.items() if path not in real}
@@ -118,7 +119,7 @@ def _observed(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Se
         tried = find_flow(model, watched, (number, side, side))
         if tried.error is None:
             return tried
-        reason = flow.error or f"does not run on a picture of {number}×{side}×{side} ({tried.error}): give input_shape"
+        reason = flow.error or f"does not run on a picture of {number}×{side}×{side} ({tried.error})"
         # what was seen before it broke off is true all the same
         flow = Flow(
             flow.ran | tried.ran,
@@ -149,7 +150,7 @@ def _refusal(conv: nn.Conv2d) -> str | None:
     if weight is None or (conv.bias is not None and "bias" not in own):
         return "its weight or bias is computed (parametrized, normalized, pruned): undo that before"
     if methods := _own_methods(conv):
-        return f"its class {kind.__name__} has a {', '.join(methods)} of its own"
+        return f"it is a {kind.__name__} with a {', '.join(methods)} of its own"
     others = [
         *own.keys() - {"weight", "bias"},
         *(n for n, _ in conv.named_buffers()),

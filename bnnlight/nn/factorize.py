@@ -20,9 +20,9 @@ def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
     """Replaces the latent of every binary layer by a decomposition of its present weight W̃, in place.
 
     Latents that share something across layers (:class:`bnnlight.nn.Holistic`) are joined here, one group for
-    each shape. Layers that share their weight share the new latent; the latent of a frozen layer is frozen; a
-    half-precision weight is decomposed in single precision and stored as it was. α stays as it is;
-    :func:`restart_alpha` starts it anew.
+    each shape, frozen layers apart from those that train. Layers that share their weight share the new latent; the
+    latent of a frozen layer is frozen; a half-precision weight is decomposed in single precision and stored as it was.
+    α stays as it is; :func:`restart_alpha` starts it anew.
 
     Args:
         model: any module with binary layers.
@@ -32,8 +32,8 @@ def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
         The same model.
 
     Raises:
-        ValueError: the latent cannot be made for a layer, part of a latent is frozen, or a frozen layer would
-            share a tensor with others; the message begins with the layer's path.
+        ValueError: the latent cannot be made for a layer, or only a part of a latent is frozen; the message begins
+            with the layer's path.
     """
     decompose(list(named_binary_layers(model)), latent)
     return model
@@ -44,7 +44,6 @@ def decompose(layers: NamedLayers, latent: LatentFactory) -> None:
     made: dict[tuple[object, ...], list[tuple[str, NamedLayers, Latent, Tensor]]] = {}
     for group in sharing(layers):
         name, layer = group[0]
-        trains(name, layer)
         dtype = layer.latent().dtype
         weight = _single(layer)
         try:
@@ -53,21 +52,19 @@ def decompose(layers: NamedLayers, latent: LatentFactory) -> None:
             new = latent(weight)
         except ValueError as error:
             raise ValueError(f"layer {name or '(the model itself)'}: {error}") from error
-        alike = type(new), dtype, weight.shape, weight.device
+        alike = type(new), dtype, trains(name, layer), weight.shape, weight.device
         made.setdefault(alike, []).append((name, group, new, weight))
     for (kind, *_), members in made.items():
         try:
             kind.couple([new for _, _, new, _ in members], [weight for *_, weight in members])
-            _check_frozen(members)
         except ValueError as error:
             raise ValueError(f"layers {', '.join(name for name, *_ in members)}: {error}") from error
     # only now, so that an error leaves the model as it was
-    for (_, dtype, *_), members in made.items():
-        for name, group, new, _ in members:
-            layer = group[0][1]
-            if not trains(name, layer):
+    for (_, dtype, trained, *_), members in made.items():
+        for _, group, new, _ in members:
+            if not trained:
                 new.requires_grad_(False)
-            new.to(dtype).train(layer.training)
+            new.to(dtype).train(group[0][1].training)
             for _, sharer in group:
                 sharer.latent = new
 
@@ -104,13 +101,6 @@ def trains(name: str, layer: BinaryLayer) -> bool:
         text = "freeze the latent whole before it is decomposed, or its factors afterwards"
         raise ValueError(f"layer {name or '(the model itself)'}: only a part of its latent is frozen: {text}")
     return flags != {False}
-
-
-def _check_frozen(members: Sequence[tuple[str, NamedLayers, Latent, Tensor]]) -> None:
-    frozen = {id(p): trains(name, group[0][1]) for name, group, new, _ in members for p in new.parameters()}
-    for name, group, new, _ in members:
-        if any(frozen[id(p)] != trains(name, group[0][1]) for p in new.parameters()):
-            raise ValueError("they would share a tensor, and only some of them are frozen: freeze all or none of them")
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class Flow:
         first: those whose input was made of the picture alone.
         unled: those whose input was made of neither the picture nor another one's output.
         inner: those whose output goes into another one.
-        last: those whose output, through no other one, is in the network's.
+        last: those that give an output of the network by themselves, or a part of one and nothing else.
         error: why the network did not run to its end; None where it did.
     """
 
@@ -66,7 +66,7 @@ def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Se
 
     def after(path: str) -> Callable:
         def hook(module: nn.Module, args: tuple, output: object) -> object:
-            if not isinstance(output, Tensor) or not output.is_floating_point():
+            if not isinstance(output, Tensor) or not (output.is_floating_point() or output.is_complex()):
                 return output
             # a copy, since what follows may change it in place, which a leaf must not be
             value = output.detach().requires_grad_().clone()
@@ -84,7 +84,11 @@ def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Se
             picture = blank(model, input_shape).requires_grad_().clone()
             origins[picture.grad_fn] = PICTURE
             with evaluating(model), torch.random.fork_rng(devices=[]):
-                flow.last = _sources(model(picture), origins) - {PICTURE}
+                output = model(picture)
+        for tensor in tensors_in(output):
+            made_of = _sources(tensor, origins) - {PICTURE}
+            # of a sum along shortcuts only its last term is the answer's
+            flow.last |= made_of if len(made_of) == 1 else made_of - flow.inner
     except Exception as error:  # whatever the network's own code raises
         lines = str(error).strip().splitlines()
         flow.error = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
