@@ -197,5 +197,8 @@ def _torn(model: nn.Module, chosen: Mapping[str, nn.Conv2d]) -> dict[str, str]:
             for path, _ in () if is_lazy(tensor) else shared.get(place(tensor), ()):
                 torn[path] = f"it shares its weight with {f'{name}.{key}'.lstrip('.')}, which stays real"
     for members in shared.values():
-        torn |= {path: f"it shares its weight with {members[0][0]}" for path, size in members if size != members[0][1]}
+        first, shape = members[0]
+        torn |= {
+            path: f"it shares its weight with {first}, in another shape" for path, size in members if size != shape
+        }
     return torn
