@@ -75,7 +75,12 @@ def plan_conversion(
             real[path] = f"{type(layer).__name__}: only 2-D convolutions become binary"
         else:
             open_[path] = layer
-    if (keep_first or keep_last) and open_ and not any(is_lazy(p) or p.is_meta for p in model.parameters()):
+    empty = next((name for name, p in model.named_parameters() if is_lazy(p) or p.is_meta), None)
+    if (keep_first or keep_last) and open_ and empty:
+        # to run it would give lazy layers the shapes of the picture that is tried
+        reason = f"the network cannot be run as long as its {empty} has no numbers: give it its weights before"
+        refused |= dict.fromkeys(open_, reason)
+    elif (keep_first or keep_last) and open_:
         flow = _observed(model, layers, input_shape)
         for path in _first(flow, open_, layers) if keep_first else ():
             real[path] = "it sees the picture first"

@@ -144,6 +144,15 @@ def test_a_network_that_cannot_be_run_is_refused_unless_the_answer_is_named():
     assert names(convert(TwoInputs(), keep=("head",), keep_last=False)) == ["body"]
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_network_that_is_not_whole_yet_is_refused_and_not_run():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(ValueError, match=r"^layers 0, 1: the network cannot be run .* its 3\.weight has no numbers"):
+        convert(model)
+    model(torch.zeros(1, 3, 5, 5))  # now its size is known
+    assert names(convert(model)) == ["1"]
+
+
 def test_an_input_shape_that_does_not_fit_says_so():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(100, 2))
     with pytest.raises(ValueError, match=r"does not run on an input of \(3, 6, 6\): RuntimeError"):
