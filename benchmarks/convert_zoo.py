@@ -18,7 +18,6 @@ import warnings
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import torch
@@ -33,15 +32,15 @@ from bnnlight.commands.save_config import provenance
 def limited(network: Network, minutes: float, gib: float) -> dict[str, Any]:
     """One network's row, made in a process of its own, which may take so much time and memory."""
     fork = multiprocessing.get_context("fork")  # what is imported is there already
-    answer = fork.Queue()
-    process = fork.Process(target=_child, args=(network, gib, answer))
+    here, there = fork.Pipe(duplex=False)
+    process = fork.Process(target=_child, args=(network, gib, there))
     process.start()
+    there.close()
     try:
-        found = answer.get(timeout=60 * minutes)
-    except Empty:
-        found = {"error": f"not done after {minutes:g} minutes"}
-    if process.is_alive() and "error" in found:
-        process.kill()
+        found = here.recv() if here.poll(60 * minutes) else {"error": f"not done after {minutes:g} minutes"}
+    except EOFError:
+        found = {"error": "its process was ended from outside"}
+    process.kill()
     process.join()
     return found
 
@@ -51,13 +50,13 @@ def _child(network: Network, gib: float, answer: Any) -> None:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30),) * 2)
     try:
-        answer.put(row(network))
+        answer.send(row(network))
     except MemoryError:
-        answer.put({"error": f"does not fit into {gib:g} GiB"})
+        answer.send({"error": f"does not fit into {gib:g} GiB"})
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         line = (str(error).strip().splitlines() or [""])[0]
-        answer.put({"error": f"{type(error).__name__}: {line} ({Path(where.filename).name}:{where.lineno})"})
+        answer.send({"error": f"{type(error).__name__}: {line} ({Path(where.filename).name}:{where.lineno})"})
 
 
 def main() -> None:
