@@ -59,48 +59,66 @@ def plan_conversion(
         ValueError: the network does not run on a picture of ``input_shape``.
     """
     layers = weighted_layers(model)
+    real, refused = _by_kind(model, layers, keep)
+    open_ = {path: m for path, m in layers.items() if path not in real | refused and not isinstance(m, BinaryLayer)}
+    if open_ and (keep_first or keep_last):
+        kept, doubtful = _by_place(model, layers, open_, keep_first, keep_last, input_shape)
+        real, refused = real | kept, refused | doubtful
+    chosen = {path: conv for path, conv in open_.items() if path not in real}
+    refused |= {path: reason for path, conv in chosen.items() if (reason := _refusal(conv))}
+    refused |= _torn(model, {path: conv for path, conv in chosen.items() if path not in refused})
+    return ConversionPlan(
+        tuple(path for path in chosen if path not in refused),
+        {path: real[path] for path in layers if path in real},
+        {path: refused[path] for path in layers if path in refused},
+    )
+
+
+def _by_kind(
+    model: nn.Module, layers: Mapping[str, nn.Module], keep: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What stays real, and what is refused, whatever its place in the network."""
     real: dict[str, str] = {}
     refused: dict[str, str] = {}
-    open_: dict[str, nn.Conv2d] = {}
     names = _names(model)
     for path, layer in layers.items():
-        patterns = [pattern for pattern in keep for name in names[layer] if fnmatchcase(name, pattern)]
         if isinstance(layer, BinaryLayer):
             continue
-        if patterns:
+        if patterns := [pattern for pattern in keep for name in names[layer] if fnmatchcase(name, pattern)]:
             real[path] = f"kept by {patterns[0]!r}"
         elif isinstance(layer, torch.jit.ScriptModule):
             refused[path] = "it is compiled by TorchScript: convert the network before it is compiled"
         elif not isinstance(layer, nn.Conv2d):
             real[path] = f"{type(layer).__name__}: only 2-D convolutions become binary"
-        else:
-            open_[path] = layer
+    return real, refused
+
+
+def _by_place(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    open_: Iterable[str],
+    keep_first: bool,
+    keep_last: bool,
+    input_shape: Sequence[int] | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The convolutions that stay real by their place in the network, and those whose place cannot be seen."""
     empty = next((name for name, p in model.named_parameters() if is_lazy(p) or p.is_meta), None)
-    if (keep_first or keep_last) and open_ and empty:
+    if empty:
         # to run it would give lazy layers the shapes of the picture that is tried
         reason = f"the network cannot be run as long as its {empty} has no numbers: give it its weights before"
-        refused |= dict.fromkeys(open_, reason)
-    elif (keep_first or keep_last) and open_:
-        flow = _observed(model, layers, input_shape)
-        for path in _first(flow, open_, layers) if keep_first else ():
-            real[path] = "it sees the picture first"
-        for path in open_ if keep_last else ():
-            if path in flow.inner - flow.last or path in real:
-                continue
-            if flow.error:
-                reason = f"whether the answer comes from it cannot be seen, as the network {flow.error}"
-                refused[path] = f"{reason}: give input_shape, or keep_last=False and the answer's layers in `keep`"
-            else:
-                real[path] = "the answer comes from it" if path in flow.ran else "it does not run in eval mode"
-    chosen = {path: conv for path, conv in open_.items() if path not in real}
-    refused |= {path: reason for path, conv in chosen.items() if (reason := _refusal(conv))}
-    refused |= _torn(model, {path: conv for path, conv in chosen.items() if path not in refused})
-    order = list(layers)
-    return ConversionPlan(
-        tuple(path for path in chosen if path not in refused),
-        {path: real[path] for path in sorted(real, key=order.index)},
-        {path: refused[path] for path in sorted(refused, key=order.index)},
-    )
+        return {}, dict.fromkeys(open_, reason)
+    flow = _observed(model, layers, input_shape)
+    real = dict.fromkeys(_first(flow, open_, layers), "it sees the picture first") if keep_first else {}
+    doubtful = {}
+    for path in (path for path in open_ if keep_last and path not in real):
+        if path in flow.inner - flow.last:
+            continue
+        if flow.error:
+            reason = f"whether the answer comes from it cannot be seen, as the network {flow.error}"
+            doubtful[path] = f"{reason}: give input_shape, or keep_last=False and the answer's layers in `keep`"
+        else:
+            real[path] = "the answer comes from it" if path in flow.ran else "it does not run in eval mode"
+    return real, doubtful
 
 
 def _names(model: nn.Module) -> dict[nn.Module, list[str]]:
@@ -113,28 +131,13 @@ def _names(model: nn.Module) -> dict[nn.Module, list[str]]:
 def _observed(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequence[int] | None) -> Flow:
     watched = {path: layer for path, layer in layers.items() if not isinstance(layer, torch.jit.ScriptModule)}
     if input_shape is not None:
-        flow = find_flow(model, watched, input_shape)
+        flow = find_flow(model, watched, [tuple(input_shape)])
         if flow.error:
-            raise ValueError(f"the network does not run on an input of {tuple(input_shape)}: {flow.error}")
+            raise ValueError(f"the network {flow.error}")
         return flow
     convolutions = [layer for layer in layers.values() if isinstance(layer, nn.Conv2d)]
     channels = dict.fromkeys((convolutions[0].in_channels, min(c.in_channels for c in convolutions)))
-    flow = Flow()
-    for number, side in ((number, side) for number in channels for side in SIDES):
-        tried = find_flow(model, watched, (number, side, side))
-        if tried.error is None:
-            return tried
-        reason = flow.error or f"does not run on a picture of {number}×{side}×{side} ({tried.error})"
-        # what was seen before it broke off is true all the same
-        flow = Flow(
-            flow.ran | tried.ran,
-            flow.first | tried.first,
-            flow.unled | tried.unled,
-            flow.inner | tried.inner,
-            set(),
-            reason,
-        )
-    return flow
+    return find_flow(model, watched, [(number, side, side) for number in channels for side in SIDES])
 
 
 def _first(flow: Flow, open_: Iterable[str], layers: Mapping[str, nn.Module]) -> list[str]:
@@ -203,7 +206,6 @@ def _torn(model: nn.Module, chosen: Mapping[str, nn.Conv2d]) -> dict[str, str]:
                 torn[path] = f"it shares its weight with {f'{name}.{key}'.lstrip('.')}, which stays real"
     for members in shared.values():
         first, shape = members[0]
-        torn |= {
-            path: f"it shares its weight with {first}, in another shape" for path, size in members if size != shape
-        }
+        other = [path for path, size in members if size != shape]
+        torn |= dict.fromkeys(other, f"it shares its weight with {first}, in another shape")
     return torn

@@ -27,7 +27,7 @@ class Flow:
         unled: those whose input was made of neither the picture nor another one's output.
         inner: those whose output goes into another one.
         last: those that give an output of the network by themselves, or a part of one and nothing else.
-        error: why the network did not run to its end; None where it did.
+        error: that the network did not run to its end, and why; None where it did.
     """
 
     ran: set[str] = field(default_factory=set)
@@ -38,8 +38,8 @@ class Flow:
     error: str | None = None
 
 
-def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequence[int]) -> Flow:
-    """Runs a network on one picture of zeros, in eval mode, and follows its values as gradients would be followed.
+def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shapes: Sequence[tuple[int, ...]]) -> Flow:
+    """Runs a network on a picture of zeros, in eval mode, and follows its values as gradients would be followed.
 
     What is detached on the way counts as not used: the proposals of a detection network, for instance, teach the
     layers that made them nothing.
@@ -47,9 +47,21 @@ def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Se
     Args:
         model: any network.
         layers: path → layer, those that are told from one another.
-        input_shape: ``(C, H, W)``.
+        input_shapes: ``(C, H, W)`` of pictures, which are tried until the network runs on one to its end. What was
+            seen before it broke off on others is true all the same.
     """
     flow = Flow()
+    for shape in input_shapes:
+        error = _follow(model, layers, shape, flow)
+        if error is None:
+            flow.error = None
+            break
+        flow.error = flow.error or f"does not run on a picture of {'×'.join(map(str, shape))} ({error})"
+    return flow
+
+
+def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequence[int], flow: Flow) -> str | None:
+    """Adds to a flow what is seen in one run; the reason where it breaks off."""
     origins: dict[object, Hashable] = {}
 
     def before(path: str) -> Callable:
@@ -91,11 +103,11 @@ def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Se
             flow.last |= made_of if len(made_of) == 1 else made_of - flow.inner
     except Exception as error:  # whatever the network's own code raises
         lines = str(error).strip().splitlines()
-        flow.error = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     finally:
         for hook in hooks:
             hook.remove()
-    return flow
+    return None
 
 
 def _sources(values: object, origins: Mapping[object, Hashable]) -> set[Hashable]:

@@ -155,7 +155,7 @@ def test_a_network_that_is_not_whole_yet_is_refused_and_not_run():
 
 def test_an_input_shape_that_does_not_fit_says_so():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(100, 2))
-    with pytest.raises(ValueError, match=r"does not run on an input of \(3, 6, 6\): RuntimeError"):
+    with pytest.raises(ValueError, match=r"^the network does not run on a picture of 3×6×6 \(RuntimeError: "):
         convert(model, input_shape=(3, 6, 6))
     assert names(convert(model, input_shape=(3, 5, 5))) == ["1"]
 
