@@ -70,7 +70,7 @@ def test_arguments_by_name(way, randomized, check_frozen):
 
 
 def test_synchronized_norm_by_name(randomized, check_frozen):
-    model = randomized(synchronize(Net(lambda net, x: net.norm(x))))
+    model = randomized(synchronize(Net(lambda net, x: net.norm(input=x))))
     check_frozen(model, freeze(model, (3, 8, 8)), torch.randn(2, 3, 8, 8))
 
 
