@@ -54,7 +54,7 @@ def convert(
         model: any torch or torchvision network.
         latent: maps a dense weight ``(O, I/groups, kh, kw)`` to a latent.
         scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
-        keep: paths of convolutions that stay real, as shell patterns; shortcuts by default.
+        keep: paths of convolutions that stay real, or shell patterns of them; shortcuts by default.
         keep_first: leaves the convolutions real that see the picture itself.
         keep_last: leaves the convolutions real that the answer comes from: those that make an output of the network
             through no other layer with weights, or go into none, as what only a loss looks at. Layers that do not
@@ -70,7 +70,8 @@ def convert(
     Raises:
         ValueError: nothing is left to convert; convolutions that cannot be made binary as they are (a class that
             computes something of its own, weights that are computed, shared with a real layer or not there yet,
-            padding with other than zeros), each by its path; or what latent and scale raise. The network is as it was.
+            padding with other than zeros), each by its path; ``keep`` names no layer; or what latent and scale raise.
+            The network is as it was.
     """
     if scale == "spatial" and input_shape is None:
         raise ValueError(NO_INPUT_SHAPE)

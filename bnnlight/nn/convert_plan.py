@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -56,7 +56,8 @@ def plan_conversion(
         model, keep, keep_first, keep_last, input_shape: as for :func:`bnnlight.nn.convert`.
 
     Raises:
-        ValueError: the network does not run on a picture of ``input_shape``.
+        ValueError: the network does not run on a picture of ``input_shape``, or ``keep`` names a layer that is not
+            there.
     """
     layers = weighted_layers(model)
     real, refused = _by_kind(model, layers, keep)
@@ -81,6 +82,7 @@ def _by_kind(
     real: dict[str, str] = {}
     refused: dict[str, str] = {}
     names = _names(model)
+    _check_keep(keep, [name for layer in layers.values() for name in names[layer]])
     for path, layer in layers.items():
         if isinstance(layer, BinaryLayer):
             continue
@@ -119,6 +121,17 @@ def _by_place(
         else:
             real[path] = "the answer comes from it" if path in flow.ran else "it does not run in eval mode"
     return real, doubtful
+
+
+def _check_keep(keep: Sequence[str], names: Collection[str]) -> None:
+    if isinstance(keep, str):
+        raise ValueError(f"keep is {keep!r}: give a list of patterns")
+    # a pattern may match nothing, as shortcuts do where there are none; a name is meant
+    wrong = [name for name in keep if not set(name) & set("*?[") and name not in names]
+    if wrong:
+        within = [name for name in names if name.startswith(f"{wrong[0]}.")]
+        advice = f"'{wrong[0]}.*' names those in it" if within else "see plan_conversion(model) for their names"
+        raise ValueError(f"keep names {wrong[0]!r}, which is no layer with weights: {advice}")
 
 
 def _names(model: nn.Module) -> dict[nn.Module, list[str]]:

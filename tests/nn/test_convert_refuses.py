@@ -202,3 +202,17 @@ def test_a_latent_that_cannot_be_made_leaves_the_network_as_it_was(latent):
         convert(model, latent)
     assert model.state_dict().keys() == before.keys()
     assert {type(layer) for layer in model} == {nn.Conv2d}
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ("layer*", r"keep is 'layer\*': give a list"),
+        (["2"], r"keep names '2', which is no layer with weights: see plan_conversion"),
+        (["1.*", "0"], r"keep names '0', which is no layer with weights: '0\.\*' names those in it"),
+    ],
+)
+def test_a_name_that_is_no_layer_is_an_error(keep, message):
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), nn.Conv2d(4, 4, 1), nn.ReLU())
+    with pytest.raises(ValueError, match=message):
+        convert(model, keep=keep)
