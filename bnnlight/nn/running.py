@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it a model is in eval mode; afterwards each module is in the mode it was in."""
+    """Within it a model is in eval mode and not compiled; afterwards each module is in the mode it was in."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    # torch.compile would compile for this one run; torch before 2.6 knows no other way
+    stance = getattr(torch.compiler, "set_stance", None)
     try:
-        yield
+        with stance("force_eager") if stance else contextlib.nullcontext():
+            yield
     finally:
         for module, training in modes.items():
             module.training = training

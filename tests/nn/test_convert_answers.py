@@ -6,6 +6,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torchvision.models import detection, segmentation
+from torchvision.models.detection import backbone_utils
 
 from bnnlight.nn import convert, named_binary_layers, plan_conversion
 
@@ -129,6 +130,14 @@ def test_what_a_network_shows_before_it_breaks_off_is_enough_for_linear_answers(
     assert names(convert(model)) == ["2"]
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 cannot run it uncompiled")
+def test_a_compiled_network_is_not_compiled_for_the_run():
+    graphs = []
+    compiled = torch.compile(Net(*NETWORKS["stacks"][:1], NETWORKS["stacks"][1].split()), backend=graphs.append)
+    assert names(convert(compiled)) == ["_orig_mod.body", "_orig_mod.again", "_orig_mod.body2"]
+    assert not graphs
+
+
 class TwoInputs(nn.Module):
     def __init__(self):
         super().__init__()
@@ -177,6 +186,10 @@ def test_what_stays_real_is_told_with_its_reason():
     assert not any(True for _ in named_binary_layers(model))
 
 
+def small_pyramid():
+    return backbone_utils.mobilenet_backbone(backbone_name="mobilenet_v3_small", weights=None, fpn=True)
+
+
 DETECTION = {"weights": None, "weights_backbone": None, "min_size": 64, "max_size": 64}
 HEADS = {
     "fcn": (
@@ -188,7 +201,7 @@ HEADS = {
         ["classifier.low_classifier", "classifier.high_classifier"],
     ),
     "mask r-cnn": (
-        lambda: detection.maskrcnn_resnet50_fpn(**DETECTION),
+        lambda: detection.MaskRCNN(small_pyramid(), num_classes=3, min_size=64, max_size=64),
         ["rpn.head.cls_logits", "rpn.head.bbox_pred", "roi_heads.mask_predictor.mask_fcn_logits"],
     ),
     "fcos": (
