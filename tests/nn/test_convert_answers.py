@@ -7,6 +7,7 @@ import torchvision
 from torch import nn
 from torchvision.models import detection, segmentation
 from torchvision.models.detection import backbone_utils
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from bnnlight.nn import convert, named_binary_layers, plan_conversion
 
@@ -186,8 +187,10 @@ def test_what_stays_real_is_told_with_its_reason():
     assert not any(True for _ in named_binary_layers(model))
 
 
-def small_pyramid():
-    return backbone_utils.mobilenet_backbone(backbone_name="mobilenet_v3_small", weights=None, fpn=True)
+def mask_rcnn():
+    pyramid = backbone_utils.mobilenet_backbone(backbone_name="mobilenet_v3_small", weights=None, fpn=True)
+    anchors = AnchorGenerator(((32,),) * 3, ((1.0,),) * 3)  # for three levels
+    return detection.MaskRCNN(pyramid, num_classes=3, rpn_anchor_generator=anchors, min_size=64, max_size=64)
 
 
 DETECTION = {"weights": None, "weights_backbone": None, "min_size": 64, "max_size": 64}
@@ -201,7 +204,7 @@ HEADS = {
         ["classifier.low_classifier", "classifier.high_classifier"],
     ),
     "mask r-cnn": (
-        lambda: detection.MaskRCNN(small_pyramid(), num_classes=3, min_size=64, max_size=64),
+        mask_rcnn,
         ["rpn.head.cls_logits", "rpn.head.bbox_pred", "roi_heads.mask_predictor.mask_fcn_logits"],
     ),
     "fcos": (
