@@ -161,6 +161,8 @@ def _line(name: str, r: dict[str, Any]) -> str:
         note = "; ".join(part for part in (note, _short(ships[0])) if part)
         ships = ["no" if _kind_of(ships[0]).startswith("refused") else _kind_of(ships[0])] * 3
     step = "{moved} of {with_gradient} moved".format(**r["step"]) + ("" if r["step"]["finite"] else ", NOT FINITE")
+    if r["step"].get("px", r["px"]) != r["px"]:
+        step += f" at {r['step']['px']} px"
     if silent := r["step"]["parameters"] - r["step"]["with_gradient"]:
         step += f", {silent} without gradient"
     cells = [name, r["px"], r["binary"], reasons(r["real"]), r["shapes"], step, *map(_short, ships), note]

@@ -65,21 +65,28 @@ def _lost(model: nn.Module, parameters: Mapping[str, Tensor], paths: list[str], 
 
 
 def _step(network: Network, model: nn.Module, side: int) -> dict[str, Any]:
-    """One step of RMSprop: whether all is finite, and how many parameters of binary layers it moved."""
+    """One step of RMSprop: whether all is finite, and how many parameters of binary layers it moved.
+
+    Batch norm over a few pixels multiplies gradients: where they overflow, larger pictures are tried.
+    """
     model.train()
     torch.manual_seed(2)
     trained = {p for p in model.parameters() if p.requires_grad}
     seen = [p for _, layer in named_binary_layers(model) for p in layer.parameters() if p in trained]
     before = [p.detach().flatten()[:4096].clone() for p in seen]
-    optimizer = torch.optim.RMSprop(trained, lr=1e-4)
-    loss = torch.stack(network.losses(model, side)).sum()
-    loss.backward()
-    finite = bool(loss.isfinite()) and all(bool(p.grad.isfinite().all()) for p in trained if p.grad is not None)
+    optimizer = torch.optim.RMSprop(trained, lr=1e-4, eps=1e-30)
+    for px in (side, *(larger for larger in (128, 224) if larger > side)):
+        optimizer.zero_grad()
+        loss = torch.stack(network.losses(model, px)).sum()
+        loss.backward()
+        finite = bool(loss.isfinite()) and all(bool(p.grad.isfinite().all()) for p in trained if p.grad is not None)
+        if finite:
+            break
     with_gradient = sum(p.grad is not None and bool(p.grad.any()) for p in seen)
     optimizer.step()
     moved = sum(not torch.equal(p.detach().flatten()[:4096], old) for p, old in zip(seen, before, strict=True))
     optimizer.zero_grad()
-    return {"finite": finite, "moved": moved, "with_gradient": with_gradient, "parameters": len(seen)}
+    return {"finite": finite, "moved": moved, "with_gradient": with_gradient, "parameters": len(seen), "px": px}
 
 
 def _shipped(network: Network, model: nn.Module, side: int) -> dict[str, str]:

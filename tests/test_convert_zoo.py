@@ -64,7 +64,7 @@ def test_a_network_that_is_converted_trained_and_shipped(network):
     assert (found["px"], found["binary"], found["shapes"], found["kept"]) == (64, 1, "equal", "all")
     assert found["real"] == {"0": "it sees the picture first", "5.2": "Linear: only 2-D convolutions become binary"}
     # latent, α, bias
-    assert found["step"] == {"finite": True, "moved": 3, "with_gradient": 3, "parameters": 3}
+    assert found["step"] == {"finite": True, "moved": 3, "with_gradient": 3, "parameters": 3, "px": 64}
     assert found["ships"] == dict.fromkeys(("packed", "openvino", "onnx"), "equal")
     assert "refused" not in found
 

@@ -45,10 +45,11 @@ def convert(
     with an α of its own. A convolution for which this cannot be done is refused by its path.
 
     Which layers see the picture first and which give the answer, in networks with several heads too, is seen by
-    running the network once, in eval mode, on zeros of ``input_shape``; without one, on squares of 64, 224 and 32 px,
-    until it runs. Where it does not and this leaves a doubt, the layers in doubt are refused: give ``input_shape``, or
-    name the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are made anew, so make the optimizer
-    afterwards; and where a binary convolution sees one pixel a channel, its norm needs batches of two at least.
+    running the network once, in eval mode, on zeros of ``input_shape``; without one, on squares of 64, 224, 256 and
+    32 px, until it runs. Where it does not and this leaves a doubt, the layers in doubt are refused: give
+    ``input_shape``, or name the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are made anew, so
+    make the optimizer afterwards; and where a binary convolution sees one pixel a channel, its norm needs batches of
+    two at least.
 
     Args:
         model: any torch or torchvision network.

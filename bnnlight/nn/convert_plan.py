@@ -19,7 +19,7 @@ from bnnlight.nn.layers import BinaryLayer
 SHORTCUTS = ("*downsample*", "*shortcut*")
 """Paths of the 1×1 convolutions on shortcuts, as torchvision and this package name them."""
 
-SIDES = (64, 224, 32)
+SIDES = (64, 224, 256, 32)
 """Heights and widths in px of the pictures that a network is tried on where none is named."""
 
 
