@@ -129,16 +129,20 @@ def _summary(rows: dict[str, Any], made: dict[str, Any]) -> list[str]:
     as_they_are = len(rows) - len(refused) - sum("error" in r for r in rows.values())
     lines = [
         f"- {len(rows)} networks: {as_they_are} convert as they are; {asked} once the layers that `convert` names are",
-        f"  in `keep`; {len(refused) - asked} have no convolution to convert.",
+        f"  in `keep`; {len(refused) - asked} have no convolution that could be converted.",
         f"- shapes: equal in {sum(r['shapes'] == 'equal' for r in made.values())} of {len(made)}; other modules and",
         f"  parameters are the same objects in {sum(r['kept'] == 'all' for r in made.values())} of {len(made)}.",
         f"- one step: finite, and all parameters of binary layers with a gradient moved, in {whole} of {len(made)}.",
     ]
     for name in FORMATS:
-        answers = Counter(_kind_of(r["ships"][name]) for r in made.values())
+        answers = Counter(_kind_of(_ships(r)[name]) for r in made.values())
         lines.append(f"- {name}: " + ", ".join(f"{number} {answer}" for answer, number in answers.most_common()))
     errors = [f"{key}: {r['error']}" for key, r in rows.items() if "error" in r]
     return lines + [f"- failed: {'; '.join(errors)}"] * bool(errors)
+
+
+def _ships(r: dict[str, Any]) -> dict[str, str]:
+    return dict.fromkeys(FORMATS, r["ships"]) if isinstance(r["ships"], str) else r["ships"]
 
 
 def _kind_of(answer: str) -> str:
@@ -156,7 +160,7 @@ def _line(name: str, r: dict[str, Any]) -> str:
         return f"| {name} | {r.get('px', '')} |" + " |" * 7 + f" {note} |"
     if r["kept"] != "all":
         note = f"LOST {r['kept']}; {note}"
-    ships = [r["ships"][key] for key in FORMATS]
+    ships = list(_ships(r).values())
     if len(set(ships)) == 1 and _kind_of(ships[0]) != "equal":
         note = "; ".join(part for part in (note, _short(ships[0])) if part)
         ships = ["no" if _kind_of(ships[0]).startswith("refused") else _kind_of(ships[0])] * 3
