@@ -104,8 +104,10 @@ def report(record: dict[str, Any]) -> str:
         "format. Where `convert` refuses layers by their paths, its line is quoted, and what follows is of the",
         "network converted with these in `keep`. *Shapes*: of the outputs, and of every layer's, before and after.",
         "*Step*: loss and gradients, and how many parameters of the binary layers that have a gradient moved (latents,",
-        "α, biases; norms whose weights begin at zero, behind which nothing has one, are set to one before). *packed*,",
-        "*openvino*, *onnx*: every sign, and the output to 1e-3 of its largest value, beside the trained network's.",
+        "α, biases; norms whose weights begin at zero, behind which nothing has one, are set to one before). Where",
+        "fewer moved, the squares of gradients overflow: batch norm over the few pixels of small pictures multiplies",
+        "them. *packed*, *openvino*, *onnx*: every sign, and the output to 1e-3 of its largest value, beside the",
+        "trained network's.",
         "",
     ]
     lines += _summary(rows, made)
