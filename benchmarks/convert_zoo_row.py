@@ -67,7 +67,7 @@ def _lost(model: nn.Module, parameters: Mapping[str, Tensor], paths: list[str], 
 def _step(network: Network, model: nn.Module, side: int) -> dict[str, Any]:
     """One step of RMSprop: whether all is finite, and how many parameters of binary layers it moved.
 
-    Batch norm over a few pixels multiplies gradients: where their squares overflow, larger pictures are tried.
+    Batch norm over a few pixels multiplies gradients: where they overflow, larger pictures are tried.
     """
     model.train()
     torch.manual_seed(2)
@@ -79,9 +79,7 @@ def _step(network: Network, model: nn.Module, side: int) -> dict[str, Any]:
         optimizer.zero_grad()
         loss = torch.stack(network.losses(model, px)).sum()
         loss.backward()
-        # squared, as optimizers do it
-        gradients = [p.grad for p in trained if p.grad is not None]
-        finite = bool(loss.isfinite()) and all(bool(g.square().isfinite().all()) for g in gradients)
+        finite = bool(loss.isfinite()) and all(bool(p.grad.isfinite().all()) for p in trained if p.grad is not None)
         if finite:
             break
     with_gradient = sum(p.grad is not None and bool(p.grad.any()) for p in seen)
