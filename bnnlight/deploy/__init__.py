@@ -18,7 +18,8 @@ The map of this folder:
                     shapes are in ``shapes.py``
 ``bits.py``         signs as bits, eight to a byte
 ``freeze.py``       a trained network to a program, in these stages:
-``trace.py``        the network's layers and functions, in the order in which they run
+``trace.py``        the network's layers and functions, in the order in which they run; their
+                    arguments put in order by ``arguments.py``
 ``translate.py``    each as a step; those of ``layers.py``, ``functions.py`` and
                     ``constants.py`` are known, in the terms of ``translation.py``
 ``fold.py``         batch norm, α and PReLU in front of a sign gone into its threshold

@@ -116,7 +116,7 @@ def _unsqueeze(t: Translation, node: fx.Node) -> str:
 
 def _joined(op: str) -> Callable:
     def made(t: Translation, node: fx.Node) -> str:
-        axis = argument(node, 1, "dim", node.kwargs.get("axis", 0))
+        axis = argument(node, 1, "dim", 0)
         if axis % len(node.meta["shape"]) != 1:
             raise Unsupported(f"along axis {axis}: only along the channels, 1, can be shipped")
         return t.step(name_of(node), op, *(t.value(value) for value in first(node)))
@@ -192,7 +192,7 @@ FUNCTIONS: dict[Any, Callable] = {
     torch.neg: negative,
     operator.ge: compared,
     torch.ge: compared,
-    torch.where: lambda t, node: selected(t, node, *node.args),
+    torch.where: lambda t, node: selected(t, node, first(node), argument(node, 1, "input"), argument(node, 2, "other")),
     operator.getitem: _taken,
     torch.cat: _joined("concat"),
     torch.stack: _joined("stack"),
@@ -228,7 +228,7 @@ METHODS: dict[str, Callable] = {
     "div_": quotient,
     "neg": negative,
     "ge": compared,
-    "where": lambda t, node: selected(t, node, node.args[1], node.args[0], node.args[2]),
+    "where": lambda t, node: selected(t, node, argument(node, 1, "condition"), first(node), argument(node, 2, "other")),
     "flatten": _flatten,
     "view": _flatten,
     "reshape": _flatten,

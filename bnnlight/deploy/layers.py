@@ -28,12 +28,12 @@ def _binary(t: Translation, node: fx.Node, layer: BinaryLayer) -> str:
     op = "binary_conv2d" if isinstance(layer, BinaryConv2d) else "binary_linear"
     value = t.step(f"{path}.sum", op, sign, settings=settings, bits=pack_signs(layer.binary_weight().numpy()))
     alpha, ones = layer.alpha(), np.ones(layer.weight_shape[0], np.float32)
-    if layer.bias is None:
-        return t.step(path, "affine", value, scale=ones if alpha is None else alpha)
-    # two steps, since the layer rounds twice: one step would be rounded once
-    if alpha is not None:
-        value = t.step(f"{path}.scaled", "affine", value, scale=alpha)
-    return t.step(path, "affine", value, scale=ones, shift=layer.bias)
+    if layer.bias is not None and alpha is not None:
+        # two steps, since the layer rounds twice: one step would be rounded once
+        value, alpha = t.step(f"{path}.scaled", "affine", value, scale=alpha), None
+    value = t.step(path, "affine", value, scale=ones if alpha is None else alpha, shift=layer.bias)
+    slope = argument(node, 1, "slope")
+    return value if slope is None else _with_slope(t, f"{path}.prelu", value, node, t.constant(slope))
 
 
 def _convolved(t: Translation, node: fx.Node, weight: Any, bias: Any, sliding: dict[str, Any], groups: int) -> str:
@@ -95,9 +95,13 @@ def _function_batch_norm(t: Translation, node: fx.Node) -> str:
 
 
 def _prelu(t: Translation, node: fx.Node, slope: Any) -> str:
+    return _with_slope(t, name_of(node), t.input(node), node, slope)
+
+
+def _with_slope(t: Translation, name: str, value: str, node: fx.Node, slope: Any) -> str:
     if not isinstance(slope, Tensor):
         raise Unsupported("its slope depends on the picture")
-    return t.step(name_of(node), "prelu", t.input(node), slope=slope.detach().expand(shape_of(node)[0]))
+    return t.step(name, "prelu", value, slope=slope.detach().expand(shape_of(node)[0]))
 
 
 LAYERS: dict[type[nn.Module], Callable] = {

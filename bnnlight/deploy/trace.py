@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bnnlight.deploy.arguments import put_in_order
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
 from bnnlight.nn.sync_norm import SyncBatchNorm
 
@@ -129,7 +130,8 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
 
     Returns:
         A graph whose nodes are torch's own modules, binary layers, functions and methods; each node's
-        ``meta["shape"]`` and ``meta["dtype"]`` are those of its value, for a batch of one. A value that is changed
+        ``meta["shape"]`` and ``meta["dtype"]`` are those of its value, for a batch of one. Arguments are in one form:
+        see :func:`bnnlight.deploy.arguments.put_in_order`. A value that is changed
         in place stands, from then on, for the node that changed it.
 
     Raises:
@@ -151,4 +153,5 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
+    put_in_order(graph, model)
     return graph

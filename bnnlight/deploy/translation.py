@@ -66,8 +66,8 @@ class Translation:
 
 
 def first(node: fx.Node) -> Any:
-    """The first argument, by whatever name it was given."""
-    return node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+    """The first argument."""
+    return node.args[0] if node.args else None
 
 
 def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:

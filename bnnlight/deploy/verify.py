@@ -90,16 +90,17 @@ def observed(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, np.ndarra
     seen: dict[str, np.ndarray] = {}
 
     def note(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
             name, count = f"{path}.sign", 1
             while name in seen:
                 count += 1
                 name = f"{path}.sign@{count}"
-            seen[name] = (inputs[0] >= 0).numpy()
+            seen[name] = ((inputs[0] if inputs else named["x"]) >= 0).numpy()
 
         return hook
 
-    hooks = [layer.register_forward_hook(note(path)) for path, layer in named_binary_layers(network)]
+    layers = named_binary_layers(network)
+    hooks = [layer.register_forward_hook(note(path), with_kwargs=True) for path, layer in layers]
     try:
         return network(x), seen
     finally:

@@ -21,7 +21,10 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
 | `bop.py` | `Bop`, an optimizer that flips weights: the baseline without latent weights |
 | `relaxed.py` `stages.py` | real weights, real or binary activations, under the same α; a network's stage |
-| `convert.py` | a real network made binary; latents decomposed |
+| `convert.py` `converted.py` | a real network made binary; what a convolution is then |
+| `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |
+| `become.py` `running.py` | a module made another one in place; a network run once |
+| `factorize.py` `spatial.py` | latents decomposed; scales for each position |
 | `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
 | `start.py` | a binary network started from the weights of a trained one |
@@ -34,8 +37,11 @@ fill `lr_scales`; then name the class in a config under `latent:`. Nothing else 
 
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
 from bnnlight.nn.bop import Bop
-from bnnlight.nn.convert import convert, factorize, make_spatial, restart_alpha
+from bnnlight.nn.convert import convert
+from bnnlight.nn.convert_plan import SHORTCUTS, ConversionPlan, plan_conversion
+from bnnlight.nn.converted import ConvertedConv2d
 from bnnlight.nn.cp import CP
+from bnnlight.nn.factorize import factorize, restart_alpha
 from bnnlight.nn.holistic import Holistic
 from bnnlight.nn.inspect import ParameterGroup, named_binary_layers, parameter_groups
 from bnnlight.nn.latent import Dense, Latent, LatentFactory
@@ -46,6 +52,7 @@ from bnnlight.nn.real import real_valued
 from bnnlight.nn.relaxed import Stage
 from bnnlight.nn.rprelu import RPReLU
 from bnnlight.nn.scale import ScaleName
+from bnnlight.nn.spatial import make_spatial
 from bnnlight.nn.stages import set_stage
 from bnnlight.nn.start import start_from
 from bnnlight.nn.tensor_train import TensorTrain
@@ -53,10 +60,13 @@ from bnnlight.nn.tucker import Tucker
 
 __all__ = [
     "CP",
+    "SHORTCUTS",
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
     "Bop",
+    "ConversionPlan",
+    "ConvertedConv2d",
     "Dense",
     "Gradient",
     "Holistic",
@@ -76,6 +86,7 @@ __all__ = [
     "make_spatial",
     "named_binary_layers",
     "parameter_groups",
+    "plan_conversion",
     "real_valued",
     "restart_alpha",
     "set_stage",

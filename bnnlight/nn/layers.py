@@ -69,6 +69,11 @@ class BinaryLayer(nn.Module):
         """Shape of the binary weight, ``(O, I, *kernel)``."""
         return self.latent.shape
 
+    @property
+    def weight(self) -> Tensor:
+        """W̃ ``(O, I, *kernel)``, rebuilt each time, for code that asks any layer for its weight. Not in the state."""
+        return self.latent()
+
     def binary_weight(self) -> Tensor:
         """B = sign(W̃) as ±1, ``(O, I, *kernel)``, without gradient."""
         with torch.no_grad():

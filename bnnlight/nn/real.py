@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bnnlight.nn.become import become
+from bnnlight.nn.factorize import sharing, trains
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
 
@@ -13,8 +15,8 @@ from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
 def real_valued(model: nn.Module) -> nn.Module:
     """Replaces every binary layer by an ordinary one, in place: without sign and α, with the weight W̃.
 
-    All else stays: batch norms, activations, shortcuts. Padding is with zeros, as ±1 has no meaning for real
-    activations. In a config the function stands where a class would::
+    All else stays: batch norms, activations, shortcuts, hooks, what is frozen, weights that layers share. Padding is
+    with zeros, as ±1 has no meaning for real activations. In a config the function stands where a class would::
 
         backbone:
           class_path: bnnlight.nn.real_valued
@@ -33,22 +35,19 @@ def real_valued(model: nn.Module) -> nn.Module:
     layers = list(named_binary_layers(model))
     if not layers or layers[0][0] == "":
         raise ValueError(f"{type(model).__name__} has no binary layer inside to be made real")
-    for name, layer in layers:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _real(layer).train(layer.training))
+    for group in sharing(layers):
+        weight = nn.Parameter(group[0][1].latent().detach().clone(), requires_grad=trains(*group[0]))
+        for _, layer in group:
+            become(layer, _real(layer, weight))
     return model
 
 
-def _real(layer: BinaryConv2d | BinaryLinear) -> nn.Conv2d | nn.Linear:
-    weight = layer.latent().detach().clone()
-    bias = layer.bias is not None
-    options = {"bias": bias, "device": weight.device, "dtype": weight.dtype}
+def _real(layer: BinaryConv2d | BinaryLinear, weight: nn.Parameter) -> nn.Conv2d | nn.Linear:
+    options = {"bias": False, "device": "meta"}  # its numbers are the binary layer's
     if isinstance(layer, BinaryLinear):
         made = nn.Linear(layer.in_features, layer.out_features, **options)
     else:
         shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
         made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, **options)
-    made.weight.copy_(weight)
-    if bias:
-        made.bias.copy_(layer.bias)
+    made.weight, made.bias = weight, layer.bias
     return made

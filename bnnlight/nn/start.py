@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn.convert import factorize, restart_alpha
+from bnnlight.nn.factorize import factorize, restart_alpha, sharing, trains
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryLayer
 
@@ -39,9 +39,10 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
 
     The checkpoint is of the same network made real-valued (:func:`bnnlight.nn.real_valued`), or of the same binary
     network with dense latents. Real weights, batch norms, PReLUs, biases and heads are copied; α is copied too where
-    the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`). Then the network
-    in the stage ``real`` (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at full rank. In a
-    config the function stands where a class would::
+    the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`). What is frozen
+    stays frozen, and weights that layers share stay shared. Then the network in the stage ``real``
+    (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at full rank. In a config the function
+    stands where a class would::
 
         backbone:
           class_path: bnnlight.nn.start_from
@@ -86,9 +87,17 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
     expected |= {name: own[name].shape for name in alphas}
     found = state | alphas | {f"{path}weight": weight for path, weight in weights.items() if weight is not None}
     _check(expected, found, type(model).__name__, checkpoint)
-    for path, layer in paths.items():
+    groups = sharing(paths.items())
+    for (first, _), (path, _) in ((group[0], sharer) for group in groups for sharer in group[1:]):
+        if not torch.equal(weights[first], weights[path]):
+            names = f"{first}weight and {path}weight"
+            raise ValueError(f"{checkpoint} has different {names}, which are one in {type(model).__name__}")
+    for group in groups:
+        path, layer = group[0]
         like = next(layer.latent.parameters())
-        layer.latent = Dense(weights[path].to(like)).train(layer.training)
+        dense = Dense(weights[path].to(like)).requires_grad_(trains(path.removesuffix("."), layer))
+        for _, sharer in group:
+            sharer.latent = dense.train(sharer.training)
     restart_alpha(factorize(model, latent))
     model.load_state_dict({name: found[name] for name in (*rest, *alphas)}, strict=False)
     return model

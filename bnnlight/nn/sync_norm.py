@@ -55,12 +55,13 @@ class SyncBatchNorm(_BatchNorm):
         """The layer that this one stands in for, in its present state."""
         return self._norm[0].train(self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalizes ``(N, C, …)``; N may differ between the processes.
 
         Raises:
             ValueError: a wrong number of dimensions, or only one value a channel to train on in all processes.
         """
+        x = input  # named as by the layer that it stands in for, which code may call by name
         self._check_input_dim(x)
         if not (self.training and dist.is_available() and dist.is_initialized()):
             return super().forward(x)

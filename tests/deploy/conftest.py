@@ -57,7 +57,8 @@ def seen_signs(model, x):
     def look(path):
         def hook(module, inputs, named):
             calls = sum(name.partition("@")[0] == f"{path}.sign" for name in seen)
-            seen[f"{path}.sign" + (f"@{calls + 1}" if calls else "")] = ([*inputs, *named.values()][0] >= 0).numpy()
+            x = inputs[0] if inputs else named["x"]
+            seen[f"{path}.sign" + (f"@{calls + 1}" if calls else "")] = (x >= 0).numpy()
 
         return hook
 

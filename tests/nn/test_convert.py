@@ -7,13 +7,11 @@ from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from bnnlight.nn import (
-    BinaryConv2d,
     Dense,
     Holistic,
     Matrix,
     Tucker,
     convert,
-    make_spatial,
     named_binary_layers,
 )
 
@@ -108,36 +106,14 @@ def test_a_converted_layer_computes_norm_sign_convolution_alpha_bias(latent, sca
         torch.testing.assert_close(model[1](x), expected)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_every_module_is_in_the_mode_the_network_was_in(training):
-    model = convert(nn.Sequential(*(nn.Conv2d(3, 3, 3) for _ in range(3))).train(training), Tucker)
-    assert {name for name, module in model.named_modules() if module.training != training} == set()
-
-
-def test_dtype_is_kept():
-    model = convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3)).double())
-    assert {p.dtype for p in model.parameters()} == {torch.float64}
-
-
 def test_options_reach_the_layers():
     model = convert(small(), activation_gradient="polynomial", weight_gradient="identity", padding_value=-1)
     layer = model[2].conv
     assert (layer.activation_gradient, layer.weight_gradient, layer.padding_value) == ("polynomial", "identity", -1)
 
 
-def test_first_and_last_convolution_are_converted_on_request():
-    three = [nn.Conv2d(3, 3, 3) for _ in range(3)]
-    assert names(convert(nn.Sequential(*copy.deepcopy(three)))) == ["1.conv"]
-    assert names(convert(nn.Sequential(*copy.deepcopy(three)), keep_first=False)) == ["0.conv", "1.conv"]
-    assert names(convert(nn.Sequential(*copy.deepcopy(three)), keep_last=False)) == ["1.conv", "2.conv"]
-
-
 def names(model):
     return [name for name, _ in named_binary_layers(model)]
-
-
-def test_last_convolution_is_binary_where_a_linear_layer_follows():
-    assert names(convert(small())) == ["2.conv"]
 
 
 def test_kept_paths_are_shell_patterns_and_replace_the_default():
@@ -153,25 +129,6 @@ def test_named_paddings_give_the_same_size(padding, expected):
     convert(model)
     assert model[1].conv.padding == expected
     assert model(torch.randn(1, 3, 12, 12)).shape == shape
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"padding": 1, "padding_mode": "reflect"}, r"layer 2: padding_mode 'reflect'.*keep"),
-        ({"padding": "same", "kernel_size": 4}, r"layer 2: padding 'same' is uneven.*\(4, 4\).*keep"),
-    ],
-)
-def test_padding_that_cannot_be_kept_names_the_layer_and_changes_nothing(options, message):
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.Conv2d(4, 4, 3),
-        nn.Conv2d(**{"in_channels": 4, "out_channels": 4, "kernel_size": 3} | options),
-    )
-    with pytest.raises(ValueError, match=message):
-        convert(model, keep_last=False)
-    assert not names(model)
-    assert names(convert(model, keep=("2",), keep_last=False)) == ["1.conv"]
 
 
 @pytest.mark.parametrize(
@@ -192,57 +149,6 @@ def test_converting_twice_is_an_error_and_not_a_second_norm():
     model = convert(small())
     with pytest.raises(ValueError, match="no convolution left"):
         convert(model)
-
-
-def test_a_convolution_that_stands_at_two_places_stays_one():
-    # weight sharing, as in detection heads that register one convolution under two names
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    model.append(model[1])
-    model[3], model[4] = model[4], model[3]
-    convert(model)
-    assert model[3] is model[1]
-
-
-def test_spatial_scale_needs_the_inputs_shape():
-    with pytest.raises(ValueError, match=r"spatial.*\(C, H, W\)"):
-        convert(small(), scale="spatial")
-
-
-def test_spatial_scale_has_each_layers_output_size():
-    model = convert(torchvision.models.resnet18(num_classes=2), scale="spatial", input_shape=(3, 64, 96))
-    sizes = {}
-    for name, layer in named_binary_layers(model):
-        layer.register_forward_hook(lambda m, i, y, name=name: sizes.__setitem__(name, tuple(y.shape[1:])))
-    assert model(torch.randn(2, 3, 64, 96)).shape == (2, 2)
-    for name, layer in named_binary_layers(model):
-        assert (layer.scale.alpha.numel(), *(v.numel() for v in layer.scale.positions)) == sizes[name]
-        torch.testing.assert_close(layer.scale.alpha, layer.latent().abs().mean((1, 2, 3)))
-    assert sizes["layer1.0.conv1.conv"] == (64, 16, 24)
-    with pytest.raises(ValueError, match="spatial"):
-        model(torch.randn(2, 3, 64, 64))
-
-
-def test_measuring_output_sizes_leaves_batch_norm_and_modes_alone():
-    model = convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1)))
-    model[1].eval()
-    modes = {name: module.training for name, module in model.named_modules() if "scale" not in name}
-    make_spatial(model, (3, 8, 8))
-    assert {name: model.get_submodule(name).training for name in modes} == modes
-    assert model[1].num_batches_tracked == 0
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_layer_that_does_not_run_is_an_error_that_names_it():
-    class Unused(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.spare = BinaryConv2d(3, 4, 3), BinaryConv2d(3, 4, 3)
-
-        def forward(self, x):
-            return self.used(x)
-
-    with pytest.raises(ValueError, match=r"layer spare does not run on an input of shape \(3, 8, 8\)"):
-        make_spatial(Unused(), (3, 8, 8))
 
 
 def test_needs_nothing_newer_than_the_oldest_supported_torch(monkeypatch):

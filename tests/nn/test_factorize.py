@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -90,3 +92,56 @@ def test_restarted_spatial_scale_is_one_at_every_position():
 def test_restart_leaves_scales_without_parameters_alone(scale):
     model = restart_alpha(network(scale))
     assert {layer.scale.name for _, layer in named_binary_layers(model)} == {scale}
+
+
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+def test_a_frozen_layer_stays_frozen(latent):
+    model = network()
+    model[1][0].latent.requires_grad_(False)  # has a neighbour of its shape, which trains
+    factorize(model, latent)
+    flags = {name: {p.requires_grad for p in layer.latent.parameters()} for name, layer in named_binary_layers(model)}
+    assert flags == {"0": {True}, "1.0": {False}, "1.1": {True}, "3": {True}}
+
+
+def test_a_latent_that_is_frozen_in_part_is_an_error_that_names_the_layer():
+    model = factorize(network(), Tucker)
+    model[1][1].latent.core.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"^layer 1\.1: only a part of its latent is frozen"):
+        factorize(model, Matrix)
+
+
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_shared_weight_stays_shared(latent, whole):
+    model = network()
+    first, second = model[1]
+    if whole:
+        second.latent = first.latent
+    else:
+        second.latent.weight = first.latent.weight
+    weight = first.latent().detach().clone()
+    factorize(model, latent)
+    assert first.latent is second.latent
+    torch.testing.assert_close(first.latent().detach(), weight, rtol=1e-5, atol=1e-6)
+    assert getattr(first.latent, "num_layers", 1) == 1  # a stack of one weight, not of the same one twice
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("latent", [Matrix, Tucker, Holistic, CP, TensorTrain])
+def test_half_precision_is_decomposed_in_single_and_stored_as_it_was(latent, dtype):
+    model = network().to(dtype)
+    weights = {name: layer.latent().detach().clone() for name, layer in named_binary_layers(model)}
+    expected = factorize(copy.deepcopy(model).float(), latent)
+    factorize(model, latent)
+    singles = dict(named_binary_layers(expected))
+    for name, layer in named_binary_layers(model):
+        assert {p.dtype for p in layer.parameters()} == {dtype}
+        for key, parameter in layer.latent.named_parameters():
+            assert torch.equal(parameter, singles[name].latent.get_parameter(key).to(dtype))
+        error = (layer.latent() - weights[name]).detach().norm() / weights[name].norm()
+        assert float(error) < 0.02
+
+
+def test_a_weight_without_numbers_is_an_error_that_names_the_layer():
+    with pytest.raises(ValueError, match=r"^layer 0: it is on the meta device"):
+        factorize(network().to("meta"), Tucker)

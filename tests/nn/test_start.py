@@ -192,3 +192,24 @@ def test_another_network_is_one_line_that_names_the_first(saved, check_one_line,
 def test_a_network_without_binary_layers_is_an_error(saved):
     with pytest.raises(ValueError, match="Linear has no binary layer to start"):
         start_from(nn.Linear(2, 2), saved(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("latent", [Dense, Tucker])
+def test_what_is_frozen_or_shared_stays_so(saved, latent):
+    def network():
+        made = nn.Sequential(*(BinaryConv2d(3, 3, 3) for _ in range(4)))
+        made[2].latent = made[1].latent
+        return made
+
+    model, trained = network(), network()
+    model[0].requires_grad_(False)
+    start_from(model, saved(real_valued(copy.deepcopy(trained))), latent)
+    assert {n for n, p in model.named_parameters() if not p.requires_grad} == {
+        n for n, _ in model[0].named_parameters("0")
+    }
+    assert model[1].latent is model[2].latent is not model[3].latent
+    for layer, real in zip(model, trained, strict=True):
+        torch.testing.assert_close(layer.latent(), real.latent(), rtol=1e-5, atol=1e-6)
+    apart = nn.Sequential(*(BinaryConv2d(3, 3, 3) for _ in range(4)))
+    with pytest.raises(ValueError, match=r"has different 1\.weight and 2\.weight, which are one in Sequential"):
+        start_from(network(), saved(apart), latent)
