@@ -105,9 +105,9 @@ def report(record: dict[str, Any]) -> str:
         "network converted with these in `keep`. *Shapes*: of the outputs, and of every layer's, before and after.",
         "*Step*: loss and gradients, and how many parameters of the binary layers that have a gradient moved (latents,",
         "α, biases; norms whose weights begin at zero, behind which nothing has one, are set to one before). Where",
-        "fewer moved, the squares of gradients overflow: batch norm over the few pixels of small pictures multiplies",
-        "them. *packed*, *openvino*, *onnx*: every sign, and the output to 1e-3 of its largest value, beside the",
-        "trained network's.",
+        "fewer moved, gradients are very large (1e23 and more in the two networks that were looked into, behind",
+        "batch norms over few pixels), and their squares overflow in the optimizer. *packed*, *openvino*, *onnx*: every",
+        "sign, and the output to 1e-3 of its largest value, beside the trained network's.",
         "",
     ]
     lines += _summary(rows, made)
