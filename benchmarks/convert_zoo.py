@@ -106,8 +106,8 @@ def report(record: dict[str, Any]) -> str:
         "*Step*: loss and gradients, and how many parameters of the binary layers that have a gradient moved (latents,",
         "α, biases; norms whose weights begin at zero, behind which nothing has one, are set to one before). Where",
         "fewer moved, gradients are very large (1e23 and more in the two networks that were looked into, behind",
-        "batch norms over few pixels), and their squares overflow in the optimizer. *packed*, *openvino*, *onnx*: every",
-        "sign, and the output to 1e-3 of its largest value, beside the trained network's.",
+        "batch norms over few pixels), and their squares overflow in the optimizer. *packed*, *openvino*, *onnx*:",
+        "every sign, and the output to 1e-3 of its largest value, beside the trained network's.",
         "",
     ]
     lines += _summary(rows, made)
