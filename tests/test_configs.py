@@ -78,7 +78,8 @@ def test_real_data_with_one_command(bnnlight, quick, real_data, configs, tmp_pat
     assert Image.open(next((root / "train").glob("*/*"))).mode == "RGB"
     code, _, err = bnnlight(
         *("fit", "--config", configs / "resnet18_imagenet.yaml", f"--data.root={root}", "--data.image_size=64"),
-        *("--data.batch_size=8", "--model.backbone.width=0.125", *quick, f"--run_dir={tmp_path / 'run'}"),
+        *("--data.batch_size=8", "--model.backbone.width=0.125", "--model.backbone.num_classes=10", *quick),
+        f"--run_dir={tmp_path / 'run'}",
         *("--trainer.devices=1", "--trainer.max_steps=2", "--trainer.limit_val_batches=2"),
         *("--trainer.limit_test_batches=2", "--data.num_workers=0"),
     )

@@ -154,7 +154,11 @@ class _Stochastic(StochasticWeightAveraging):
             super().on_train_epoch_start(trainer, pl_module)
             self._max_epochs -= 1
             self._latest_update_epoch = latest
+        num_batches = trainer.fit_loop.max_batches
         super().on_train_epoch_start(trainer, pl_module)
+        if self._is_last(trainer) and trainer.val_check_batch is not None:
+            # in the middle of that epoch the statistics are those of a part of the data
+            trainer.val_check_batch = num_batches
         if goes_on:  # making its schedule has set rates that are in the checkpoint
             for group, rates in zip(groups, kept, strict=True):
                 group.update(rates)

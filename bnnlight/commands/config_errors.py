@@ -122,6 +122,8 @@ def _hint(found_cause: Cause) -> str:
         key = (found[1] or found[2]).split()[0]
         return f"no option {key!r}" + _nearest(key.lstrip("-").split("=")[0].split(".")[-1], _trainer_options())
     if found := re.search(r"the following arguments are required: (.*)", cause):
+        if not found_cause.path and found[1].split(",")[0] not in ("model", "data"):
+            return cause  # of a verb without a config
         if not found_cause.path:
             return f"no {found[1].split(',')[0]} is configured: pass --config FILE, such as configs/quickstart.yaml"
         first = ".".join((*found_cause.path, found[1].split(",")[0]))

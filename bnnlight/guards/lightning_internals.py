@@ -46,7 +46,9 @@ def placed(loops: dict[str, Any], place: Place) -> dict[str, Any]:
         begun = 0 if place == "epoch" else 1
         num_epochs = epoch["completed"]
         epoch.update(ready=num_epochs + begun, started=num_epochs + begun, processed=num_epochs)
-    loops[_VALIDATION]["is_last_batch"] = False  # of an earlier validation, and of no use to the next
+    # of an earlier validation, and of no use to the next
+    loops[_VALIDATION]["is_last_batch"] = False
+    loops[_VALIDATION]["current"].update(ready=0, started=0, processed=0, completed=0)
     if place == "epoch":
         # where the last epoch ended in the data is no place to begin the next
         loops["state_dict"].pop("combined_loader", None)

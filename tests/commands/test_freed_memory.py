@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -105,6 +106,7 @@ def test_called_where_a_cpu_trains_or_measures_alone(bnnlight, configs, monkeypa
     monkeypatch.setattr(bnnlight_fit, "_check_inputs", lambda *_: None)
     monkeypatch.setattr(SingleDeviceStrategy, "root_device", torch.device(device))
     monkeypatch.setattr(L.Trainer, verb, lambda *_, **__: [])
+    Path("none.ckpt").touch()
     options = ["--config", configs / "quickstart.yaml", "--ckpt_path", "none.ckpt", "--trainer.fast_dev_run", "true"]
     code, _, err = bnnlight(verb, *options, "--trainer.accelerator", "cpu")
     assert code == 0, err

@@ -150,10 +150,10 @@ def test_a_run_without_end_is_an_error(num_steps):
 class Attached(nn.Module):
     """Stands for a LightningModule in a trainer that plans so many steps."""
 
-    def __init__(self, num_steps):
+    def __init__(self, num_steps, every=1):
         super().__init__()
         self.backbone = network()
-        self.trainer = SimpleNamespace(estimated_stepping_batches=num_steps)
+        self.trainer = SimpleNamespace(estimated_stepping_batches=num_steps, check_val_every_n_epoch=every)
 
 
 def test_default_schedule_runs_over_the_whole_run_once_a_batch():
@@ -202,10 +202,11 @@ def test_a_list_of_rates_is_refused_and_one_number_is_not(name, make, check_one_
 
 def test_plateau_schedule_says_what_it_watches():
     made = configure_optimizers(
-        Attached(50),
+        Attached(50, every=3),
         lambda g: torch.optim.SGD(g, lr=0.1),
         lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/acc1"),
         0.2,
         1.0,
     )
-    assert made["lr_scheduler"]["monitor"] == "val/acc1"
+    # looked at when there is a figure of it
+    assert made["lr_scheduler"]["monitor"] == "val/acc1" and made["lr_scheduler"]["frequency"] == 3
