@@ -67,7 +67,8 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
-        self._args, self._for_fit, self._goes_on = args, for_fit, False
+        # where another's checkpoint is named to begin from, what ended that training is none of this one's business
+        self._args, self._for_fit, self._goes_on = args, for_fit, True
         self._start = Start.of(None)
         if not for_fit:
             # what Lightning tells of devices and seeds would stand between the user and a single result

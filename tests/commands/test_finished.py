@@ -90,6 +90,14 @@ def test_a_run_that_is_to_be_longer_is_the_one_that_was_longer_from_the_start(tm
         assert differences(kept(one[part]), kept(other[part])) == [], part
 
 
+def test_another_run_may_begin_where_one_was_ended_early(tmp_path, fit_probe):
+    fit_probe(tmp_path / "run", *ENDINGS["EarlyStopping"])
+    steps = last(tmp_path / "run")["global_step"]
+    begin = f"--ckpt_path={tmp_path / 'run/checkpoints/last.ckpt'}"
+    code, text = fit_probe(tmp_path / "other", "--trainer.max_epochs=6", begin, "--no_resume")
+    assert code == 0 and steps < last(tmp_path / "other")["global_step"] == 36, text
+
+
 def test_what_ended_a_run_early_can_be_taken_away(tmp_path, fit_probe):
     run = tmp_path / "run"
     options = ("--trainer.max_epochs=6",)
