@@ -15,6 +15,8 @@ from bnnlight.guards.moment import MOMENT
 
 _DEFAULT_MAX_EPOCHS = 1000
 """How many epochs Lightning trains where neither epochs nor steps are named."""
+_ENDING = tuple(f"trainer.{name}" for name in ("callbacks", "max_time", "min_epochs", "min_steps"))
+"""Options that decide whether a training ends before its last epoch."""
 
 
 class Finished(Exception):
@@ -48,13 +50,14 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
     if max_epochs is None:
         max_epochs = _DEFAULT_MAX_EPOCHS if max_steps == -1 else -1
     reached = {"steps": 0 <= max_steps <= steps, "epochs": 0 <= max_epochs <= epochs}
-    if not any(reached.values()) and (changes or not moment["should_stop"]):
+    is_freed = any(change.startswith(_ENDING) for change in changes)
+    if not any(reached.values()) and (is_freed or not moment["should_stop"]):
         return bool(moment["should_stop"])
     results = _read_results(run_dir)
     if results is None or (config.test_after_fit and not _asked_for_test(run_dir)):
         return False
     how = "steps" if reached["steps"] else "epochs"
-    longer = f"raise --trainer.max_{how}" if any(reached.values()) else "change what ended it early"
+    longer = f"raise --trainer.max_{how}" if any(reached.values()) else "change trainer.callbacks, which ended it early"
     raise Finished(
         f"the run in {run_dir} has finished ({epochs} epochs, {steps} steps): nothing is done; its results are in "
         f"{run_dir / 'results.json'}; to train longer, {longer}"

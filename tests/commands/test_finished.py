@@ -90,6 +90,36 @@ def test_a_run_that_is_to_be_longer_is_the_one_that_was_longer_from_the_start(tm
         assert differences(kept(one[part]), kept(other[part])) == [], part
 
 
+def test_another_option_takes_up_no_run_that_was_ended_early(tmp_path, fit_probe):
+    run = tmp_path / "run"
+    fit_probe(run, "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}")
+    before = content(run)
+    for other in ("--trainer.max_epochs=7", "--trainer.log_every_n_steps=2"):
+        code, text = fit_probe(run, "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}", other)
+        assert code == 0 and "has finished" in text and content(run) == before, text
+
+
+def test_what_ended_another_run_does_not_end_one_that_begins_from_it(tmp_path, fit_probe):
+    fit_probe(tmp_path / "one", "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}")
+    begun = f"--ckpt_path={tmp_path / 'one/checkpoints/last.ckpt'}"
+    code, text = fit_probe(tmp_path / "other", "--trainer.max_epochs=6", begun)
+    assert code == 0 and last(tmp_path / "other")["global_step"] == 36, text
+
+
+def test_a_run_whose_checkpoints_are_to_go_elsewhere_is_still_finished(tmp_path, fit_probe):
+    run = tmp_path / "run"
+    fit_probe(run, *ENDINGS["epochs"])
+    before = content(run)
+    elsewhere = f"--last_checkpoint.dirpath={tmp_path / 'elsewhere'}"
+    code, text = fit_probe(run, *ENDINGS["epochs"], elsewhere)
+    assert code == 0 and "has finished" in text and content(run) == before, text
+    code, text = fit_probe(run, "--trainer.max_epochs=2", elsewhere)
+    assert code == 0 and last(run)["global_step"] == 6, text
+    assert torch.load(tmp_path / "elsewhere/last.ckpt", weights_only=True)["global_step"] == 12
+    code, text = fit_probe(run, "--trainer.max_epochs=2")
+    assert code == 0 and "has finished" in text, text
+
+
 def test_what_ended_a_run_early_can_be_taken_away(tmp_path, fit_probe):
     run = tmp_path / "run"
     options = ("--trainer.max_epochs=6",)
@@ -97,3 +127,19 @@ def test_what_ended_a_run_early_can_be_taken_away(tmp_path, fit_probe):
     assert last(run)["global_step"] < 36
     code, text = fit_probe(run, *options, "--trainer.callbacks=null")
     assert code == 0 and last(run)["global_step"] == 36, text
+
+
+def test_a_run_that_began_from_a_checkpoint_goes_on_where_it_has_come_to(tmp_path, fit_probe):
+    fit_probe(tmp_path / "one", *ENDINGS["epochs"])
+    start, run = tmp_path / "one/checkpoints/best.ckpt", tmp_path / "run"
+    options = ("--trainer.max_epochs=3", f"--ckpt_path={start}")
+    told = {"class_path": "noisy.Told", "init_args": {"hook": "on_train_batch_end", "step": 8}}
+    code, text = fit_probe(run, *options, f"--trainer.callbacks={json.dumps([told])}")
+    assert code == 75 and last(run)["global_step"] == 8, text
+    start.unlink()
+    # were it taken up at step 6, it would be stopped at step 8 again
+    code, text = fit_probe(run, *options, f"--trainer.callbacks={json.dumps([told])}")
+    assert code == 0 and last(run)["global_step"] == 18, text
+    for again in (options, options[:1]):
+        code, text = fit_probe(run, *again, f"--trainer.callbacks={json.dumps([told])}")
+        assert code == 0 and "has finished" in text, text
