@@ -221,8 +221,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.signals.release()
+        self._ask(trainer)
+        told, _ = self._agreement.answer()
         # not before the others: what they do and log here would be lost if the run were killed meanwhile
-        stop, self._stop = self._stop, False
+        stop, self._stop = self._stop or told, False
         self._save(trainer, self._end.at_end(trainer))
         self._stop = stop
 
