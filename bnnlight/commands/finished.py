@@ -40,11 +40,14 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
             are written.
     """
     content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
-    moment = content.get(MOMENT) or {}
-    if not moment.get("ended"):
-        return False
-    trainer = config.trainer
+    trainer, results = config.trainer, _read_results(run_dir)
     epochs, steps = content["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"], content["global_step"]
+    moment = content.get(MOMENT)
+    if moment is None and results and results.get("num_steps") == steps:  # of an earlier version, which told it so
+        epochs = results["num_epochs"]
+        moment = {"ended": True, "should_stop": not changes}
+    if not moment or not moment["ended"]:
+        return False
     max_steps = trainer.max_steps if trainer.max_steps is not None else -1
     max_epochs = trainer.max_epochs
     if max_epochs is None:
@@ -53,7 +56,6 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
     is_freed = any(change.startswith(_ENDING) for change in changes)
     if not any(reached.values()) and (is_freed or not moment["should_stop"]):
         return bool(moment["should_stop"])
-    results = _read_results(run_dir)
     if results is None or (config.test_after_fit and not _asked_for_test(run_dir)):
         return False
     how = "steps" if reached["steps"] else "epochs"

@@ -90,6 +90,21 @@ def test_a_run_that_is_to_be_longer_is_the_one_that_was_longer_from_the_start(tm
         assert differences(kept(one[part]), kept(other[part])) == [], part
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_run_that_an_earlier_version_finished_is_left_as_it_was(tmp_path, fit_probe, ending):
+    run = tmp_path / "run"
+    fit_probe(run, *ENDINGS[ending])
+    path = run / "checkpoints/last.ckpt"
+    kept = torch.load(path, weights_only=True)
+    del kept["moment"], kept["processes"]
+    # such a version saved last behind the last validation, within the epoch
+    kept["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"] -= 1
+    torch.save(kept, path)
+    before = content(run)
+    code, text = fit_probe(run, *ENDINGS[ending])
+    assert code == 0 and "has finished" in text and content(run) == before, text
+
+
 def test_another_option_takes_up_no_run_that_was_ended_early(tmp_path, fit_probe):
     run = tmp_path / "run"
     fit_probe(run, "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}")
