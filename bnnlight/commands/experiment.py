@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from jsonargparse import ActionYesNo, Namespace, add_instantiator
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
@@ -33,7 +34,7 @@ from bnnlight.commands.factories import share_factories
 from bnnlight.commands.finished import check_finished
 from bnnlight.commands.null_values import check_nulls, read_none_as_null
 from bnnlight.commands.option_ranges import check_devices, check_ranges
-from bnnlight.commands.own_files import Start, write_over_own
+from bnnlight.commands.own_files import Start, leave_last, write_over_own
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
@@ -67,8 +68,7 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
-        # where another's checkpoint is named to begin from, what ended that training is none of this one's business
-        self._args, self._for_fit, self._goes_on = args, for_fit, True
+        self._args, self._for_fit, self._goes_on = args, for_fit, False
         self._start = Start.of(None)
         if not for_fit:
             # what Lightning tells of devices and seeds would stand between the user and a single result
@@ -146,9 +146,8 @@ class Experiment(LightningCLI):
         self.config = parser.parse_args(self._args)
         check_nulls(self.config)
         check_ranges(self.config)
-        if self.config.ckpt_path and not Path(self.config.ckpt_path).is_file():
-            # before a network is made, which may take long
-            raise FileNotFoundError(f"checkpoint not found: {self.config.ckpt_path}")
+        if not (self._for_fit and self.config.resume):  # what a run began with may be gone as it goes on
+            self._check_checkpoint()
         if self._for_fit:
             # before Lightning says its first word, so that what is wrong with the directory is the only line
             choose = resumed_run_dir if self.config.resume else new_run_dir
@@ -165,6 +164,7 @@ class Experiment(LightningCLI):
         for checkpoint in (self.config.checkpoint, self.config.last_checkpoint):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        self._goes_on = bool(self.config.ckpt_path)  # what ended another run does not end this one
         if self.config.resume:
             self._resume(asked)
         self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
@@ -184,16 +184,26 @@ class Experiment(LightningCLI):
 
     def _resume(self, asked: Namespace) -> None:
         kept = self.run_dir / "config.yaml"
-        newest = newest_checkpoint(Path(self.config.last_checkpoint.dirpath))
+        with_defaults = self._with_defaults(kept) if kept.exists() else "{}"
+        begun = yaml.safe_load(with_defaults)
+        folder = (begun.get("last_checkpoint") or {}).get("dirpath") or self.run_dir / "checkpoints"
+        newest = newest_checkpoint(Path(self.config.last_checkpoint.dirpath), Path(folder))
         if newest and kept.exists():
-            changes = check_changes(self.parser.dump(asked, skip_none=False), kept, self._with_defaults(kept))
-            if not self.config.ckpt_path:
+            changes = check_changes(self.parser.dump(asked, skip_none=False), kept, with_defaults)
+            if self.config.ckpt_path in (None, begun.get("ckpt_path")):
+                self.config.ckpt_path = None  # the run began there, and has come further
                 self._goes_on = check_finished(self.config, self.run_dir, newest, changes)
             if self.lock:  # on rank zero
                 for change in changes:
                     print(f"bnnlight fit: changed since the run began: {change}", file=sys.stderr, flush=True)
+        self._check_checkpoint()
         self.config.ckpt_path = self.config.ckpt_path or newest
         self._start = Start.of(newest)
+
+    def _check_checkpoint(self) -> None:
+        # before a network is made, which may take long
+        if self.config.ckpt_path and not Path(self.config.ckpt_path).is_file():
+            raise FileNotFoundError(f"checkpoint not found: {self.config.ckpt_path}")
 
     def _with_defaults(self, config: Path) -> str:
         try:
@@ -230,6 +240,7 @@ class Experiment(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
             config["enable_checkpointing"] = False
         if not self._for_fit:
+            config["callbacks"] = [c for c in config["callbacks"] if not isinstance(c, Checkpoint)]
             callbacks = [c for c in callbacks if not isinstance(c, Heartbeat)]
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
@@ -240,8 +251,10 @@ class Experiment(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO(self._start.run))
         for callback in (*config["callbacks"], *callbacks):
-            if isinstance(callback, ModelCheckpoint) and self._start.first_step is not None:
-                write_over_own(callback, self._start)
+            if isinstance(callback, ModelCheckpoint) and self._for_fit:
+                leave_last(callback, self.config.last_checkpoint.dirpath)
+                if self._start.first_step is not None:
+                    write_over_own(callback, self._start)
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             # the job's script puts it back into the queue: a run that does so as well would be in it twice
             plugins.append(SLURMEnvironment(auto_requeue=False))

@@ -15,6 +15,8 @@ from bnnlight.guards.moment import MOMENT
 
 _DEFAULT_MAX_EPOCHS = 1000
 """How many epochs Lightning trains where neither epochs nor steps are named."""
+_ENDING = tuple(f"trainer.{name}" for name in ("callbacks", "max_time", "min_epochs", "min_steps"))
+"""Options that decide whether a training ends before its last epoch."""
 
 
 class Finished(Exception):
@@ -38,23 +40,26 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
             are written.
     """
     content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
-    moment = content.get(MOMENT) or {}
-    if not moment.get("ended"):
-        return False
-    trainer = config.trainer
+    trainer, results = config.trainer, _read_results(run_dir)
     epochs, steps = content["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"], content["global_step"]
+    moment = content.get(MOMENT)
+    if moment is None and results and results.get("num_steps") == steps:  # of an earlier version, which told it so
+        epochs = results["num_epochs"]
+        moment = {"ended": True, "should_stop": not changes}
+    if not moment or not moment["ended"]:
+        return False
     max_steps = trainer.max_steps if trainer.max_steps is not None else -1
     max_epochs = trainer.max_epochs
     if max_epochs is None:
         max_epochs = _DEFAULT_MAX_EPOCHS if max_steps == -1 else -1
     reached = {"steps": 0 <= max_steps <= steps, "epochs": 0 <= max_epochs <= epochs}
-    if not any(reached.values()) and (changes or not moment["should_stop"]):
+    is_freed = any(change.startswith(_ENDING) for change in changes)
+    if not any(reached.values()) and (is_freed or not moment["should_stop"]):
         return bool(moment["should_stop"])
-    results = _read_results(run_dir)
     if results is None or (config.test_after_fit and not _asked_for_test(run_dir)):
         return False
     how = "steps" if reached["steps"] else "epochs"
-    longer = f"raise --trainer.max_{how}" if any(reached.values()) else "change what ended it early"
+    longer = f"raise --trainer.max_{how}" if any(reached.values()) else "change trainer.callbacks, which ended it early"
     raise Finished(
         f"the run in {run_dir} has finished ({epochs} epochs, {steps} steps): nothing is done; its results are in "
         f"{run_dir / 'results.json'}; to train longer, {longer}"

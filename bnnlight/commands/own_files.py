@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -56,6 +57,16 @@ def write_over_own(checkpoint: ModelCheckpoint, start: Start) -> None:
         return found and not is_own
 
     checkpoint.file_exists = file_exists
+
+
+def leave_last(checkpoint: ModelCheckpoint, folder: str) -> None:
+    """Lets a ModelCheckpoint with ``save_last`` write ``last-v1.ckpt``, where ``last.ckpt`` is LastCheckpoint's.
+
+    With ``save_weights_only`` there would soon be nothing left to go on from.
+    """
+    here = checkpoint.dirpath is None or Path(checkpoint.dirpath).resolve() == Path(folder).resolve()
+    if here and checkpoint.CHECKPOINT_NAME_LAST == "last":
+        checkpoint.CHECKPOINT_NAME_LAST = "last-v1"
 
 
 def _is_later(path: Any, start: Start) -> bool:

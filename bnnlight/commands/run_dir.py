@@ -76,8 +76,8 @@ def resumed_run_dir(config: Namespace) -> tuple[Path, RunLock | None]:
     return run_dir, RunLock(run_dir) if rank_zero_only.rank == 0 else None
 
 
-def newest_checkpoint(folder: Path) -> str | None:
-    """The checkpoint with the most steps among those of a folder that are whole; None where there are none at all.
+def newest_checkpoint(*folders: Path) -> str | None:
+    """The checkpoint with the most steps among those of some folders that are whole; None where there are none at all.
 
     Steps count, not the files' times, since clocks jump. What is damaged is renamed to ``….ckpt.damaged``, and one line
     on stderr says so. What holds weights alone is left out: nothing can go on from it.
@@ -86,7 +86,8 @@ def newest_checkpoint(folder: Path) -> str | None:
         ValueError: there are checkpoints, and none of them is whole.
     """
     found, damaged = [], []
-    for path in sorted(folder.glob("*.ckpt")):
+    paths = {path.resolve(): path for folder in folders for path in folder.glob("*.ckpt")}
+    for path in sorted(paths.values()):
         try:
             num_steps = _num_steps(path)
             if num_steps is not None:

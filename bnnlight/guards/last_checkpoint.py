@@ -15,7 +15,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bnnlight.guards import lightning_internals as internals
 from bnnlight.guards.first_callback import FirstCallback
-from bnnlight.guards.moment import MOMENT, PROCESSES, Moment, checkpoints_now, restore_process, restore_run
+from bnnlight.guards.moment import (
+    MOMENT,
+    PROCESSES,
+    Moment,
+    batches_a_step,
+    checkpoints_now,
+    restore_process,
+    restore_run,
+)
 from bnnlight.guards.run_state import restore_metric_states, restore_random_states, share_of
 from bnnlight.guards.stop_signals import Agreement, Stopped, StopSignals
 
@@ -101,6 +109,7 @@ class LastCheckpoint(Checkpoint):
         place = kept[MOMENT]["place"]
         restore_run(trainer, kept[MOMENT])
         restore_process(trainer, kept)
+        asked, trainer.accumulate_grad_batches = trainer.accumulate_grad_batches, batches_a_step(trainer)
         if place == "step":
             self._save_again(trainer)
         if internals.take_up(trainer, place):
@@ -108,6 +117,8 @@ class LastCheckpoint(Checkpoint):
             self._resting = [(config, config.frequency) for config in plateaus]
             for config in plateaus:
                 config.frequency = sys.maxsize
+        # GradientAccumulationScheduler, whose turn is next, refuses any other
+        trainer.accumulate_grad_batches = asked
 
     def before_batch(self, trainer: L.Trainer) -> None:
         """A batch begins."""
@@ -170,6 +181,7 @@ class LastCheckpoint(Checkpoint):
         self._is_due = self._stop = False
         if self._restored is not None:
             kept, self._restored = self._restored, None
+            trainer.accumulate_grad_batches = batches_a_step(trainer)
             place = kept.get(MOMENT, {}).get("place")
             if "random" in kept:
                 restore_random_states(kept["random"], trainer.strategy.root_device)
@@ -209,8 +221,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.signals.release()
+        self._ask(trainer)
+        told, _ = self._agreement.answer()
         # not before the others: what they do and log here would be lost if the run were killed meanwhile
-        stop, self._stop = self._stop, False
+        stop, self._stop = self._stop or told, False
         self._save(trainer, self._end.at_end(trainer))
         self._stop = stop
 

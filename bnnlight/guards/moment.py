@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 
 from bnnlight.guards import lightning_internals as internals
 from bnnlight.guards.run_state import metric_states, of_all_processes, random_states
@@ -92,7 +92,6 @@ def _of_run(trainer: L.Trainer) -> dict[str, Any]:
         "checkpoints": internals.checkpoint_states(trainer),
         "frozen": internals.frozen_parts(trainer.lightning_module),
         "should_stop": bool(trainer.should_stop),
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
     }
 
 
@@ -116,4 +115,11 @@ def restore_run(trainer: L.Trainer, kept: dict[str, Any]) -> None:
     """Puts back what a checkpoint's entry :data:`MOMENT` holds of callbacks and network."""
     internals.restore_checkpoint_states(trainer, kept["checkpoints"])
     internals.restore_frozen_parts(trainer.lightning_module, kept["frozen"])
-    trainer.accumulate_grad_batches = kept["accumulate_grad_batches"]
+
+
+def batches_a_step(trainer: L.Trainer) -> int:
+    """``accumulate_grad_batches`` of the epoch under way, whose start a callback that sets it may not be told of."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback.get_accumulate_grad_batches(trainer.current_epoch)
+    return trainer.accumulate_grad_batches

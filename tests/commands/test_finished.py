@@ -98,6 +98,51 @@ def test_another_run_may_begin_where_one_was_ended_early(tmp_path, fit_probe):
     assert code == 0 and steps < last(tmp_path / "other")["global_step"] == 36, text
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_run_that_an_earlier_version_finished_is_left_as_it_was(tmp_path, fit_probe, ending):
+    run = tmp_path / "run"
+    fit_probe(run, *ENDINGS[ending])
+    path = run / "checkpoints/last.ckpt"
+    kept = torch.load(path, weights_only=True)
+    del kept["moment"], kept["processes"]
+    # such a version saved last behind the last validation, within the epoch
+    kept["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"] -= 1
+    torch.save(kept, path)
+    before = content(run)
+    code, text = fit_probe(run, *ENDINGS[ending])
+    assert code == 0 and "has finished" in text and content(run) == before, text
+
+
+def test_another_option_takes_up_no_run_that_was_ended_early(tmp_path, fit_probe):
+    run = tmp_path / "run"
+    fit_probe(run, "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}")
+    before = content(run)
+    for other in ("--trainer.max_epochs=7", "--trainer.log_every_n_steps=2"):
+        code, text = fit_probe(run, "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}", other)
+        assert code == 0 and "has finished" in text and content(run) == before, text
+
+
+def test_what_ended_another_run_does_not_end_one_that_begins_from_it(tmp_path, fit_probe):
+    fit_probe(tmp_path / "one", "--trainer.max_epochs=6", f"--trainer.callbacks={STOPPING}")
+    begun = f"--ckpt_path={tmp_path / 'one/checkpoints/last.ckpt'}"
+    code, text = fit_probe(tmp_path / "other", "--trainer.max_epochs=6", begun)
+    assert code == 0 and last(tmp_path / "other")["global_step"] == 36, text
+
+
+def test_a_run_whose_checkpoints_are_to_go_elsewhere_is_still_finished(tmp_path, fit_probe):
+    run = tmp_path / "run"
+    fit_probe(run, *ENDINGS["epochs"])
+    before = content(run)
+    elsewhere = f"--last_checkpoint.dirpath={tmp_path / 'elsewhere'}"
+    code, text = fit_probe(run, *ENDINGS["epochs"], elsewhere)
+    assert code == 0 and "has finished" in text and content(run) == before, text
+    code, text = fit_probe(run, "--trainer.max_epochs=2", elsewhere)
+    assert code == 0 and last(run)["global_step"] == 6, text
+    assert torch.load(tmp_path / "elsewhere/last.ckpt", weights_only=True)["global_step"] == 12
+    code, text = fit_probe(run, "--trainer.max_epochs=2")
+    assert code == 0 and "has finished" in text, text
+
+
 def test_what_ended_a_run_early_can_be_taken_away(tmp_path, fit_probe):
     run = tmp_path / "run"
     options = ("--trainer.max_epochs=6",)
@@ -105,3 +150,19 @@ def test_what_ended_a_run_early_can_be_taken_away(tmp_path, fit_probe):
     assert last(run)["global_step"] < 36
     code, text = fit_probe(run, *options, "--trainer.callbacks=null")
     assert code == 0 and last(run)["global_step"] == 36, text
+
+
+def test_a_run_that_began_from_a_checkpoint_goes_on_where_it_has_come_to(tmp_path, fit_probe):
+    fit_probe(tmp_path / "one", *ENDINGS["epochs"])
+    start, run = tmp_path / "one/checkpoints/best.ckpt", tmp_path / "run"
+    options = ("--trainer.max_epochs=3", f"--ckpt_path={start}")
+    told = {"class_path": "noisy.Told", "init_args": {"hook": "on_train_batch_end", "step": 8}}
+    code, text = fit_probe(run, *options, f"--trainer.callbacks={json.dumps([told])}")
+    assert code == 75 and last(run)["global_step"] == 8, text
+    start.unlink()
+    # were it taken up at step 6, it would be stopped at step 8 again
+    code, text = fit_probe(run, *options, f"--trainer.callbacks={json.dumps([told])}")
+    assert code == 0 and last(run)["global_step"] == 18, text
+    for again in (options, options[:1]):
+        code, text = fit_probe(run, *again, f"--trainer.callbacks={json.dumps([told])}")
+        assert code == 0 and "has finished" in text, text

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from bnnlight.commands.checkpoint_io import RUN, WholeCheckpointIO
-from bnnlight.commands.own_files import Start, write_over_own
+from bnnlight.commands.own_files import Start, leave_last, write_over_own
 from bnnlight.guards.moment import MOMENT
 
 TRAINER = SimpleNamespace(
@@ -64,3 +64,15 @@ def test_a_run_keeps_its_name_and_a_new_one_has_another(tmp_path):
     assert Start.of(None).run != Start.of(None).run
     save(tmp_path / "last.ckpt", 8)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)[RUN] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "wanted"),
+    [("here", "last", "last-v1"), (None, "last", "last-v1"), ("there", "last", "last"), ("here", "newest", "newest")],
+)
+def test_last_is_left_to_the_runs_own(tmp_path, folder, name, wanted):
+    checkpoint = ModelCheckpoint(folder and tmp_path / folder, save_last=True)
+    checkpoint.CHECKPOINT_NAME_LAST = name
+    leave_last(checkpoint, str(tmp_path / "here"))
+    path = checkpoint.format_checkpoint_name({}, checkpoint.CHECKPOINT_NAME_LAST)
+    assert path.endswith(f"{wanted}.ckpt")

@@ -53,6 +53,7 @@ def test_a_run_goes_on_from_every_checkpoint(tmp_path, fit_probe, same_run, monk
         same_run(tmp_path / "whole", place)
 
 
+SCHEDULED = "lightning.pytorch.callbacks.GradientAccumulationScheduler"
 MOMENTS = (
     ("on_train_batch_start", 2),
     ("on_train_batch_end", 4),
@@ -64,6 +65,7 @@ MOMENTS = (
     ("on_before_optimizer_step", 9),
     ("on_validation_batch_start", 12),
     ("on_train_epoch_end", 12),
+    ("on_train_epoch_end", 18),  # there is no step left, and tests may take long
 )
 
 
@@ -80,10 +82,37 @@ def test_a_run_that_is_told_to_stop_at_every_moment_is_the_unbroken_one(tmp_path
         assert f"--run_dir {broken} --resume" in text and "stopped by SIGTERM" in text
         steps.append(torch.load(broken / "checkpoints/last.ckpt", weights_only=True)["global_step"])
     # at once, or a step later where the moment is already part of a step that cannot be the last
-    assert [after - step for after, (_, step) in zip(steps, MOMENTS, strict=True)] == [1, 0, 0, 0, 0, 0, 1, 1, 0, 1]
+    assert [after - step for after, (_, step) in zip(steps, MOMENTS, strict=True)] == [1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 0]
     code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([averages])}")
     assert code == 0, text
     same_run(tmp_path / "whole", broken)
+
+
+@pytest.mark.parametrize("callbacks", [[], [{"class_path": SCHEDULED, "init_args": {"scheduling": {"1": 2, "2": 3}}}]])
+def test_batches_a_step_are_those_of_the_config_and_of_a_schedule(tmp_path, fit_probe, callbacks):
+    told = {"class_path": "noisy.Told", "init_args": {"hook": "on_train_batch_end", "step": 7}}
+    code, text = fit_probe(tmp_path, f"--trainer.callbacks={json.dumps([*callbacks, told])}")
+    assert code == 75, text
+    more = () if callbacks else ("--trainer.accumulate_grad_batches=3",)
+    code, text = fit_probe(tmp_path, f"--trainer.callbacks={json.dumps(callbacks)}", *more)
+    assert code == 0, text
+    # six batches of one; six of two, or one of one and five of three; six of three
+    steps = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert steps == (6 + 3 + 2 if callbacks else 6 + 1 + 2 + 2)
+
+
+def test_another_callbacks_last_checkpoint_lies_beside_it(tmp_path, fit_probe, bnnlight):
+    weights = {"monitor": "val/loss", "save_last": True, "save_weights_only": True}
+    other = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": weights}
+    options = (f"--trainer.callbacks={json.dumps([other])}", "--trainer.max_epochs=2")
+    code, text = fit_probe(tmp_path, *options)
+    assert code == 0, text
+    kept = {p.name: "optimizer_states" in torch.load(p, weights_only=True) for p in tmp_path.glob("checkpoints/*last*")}
+    assert kept == {"last.ckpt": True, "last-v1.ckpt": False}
+    assert "optimizer_states" in torch.load(tmp_path / "checkpoints/previous.ckpt", weights_only=True)
+    best = f"--ckpt_path={tmp_path / 'checkpoints/best.ckpt'}"
+    code, _, err = bnnlight("test", "--config", tmp_path / "config.yaml", best)
+    assert code == 0, err
 
 
 def test_where_a_checkpoint_cannot_be_set_aside_none_is_lost(tmp_path, monkeypatch):
