@@ -1,9 +1,9 @@
 """Lightning's callbacks that average weights, made whole.
 
 They stay what the config names, `EMAWeightAveraging`, `WeightAveraging`, `StochasticWeightAveraging` or a subclass of
-one: :func:`whole` gives an object of them the methods below. What is measured, kept as best, tested, predicted with and
-exported is then the averaged network, and a run that goes on has trained weights and averages of the run that was not
-stopped. Besides hooks these methods use private parts of Lightning 2.6's callbacks, and no others do;
+one: :func:`whole` gives such an object the methods below. Then the averaged network is what is measured, kept as best,
+tested, predicted with and exported, and a run that is resumed has the trained weights and averages of a run that was
+never stopped. Besides hooks, these methods use private parts of Lightning 2.6's callbacks. No other file does;
 ``tests/callbacks/test_averages.py`` guards them.
 """
 
@@ -103,12 +103,12 @@ class _Averages(WeightAveraging):
 
 
 class _Stochastic(StochasticWeightAveraging):
-    """StochasticWeightAveraging whose result is the averaged network, and that goes on within an epoch.
+    """StochasticWeightAveraging whose result is the averaged network, and that can be resumed within an epoch.
 
-    What was best before is forgotten as the last epoch begins, in which the statistics of the averaged network's batch
-    norms are gathered; so the best checkpoint is the averaged network.
+    The last epoch gathers the statistics of the averaged network's batch norms. As it begins, the best checkpoint so
+    far is forgotten, so the best one is the averaged network.
 
-    Lightning 2.6.6 goes on with other learning rates where a run is taken up while averaging, and without averaging
+    In Lightning 2.6.6, a run that is resumed while averaging goes on with other learning rates, and does not average
     until the next epoch begins.
     """
 

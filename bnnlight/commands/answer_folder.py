@@ -25,7 +25,7 @@ class AnswerFolder:
         earlier: the files of the earlier answer, which are removed once the new one is there.
 
     Raises:
-        ValueError: there is an earlier answer that is not to be replaced, or a file that is none in its place.
+        ValueError: there is an earlier answer that is not to be replaced, or another file under its name.
         NotADirectoryError: the path is a file's.
     """
 
@@ -48,7 +48,7 @@ class AnswerFolder:
     def writing(self) -> Iterator[Path]:
         """A folder to write the new answer to, whose files are moved to their place at the end.
 
-        After an error the folder is as it was, and gone where it was not there.
+        After an error the folder is as it was; if it is new, it is removed.
         """
         new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class AnswerFolder:
             os.replace(room / name, self.path / name)
 
     def name_for(self, file: Path) -> str:
-        """A name for the picture of this image: images of two folders may have one, and so may a file of the user's."""
+        """A name for the picture of this image that no other image's picture has, and no file of the user's."""
         if not self._taken and self.path.is_dir():
             self._taken = {found.name.lower() for found in self.path.iterdir() if found not in self.earlier}
         name, count = f"{file.stem}.png", 1

@@ -21,8 +21,8 @@ def check_changes(now: str, path: Path, with_defaults: str) -> list[str]:
     Args:
         now: the config, as YAML.
         path: of the run's ``config.yaml``.
-        with_defaults: the same file as it is read now, as YAML. What the run's config lacks is taken from there: an
-            option that there was not yet when the run began, and that has its default since.
+        with_defaults: the same file as it is read now, as YAML. It gives the options that the run's config lacks
+            because they did not exist when the run began: they count as having had their defaults.
 
     Returns:
         Changes that will take effect, one line each.

@@ -41,7 +41,7 @@ class Cause:
 
 
 def named_failures(class_type: type, *args: Any, **kwargs: Any) -> Any:
-    """Makes an object of a config, as an instantiator of jsonargparse, which drops the kind of an error and its class.
+    """Makes an object of a config, for jsonargparse, which by itself drops an error's kind and the class it came from.
 
     Raises:
         ValueError: a class that is not of this package cannot be made; the message names it.

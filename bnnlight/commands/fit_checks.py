@@ -25,7 +25,7 @@ def check_plan(experiment: Experiment) -> None:
         experiment: of ``fit``.
 
     Raises:
-        ValueError: a monitor has no value all through the run, or the validation is set behind the run's end.
+        ValueError: a monitor never gets a value in the run, or the validation would come after the run's end.
     """
     trainer = experiment.trainer
     if trainer.fast_dev_run or not _trains(trainer):
@@ -129,7 +129,8 @@ def _logged(experiment: Experiment) -> set[str] | None:
 def _not_logged(key: str, keys: set[str]) -> str:
     if key.startswith(_OF_CALLBACKS):
         return f"which goes to the loggers alone: what can be monitored is {', '.join(_short(keys))}"
-    near = get_close_matches(key.replace("_", "/"), keys, 1, cutoff=0.7)
+    longer = [k for k in sorted(keys) if "/" in key and k.startswith(key)]  # acc1 before acc5
+    near = longer or get_close_matches(key.replace("_", "/"), keys, 1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else f"it logs {', '.join(_short(keys))}"
     return f"which the task never logs: {hint}"
 

@@ -90,7 +90,8 @@ def predict(args: list[str]) -> None:
         if not record:
             raise OSError(f"none of the {len(files)} images can be read, the first: {errors[0]['error']}")
         write_answer(room, record, errors)
-    print(f"{len(record)} images: {options.output}/{ANSWERS} and a picture for each beside it")
+    images = "1 image" if len(record) == 1 else f"{len(record)} images"
+    print(f"{images}: {options.output}/{ANSWERS} and a picture for each beside it")
     if errors:
         raise OSError(
             f"{len(errors)} of {len(files)} images could not be read and were left out: "

@@ -1,4 +1,4 @@
-"""Pictures of one call computed beside each other, and calls of many threads, on a bounded number of threads."""
+"""Computes the pictures of one call, and the calls of many threads, in parallel on a bounded number of threads."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def num_cores() -> int:
 class Workers:
     """What an engine computes with; any number of threads may call it.
 
-    Where a number of threads is asked for, a call computes with as many, one picture after the other. Without one, each
-    picture is computed by one thread, and as many pictures of a call at a time as there are cores.
+    With a number of threads, a call computes with that many, one picture after the other. Without one, each picture is
+    computed by one thread, and as many pictures at a time as there are cores.
 
     Args:
         num_threads: of one call, or None.
-        prepare: is given ``per_picture`` once in each thread, before all else; nothing is computed in the callers' own
-            threads then.
+        prepare: called once in each thread with ``per_picture``, before anything else; then nothing is computed in the
+            callers' own threads.
 
     Attributes:
         per_picture: threads that compute one picture.
-        at_a_time: pictures that are computed at a time, those of all callers together.
+        at_a_time: how many pictures are computed at a time, over all callers.
 
     Raises:
         ValueError: the number is below 1.

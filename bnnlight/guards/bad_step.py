@@ -66,7 +66,7 @@ def traced(trainer: L.Trainer, model: L.LightningModule, ran: list[Ran]) -> str:
 
 
 def _nearest(trainer: L.Trainer, distance: tuple[int, int], ran: list[Ran], *texts: str) -> str:
-    """What the process says that is nearest to the cause, the others being told it.
+    """What the process nearest to the cause says; the others are told it.
 
     Through a synced batch norm NaN is in all processes: the one that had it in an earlier layer is nearer.
     """

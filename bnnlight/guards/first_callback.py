@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FirstCallback(L.Callback):
-    """Stands before all other callbacks and tells :class:`LastCheckpoint`, which Lightning lets stand behind them.
+    """Runs before all other callbacks and tells :class:`LastCheckpoint`, which Lightning puts behind them.
 
     Args:
         last: whom to tell.

@@ -1,4 +1,4 @@
-"""Ends a run of several processes soon after one of them has died, where they would else wait for it."""
+"""Ends a run of several processes soon after one of them has died, instead of letting them wait for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Heartbeat(L.Callback):
 
     When a host loses its power or network, nothing tells the others: they wait for it in a collective call until the
     process group gives up, after 10 (NCCL) or 30 minutes (gloo). Here a thread in each process exchanges a sign of
-    life over a connection of its own. A process that is slow or busy goes on giving them; where one is silent for
+    life over a connection of its own. A process that is slow or busy goes on sending them; where one is silent for
     ``timeout_s``, or its connection ends without a goodbye, the others print one line and end, whatever their main
     thread waits for: with exit status 75 after silence, and 1 after an error or a death that they were told of.
 

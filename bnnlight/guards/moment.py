@@ -27,8 +27,8 @@ class Moment:
         loops: Lightning's counters.
         process: of this process: states of random generators and metrics, figures logged so far.
         run: of the run: what callbacks and network keep in no ``state_dict``.
-        callbacks: states of all callbacks, for a ``step`` of those that save; None: as they are when the checkpoint is
-            written.
+        callbacks: states of all callbacks (for ``step``, only of those that save); None: as they are when the
+            checkpoint is written.
         ended: whether the training had come to its end.
     """
 

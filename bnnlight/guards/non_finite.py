@@ -35,7 +35,7 @@ class NonFinite(L.Callback):
       learning rate go on. ``train/skipped_batches``, the number so far, is logged at each skipped step, and the first
       few get a line on stderr.
 
-    Besides, no checkpoint is written while a weight or a running statistic is not finite: the run ends with a line.
+    In addition, no checkpoint is written while a weight or a running statistic is not finite: the run ends with a line.
 
     With fp16 and a loss scale, gradients that overflow are part of the method: the scaler leaves out such a step by
     itself, and what the forward pass counted is sound. Only the loss is judged there. The batches of an accumulated

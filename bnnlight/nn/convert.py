@@ -39,17 +39,16 @@ def convert(
     outputs have only one sign. Everything else stays real: linear layers, transposed, 1-D and 3-D convolutions.
     :func:`plan_conversion` tells, path by path, what becomes binary, what stays real and why.
 
-    What a network was told stays: the module at each path is the same object, with its hooks, mode, dtype and device,
-    and still gives ``weight``, ``stride`` and so on; a frozen convolution stays frozen, with its α and its norm's
-    weights (running statistics are gathered all the same); convolutions that share a weight share its latent, each
-    with an α of its own. A convolution for which this cannot be done is refused by its path.
+    The module at each path stays the same object, with its hooks, mode, dtype and device, and still has ``weight``,
+    ``stride`` and so on. A frozen convolution stays frozen, and so do its α and its norm's weights (running statistics
+    are gathered all the same). Convolutions that share a weight share its latent; each has an α of its own. A
+    convolution for which this cannot be done is refused by its path.
 
-    Which layers see the picture first and which give the answer, in networks with several heads too, is seen by
-    running the network once, in eval mode, on zeros of ``input_shape``; without one, on squares of 64, 224, 256 and
-    32 px, until it runs. Where it does not and this leaves a doubt, the layers in doubt are refused: give
-    ``input_shape``, or name the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are made anew, so
-    make the optimizer afterwards; and where a binary convolution sees one pixel a channel, its norm needs batches of
-    two at least.
+    To see which layers see the picture first and which give the answer, also in networks with several heads, the
+    network is run once, in eval mode, on zeros of ``input_shape``; without one, on squares of 64, 224, 256 and 32 px
+    until one works. If none works, the layers whose place is then in doubt are refused: give ``input_shape``, or name
+    the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are made anew, so make the optimizer
+    afterwards. Where a binary convolution sees one pixel a channel, its norm needs batches of at least two.
 
     Args:
         model: any torch or torchvision network.
@@ -57,13 +56,13 @@ def convert(
         scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
         keep: paths of convolutions that stay real, or shell patterns of them; shortcuts by default.
         keep_first: leaves the convolutions real that see the picture itself.
-        keep_last: leaves the convolutions real that the answer comes from: those that make an output of the network
-            through no other layer with weights, or go into none, as what only a loss looks at. Layers that do not
-            run in eval mode stay real too.
+        keep_last: leaves the convolutions real that the answer comes from: those with no other layer with weights
+            between them and an output of the network, and those that feed no other such layer, as for a loss alone.
+            Layers that do not run in eval mode stay real too.
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
-        input_shape: ``(C, H, W)`` of one image; needed by scale ``spatial``, and by networks that run on others than
-            square pictures of usual sizes.
+        input_shape: ``(C, H, W)`` of one image; needed by scale ``spatial``, and by networks that run only on
+            pictures of other sizes or shapes.
 
     Returns:
         The same model, in the train or eval mode it was in.

@@ -30,7 +30,7 @@ class ConversionPlan:
     Attributes:
         binary: paths of the convolutions that become binary.
         real: path of every layer with weights that stays real → why it does.
-        refused: path of every layer that can neither be made binary nor left real unasked → why.
+        refused: path of every layer that cannot be made binary, and stays real only if ``keep`` says so → why.
     """
 
     binary: tuple[str, ...]
@@ -48,7 +48,7 @@ def plan_conversion(
 ) -> ConversionPlan:
     """What :func:`bnnlight.nn.convert` would do with the same options; the network is left as it is.
 
-    A network whose convolutions have a class of their own is converted but for these by::
+    To convert a network all the same, and leave what is refused real::
 
         keep = [*SHORTCUTS, *plan_conversion(model).refused]
 

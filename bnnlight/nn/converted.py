@@ -19,7 +19,7 @@ class ConvertedConv2d(nn.Sequential):
     Args:
         norm: of the inputs.
         conv: the binary convolution.
-        attributes: of the convolution, which stay: its geometry, and what users hung on it.
+        attributes: of the convolution, which stay: its geometry, and what users added to it.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, conv: BinaryConv2d, attributes: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""States of optimizers, saved with the names of their parameters, and those of before names were saved."""
+"""States of optimizers, saved with the names of their parameters; and older ones, from before names were saved."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def fitting_groups(
 
 
 def renew_checkpoint(checkpoint: dict[str, Any], model: nn.Module, alpha_lr: float) -> None:
-    """Gives a checkpoint of before names were saved the groups of today, in optimizer and schedule, in place.
+    """Gives a checkpoint from before names were saved today's groups, in optimizer and schedule, in place.
 
-    Where that cannot be done for sure, the checkpoint stays as it is: its optimizer's state is refused as it is loaded.
+    If that cannot be done for sure, the checkpoint stays as it is, and its optimizer's state is refused on loading.
     """
     for index, state in enumerate(checkpoint.get("optimizer_states", [])):
         if all("param_names" in group for group in state["param_groups"]):
@@ -127,7 +127,7 @@ def renew_state(
         assigned = _as_made(groups, named, model)
     if assigned is None:
         raise ValueError(
-            "the checkpoint's optimizer is of before its groups were named by layer, and which of its moments belong "
+            "the checkpoint's optimizer is from before groups were named by layer, and which of its moments belong "
             f"to which of these weights cannot be told; {_REMEDY}"
         )
     source = {name: number for number, names in enumerate(assigned) for name in names}

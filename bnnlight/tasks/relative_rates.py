@@ -48,9 +48,9 @@ class RelativeRates(Optimizer):
     """An optimizer whose groups follow one rate; :func:`relative_rates` makes one of any optimizer.
 
     A group's ``lr`` is the base rate times its ``lr_scale``, at any time. The base rate is what a schedule, or whoever
-    else writes to ``param_groups``, sets for the first group: so every schedule is one of the base rate, also one that
-    sets a single rate for all (``OneCycleLR``, ``CyclicLR``, ``SWALR``) or has a floor (``eta_min``, ``min_lr``). To
-    change a relative rate, write ``lr_scale``.
+    else writes to ``param_groups``, sets for the first group. So every schedule sets the base rate, even one that has a
+    single rate for all (``OneCycleLR``, ``CyclicLR``, ``SWALR``) or a floor (``eta_min``, ``min_lr``). To change a
+    relative rate, write ``lr_scale``.
 
     Parameters that are added later are split into groups by what they are, with the relative rates and options of their
     kind: no weight decay for latents, α and norms. ``lr`` counts as the base rate of what is added; it follows the
@@ -98,7 +98,7 @@ class RelativeRates(Optimizer):
 
     @contextlib.contextmanager
     def scheduling(self) -> Iterator[None]:
-        """Within it only the groups are seen that were there from the start: a schedule was made for their number."""
+        """Hides the groups that were added later: a schedule was made for the number of groups at the start."""
         self._own.scheduling = True
         try:
             yield
@@ -106,7 +106,7 @@ class RelativeRates(Optimizer):
             self._own.scheduling = False
 
     def step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
-        """One step of the optimizer, which takes groups of the same options as one: it costs by their number."""
+        """One step of the optimizer. Groups with the same options are taken as one, since each group costs time."""
         self._take_in_the_rest()
         merged = _merge(self.param_groups)
         together = [group for group, _ in merged]

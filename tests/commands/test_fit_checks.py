@@ -31,7 +31,7 @@ WRONG = {
     (f"{MODEL}=own_networks.Own", f"{MODEL}.num_outputs=7"): ("the data have 10 classes", "tells 7 apart"),
     (f"{MODEL}=own_networks.Own", f"{MODEL}.channels=3"): ("1 channel", "takes 3"),
     (f"{MODEL}=own_networks.Own", f"{MODEL}.side=16"): ("8×8 px", "does not take them"),
-    ("--checkpoint.monitor=val/acc",): ("checkpoint.monitor is 'val/acc'", "never logs", "did you mean val/acc"),
+    ("--checkpoint.monitor=val/acc",): ("checkpoint.monitor is 'val/acc'", "never logs", "did you mean val/acc1?"),
     ("--checkpoint.monitor=val_loss",): ("'val_loss'", "did you mean val/loss?"),
     ("--checkpoint.monitor=test/acc1",): ("'test/acc1'", "never logs"),
     ("--checkpoint.monitor=bnn/flip_rate",): ("'bnn/flip_rate'", "goes to the loggers alone"),

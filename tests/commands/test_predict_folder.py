@@ -100,8 +100,9 @@ def test_photographs_are_classified_and_drawn_upright(bnnlight, model, tmp_path)
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"nonsense", b"Exif\0\0II*"])
 def test_damaged_exif_data_turn_nothing(bnnlight, model, tmp_path, exif):
     Image.fromarray(seen()).save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
-    code, _, err = bnnlight("predict", "a.jpg", "--model", model)
+    code, out, err = bnnlight("predict", "a.jpg", "--model", model)
     assert code == 0, err
+    assert "1 image: " in out
     assert answers(tmp_path / "predictions") == {"a.jpg": "green"}
 
 
