@@ -111,6 +111,7 @@ def configure_optimizers(
         return {"optimizer": made, "lr_scheduler": {"scheduler": planned, "interval": "step"}}
     planned = scheduler(made)
     _check_one_rate(planned, made)
+    _check_length(planned, module.trainer)
     entry: dict[str, Any] = {"scheduler": planned, "interval": "epoch"}
     if isinstance(planned, ReduceLROnPlateau):
         entry["monitor"] = planned.monitor
@@ -118,6 +119,16 @@ def configure_optimizers(
             # only then there is a figure to look at, and each is looked at once
             entry["frequency"] = module.trainer.check_val_every_n_epoch or 1
     return {"optimizer": made, "lr_scheduler": entry}
+
+
+def _check_length(scheduler: Any, trainer: L.Trainer) -> None:
+    """Refuses a schedule that knows its length, and would end the run with an error after so many epochs."""
+    steps, epochs = getattr(scheduler, "total_steps", None), trainer.max_epochs
+    if isinstance(steps, int) and epochs is not None and steps < epochs:
+        raise ValueError(
+            f"{type(scheduler).__name__}: total_steps is {steps}, and the schedule takes a step at the end of each of "
+            f"{epochs} epochs: set scheduler.total_steps to {epochs}"
+        )
 
 
 def _check_one_rate(scheduler: Any, optimizer: Optimizer) -> None:

@@ -153,7 +153,9 @@ class Attached(nn.Module):
     def __init__(self, num_steps, every=1):
         super().__init__()
         self.backbone = network()
-        self.trainer = SimpleNamespace(estimated_stepping_batches=num_steps, check_val_every_n_epoch=every)
+        self.trainer = SimpleNamespace(
+            estimated_stepping_batches=num_steps, check_val_every_n_epoch=every, max_epochs=9
+        )
 
 
 def test_default_schedule_runs_over_the_whole_run_once_a_batch():
@@ -198,6 +200,13 @@ def test_a_list_of_rates_is_refused_and_one_number_is_not(name, make, check_one_
         configure(0.1, 0.2, 0.3, 0.4)
     check_one_line(error, f"{name} is a list: give one number")
     assert configure(0.2)
+
+
+def test_a_schedule_shorter_than_the_run_is_refused_at_once():
+    make = lambda steps: lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=steps)  # noqa: E731
+    with pytest.raises(ValueError, match=r"total_steps is 8, .* 9 epochs: set scheduler.total_steps to 9"):
+        configure_optimizers(Attached(50), lambda g: torch.optim.SGD(g, lr=0.1), make(8), 0.2, 1.0)
+    configure_optimizers(Attached(50), lambda g: torch.optim.SGD(g, lr=0.1), make(9), 0.2, 1.0)
 
 
 def test_plateau_schedule_says_what_it_watches():
