@@ -41,6 +41,10 @@ WATCHED = {
     "BackboneFinetuning": (
         (callback(LIGHTNING + "BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.001),), STEADY
     ),
+    "a schedule of accumulation": (
+        (callback(LIGHTNING + "GradientAccumulationScheduler", scheduling={"1": 2, "2": 3}),), ()
+    ),
+    "save_last": ((callback(LIGHTNING + "ModelCheckpoint", monitor="val/loss", save_last=True),), ()),
     "gradient accumulation": ((), ("--trainer.accumulate_grad_batches=2",)),
     "sums of a step": ((), ("--model.class_path=noisy.Summing",)),
 }  # fmt: skip
