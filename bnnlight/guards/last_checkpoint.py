@@ -62,17 +62,20 @@ class LastCheckpoint(Checkpoint):
         self.signals = StopSignals()
         self.first = FirstCallback(self)
         self._agreement: Agreement | None = None
-        self._saved_step = self._stepped = -1
-        self._saved_at = time.monotonic()
+        # what is to be saved between this step or epoch and the next; what a checkpoint holds that others write at the
+        # end under way; what it holds once the training has ended; what is being written
         self._pending: Moment | None = None
-        self._is_due = self._stop = False
         self._before: Moment | None = None
-        self._taken_up: Moment | None = None
-        self._checkpoints: dict[str, Any] = {}
         self._end: Moment | None = None
         self._saving: Moment | None = None
+        # of a run that goes on: what is to be put back, once more in a later hook, and where it was taken up
         self._restored: dict[str, Any] | None = None
         self._again: dict[str, Any] | None = None
+        self._taken_up: Moment | None = None
+        self._saved_step = self._stepped = -1
+        self._saved_at = time.monotonic()
+        self._is_due = self._stop = False
+        self._checkpoints: dict[str, Any] = {}
         self._positions: list[dict[str, Any]] = []
         self._resting: list[tuple[Any, int]] = []
 
