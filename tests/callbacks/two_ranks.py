@@ -75,6 +75,10 @@ class Writer(lightning.Callback):
             record = {"logged": trainer.logger.at, "num_reductions": self.num_reductions}
             (self.folder / "logged.json").write_text(json.dumps(record))
 
+    def teardown(self, trainer, pl_module, stage):
+        # or its threads may abort a process that is shutting down
+        torch.distributed.destroy_process_group()
+
 
 def main():
     torch.manual_seed(0)
