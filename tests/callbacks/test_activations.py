@@ -193,8 +193,8 @@ def test_a_resumed_run_keeps_the_interval(fit, network, tmp_path, num_steps, loo
 def test_two_ranks_are_summed_at_once(tmp_path):
     script = Path(__file__).with_name("two_ranks.py")
     # Lightning chooses a port as the processes start, and they take it only once they have imported everything
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "MASTER_PORT": str(free_port())}
-    done = run_to_end([sys.executable, script, tmp_path], env)
+    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "MASTER_PORT": str(free_port())}
+    done = run_to_end([sys.executable, script, tmp_path], os.environ | env)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     record = json.loads((tmp_path / "logged.json").read_text())
