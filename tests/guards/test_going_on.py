@@ -53,7 +53,7 @@ VALIDATED = {
     "twice an epoch": ("--trainer.val_check_interval=0.5",),
     "every second epoch": ("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=4"),
 }
-SHORT = {("EarlyStopping", "twice an epoch")}
+SHORT = {("EarlyStopping", "twice an epoch"), ("ReduceLROnPlateau", "once an epoch")}
 
 
 def figures(run_dir):
