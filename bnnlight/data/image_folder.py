@@ -117,8 +117,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         for name in class_names(self.root / split):
             if name not in self.classes:
                 raise ValueError(
-                    f"{self.root / split / name} is a class that {self.root / 'train'} does not have, so that it is not "
-                    "learned: add images of it to train on, or take the folder away"
+                    f"{self.root / split / name} is a class that {self.root / 'train'} does not have, so that it is "
+                    "not learned: add images of it to train on, or take the folder away"
                 )
 
     def _measured(self, split: str) -> View:
