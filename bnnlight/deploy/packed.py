@@ -165,10 +165,12 @@ class InTorch:
 
     def __init__(self, program: Program, num_threads: int | None = None) -> None:
         # late: reading a file takes no torch
+        from bnnlight.deploy.alone import for_one_picture
         from bnnlight.deploy.plain import FrozenNetwork, own_threads
 
         self._workers = Workers(num_threads, own_threads)
         self._network = FrozenNetwork(program).eval()
+        self._alone = for_one_picture(self._network)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """``(N, C, H, W)`` float32 → the network's output, float32.
@@ -205,6 +207,8 @@ class InTorch:
             # begins where that of a picture of a batch does
             own = torch.empty(images.shape)
             own.numpy()[...] = images
+            if len(own) == 1 and look is None:
+                return self._alone(own).numpy()
             return self._network(own, look).numpy()
 
 

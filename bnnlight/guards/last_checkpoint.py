@@ -21,6 +21,7 @@ from bnnlight.guards.moment import (
     Moment,
     batches_a_step,
     checkpoints_now,
+    restore_logged,
     restore_process,
     restore_run,
 )
@@ -108,6 +109,7 @@ class LastCheckpoint(Checkpoint):
         kept, model = self._restored, trainer.lightning_module
         restore_metric_states(model, kept["metrics"])
         if MOMENT not in kept:  # of an earlier version
+            restore_logged(trainer)
             return
         place = kept[MOMENT]["place"]
         restore_run(trainer, kept[MOMENT])
@@ -260,6 +262,7 @@ class LastCheckpoint(Checkpoint):
                 checkpoint["callbacks"] = live | moment["callbacks"]
             trainer.should_stop = moment["should_stop"] and not self.goes_on
         _follow_moved_run(trainer, checkpoint)
+        _keep_patience(trainer, checkpoint)
         self._positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         if PROCESSES in checkpoint:
             self._restored = share_of(trainer.global_rank, trainer.world_size, checkpoint[PROCESSES])
@@ -329,6 +332,14 @@ class LastCheckpoint(Checkpoint):
         if self._stop:
             # Lightning kills rank zero, which may still have to send figures, if a process that it started fails
             raise SystemExit(0)
+
+
+def _keep_patience(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Lets EarlyStopping wait as long as it is told to now; Lightning would put back what it was told before."""
+    for callback in trainer.early_stopping_callbacks:
+        state = checkpoint["callbacks"].get(callback.state_key, {})
+        if "patience" in state:
+            state["patience"] = callback.patience
 
 
 def _follow_moved_run(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 
 from bnnlight.guards import lightning_internals as internals
 from bnnlight.guards.run_state import metric_states, of_all_processes, random_states
+from bnnlight.tracking.log_book import LogBook
+from bnnlight.tracking.metrics_file import MetricsFile, read_rows
 
 PROCESSES = "processes"
 """Entry of a checkpoint: for each process its random states, metrics and figures under way."""
@@ -92,7 +95,13 @@ def _of_run(trainer: L.Trainer) -> dict[str, Any]:
         "checkpoints": internals.checkpoint_states(trainer),
         "frozen": internals.frozen_parts(trainer.lightning_module),
         "should_stop": bool(trainer.should_stop),
+        "logged": {name: book.state() for name, book in _log_books(trainer).items()},
     }
+
+
+def _log_books(trainer: L.Trainer) -> dict[str, LogBook]:
+    books = {type(logger).__name__: getattr(logger, "book", None) for logger in trainer.loggers}
+    return {name: book for name, book in books.items() if isinstance(book, LogBook)}
 
 
 def checkpoints_now(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
@@ -112,9 +121,24 @@ def restore_process(trainer: L.Trainer, kept: dict[str, Any]) -> None:
 
 
 def restore_run(trainer: L.Trainer, kept: dict[str, Any]) -> None:
-    """Puts back what a checkpoint's entry :data:`MOMENT` holds of callbacks and network."""
+    """Puts back what a checkpoint's entry :data:`MOMENT` holds of callbacks, network and loggers."""
     internals.restore_checkpoint_states(trainer, kept["checkpoints"])
     internals.restore_frozen_parts(trainer.lightning_module, kept["frozen"])
+    for name, book in _log_books(trainer).items():
+        if name in kept.get("logged", {}):
+            book.go_on(kept["logged"][name])
+
+
+def restore_logged(trainer: L.Trainer) -> None:
+    """Puts back a validation's figures from the run's file, for a checkpoint of an earlier version, which holds none.
+
+    It may lie between a validation and what callbacks do with its figures at the epoch's end.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile) and logger.path.exists():
+            rows = [row for row in read_rows(logger.path) if row["step"] <= trainer.global_step]
+            newest = {key: torch.tensor(row[key]) for row in rows for key in row if key.startswith("val/")}
+            internals.restore_figures(trainer, {"callback": newest})
 
 
 def batches_a_step(trainer: L.Trainer) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from bnnlight.tracking.log_book import LogBook
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -18,16 +20,22 @@ class MetricsFile(Logger):
 
     A row is in the file as soon as it is logged, so a killed run keeps its figures, and half a line at the end is
     taken away when the run goes on. What a resumed run trains again, because it was stopped after its last
-    checkpoint, is in the file already and is not written twice. Only figures are kept, not histograms or pictures.
+    checkpoint, is in the file already and is not written twice. Only figures are kept, not histograms or pictures;
+    figures without a step get the last one's.
 
     Args:
         save_dir: the run's directory.
+
+    Attributes:
+        path: of the file.
+        book: what is in it.
     """
 
     def __init__(self, save_dir: str = ".") -> None:
         super().__init__()
         self.path = Path(save_dir) / FILE_NAME
-        self._last_steps: dict[str, int] | None = None
+        self.book = LogBook()
+        self._last_step: int | None = None
 
     @property
     def name(self) -> str:
@@ -46,22 +54,27 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        if self._last_steps is None:
-            self._last_steps = self._continue()
+        if self._last_step is None:
+            self._last_step = self._continue()
+        step = self._last_step if step is None else step
+        self._last_step = max(step, self._last_step)
         figures = {key: float(value) for key, value in metrics.items() if is_figure(value)}
-        figures = not_logged_before(figures, step, self._last_steps)
+        figures = self.book.new(figures, step)
         if figures:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **figures}) + "\n")
 
-    def _continue(self) -> dict[str, int]:
+    def _continue(self) -> int:
+        """Takes up where an earlier start's rows end; the last step in them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
-            return {}
+            return 0
         with self.path.open("rb+") as file:
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
-        return last_steps(read_rows(self.path))
+        rows = list(read_rows(self.path))
+        self.book.read(rows)
+        return max((row["step"] for row in rows), default=0)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, float]]:
@@ -86,25 +99,3 @@ def read_rows(path: Path) -> Iterator[dict[str, float]]:
 def is_figure(value: Any) -> bool:
     """Whether a logged value is one number."""
     return not isinstance(value, str | bool) and hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
-
-
-def last_steps(rows: Iterator[Mapping[str, Any]], step_key: str = "step") -> dict[str, int]:
-    """Each key's last step in rows of one run."""
-    found: dict[str, int] = {}
-    for row in rows:
-        for key in row:
-            found[key] = max(int(row[step_key]), found.get(key, -1))
-    return found
-
-
-def not_logged_before(metrics: Mapping[str, Any], step: int | None, last: Mapping[str, int]) -> dict[str, Any]:
-    """The metrics whose key has no value yet at this or a later step, with the epoch if there are any.
-
-    Args:
-        metrics: key → value.
-        step: of the values; None, for figures without a step, lets all through.
-        last: of :func:`last_steps`, of what the run logged before it was resumed.
-    """
-    new = {key for key in metrics if step is None or step > last.get(key, -1)}
-    # Lightning hands the epoch over with every row of a step
-    return {key: value for key, value in metrics.items() if key in new or (key == "epoch" and new)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from wandb.errors import CommError, UsageError
 
 from bnnlight.tracking.fragments import STEP_KEY, Fragment, date_back, find_fragments, read_fragment
-from bnnlight.tracking.metrics_file import FILE_NAME, last_steps, not_logged_before, read_rows
+from bnnlight.tracking.log_book import LogBook
+from bnnlight.tracking.metrics_file import FILE_NAME, read_rows
 
 PICTURES = "pictures"
 """Folder of a run's directory with what was drawn, ``SPLIT-STEP.png``."""
@@ -49,6 +50,9 @@ class WandbRun(WandbLogger):
         checkpoints: whether the best and the last checkpoint of a finished run become an artifact, with the aliases
             ``best`` and ``last`` and their metrics as metadata.
         finish_timeout_s: seconds to wait at the end for what is still to be uploaded.
+
+    Attributes:
+        book: what W&B has of the run.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class WandbRun(WandbLogger):
         finish_timeout_s: float = 300.0,
     ) -> None:
         self.watched, self.watch_interval, self.checkpoints = watch, watch_interval, checkpoints
-        self._last_steps: dict[str, int] = {}
+        self.book = LogBook()
         self._defined: set[str] = set()
         self._next_row: int | None = None
         self._broken = False
@@ -107,7 +111,9 @@ class WandbRun(WandbLogger):
     def _continue(self) -> None:
         """Takes up where the earlier fragments end."""
         rows = [row for fragment in self._earlier for row in fragment.rows]
-        self._last_steps = last_steps((row for row in rows if STEP_KEY in row), STEP_KEY)
+        reached = self.book.state()
+        self.book.go_on({})
+        self.book.read((row for row in rows if STEP_KEY in row), STEP_KEY)
         if rows and not self._experiment.step:
             # W&B counts rows; a file of its own begins at zero again unless told
             self._next_row = int(rows[-1]["_step"]) + 1
@@ -116,23 +122,20 @@ class WandbRun(WandbLogger):
             for row in read_rows(kept):
                 step = row.pop("step")
                 self.log_metrics(row, step)
-                self._note(row, step)
         for path in sorted((Path(self.save_dir) / PICTURES).glob("*-*.png")):
             split, step = path.stem.split("-", 1)
             try:
                 self.log_image(f"{split}/pictures", [str(path)], step=int(step))
             except (OSError, SyntaxError, ValueError):  # half a picture: the run draws it again
                 continue
-            self._note([f"{split}/pictures"], int(step))
-
-    def _note(self, keys: Iterable[str], step: int) -> None:
-        """Training repeats what came after its checkpoint, which is not to be logged again."""
-        self._last_steps |= {key: max(step, self._last_steps.get(key, -1)) for key in keys}
+        # training repeats what came after its checkpoint, which is not to be logged again
+        self.book.go_on(reached)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         run = self.experiment
-        metrics = not_logged_before(metrics, step, self._last_steps)
+        if step is not None:
+            metrics = self.book.new(metrics, step)
         if not metrics:
             return
         for key in metrics.keys() - self._defined:

@@ -72,6 +72,19 @@ def test_a_test_that_was_left_out_is_made_up_for(tmp_path, fit_probe):
     assert last(run)["global_step"] == 6
 
 
+def test_a_run_that_EarlyStopping_ended_goes_on_as_long_as_its_new_patience_says(tmp_path, fit_probe):
+    """Accuracy grows and is watched for falling: the best is the first epoch's, and all others are waited through."""
+    falling = json.loads(STOPPING)
+    run, lasting = tmp_path / "run", ENDINGS["EarlyStopping"]
+    fit_probe(run, *lasting)
+    ended_at = last(run)["global_step"] // 6
+    falling[0]["init_args"]["patience"] = 4
+    code, text = fit_probe(run, *lasting, f"--trainer.callbacks={json.dumps(falling)}")
+    (state,) = [s for key, s in last(run)["callbacks"].items() if key.startswith("EarlyStopping")]
+    assert code == 0 and state["patience"] == 4, text
+    assert (last(run)["global_step"] // 6 > ended_at and state["wait_count"] == 4) or last(run)["global_step"] == 9 * 6
+
+
 def test_a_run_that_is_to_be_longer_is_the_one_that_was_longer_from_the_start(tmp_path, fit_probe):
     steady = ("--model.scheduler=torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size=1")
     by_steps = (*steady, "--trainer.max_epochs=-1", "--flip_rates.interval=4")

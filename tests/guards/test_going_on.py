@@ -51,16 +51,20 @@ WATCHED = {
 VALIDATED = {
     "once an epoch": (),
     "twice an epoch": ("--trainer.val_check_interval=0.5",),
+    "more often than it steps": ("--trainer.val_check_interval=0.2", "--trainer.accumulate_grad_batches=4"),
     "every second epoch": ("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=4"),
 }
 SHORT = {("EarlyStopping", "twice an epoch"), ("ReduceLROnPlateau", "once an epoch")}
 
 
 def figures(run_dir):
+    """Step and key → all that was logged there, in order."""
     found = {}
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
-        found |= {(row["step"], key): value for key, value in row.items() if not key.startswith(("time/", "mem/"))}
+        for key in row.keys() - {"epoch"}:
+            if not key.startswith(("time/", "mem/")):
+                found.setdefault((row["step"], key), []).append(row[key])
     return found
 
 

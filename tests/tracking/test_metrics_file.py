@@ -66,3 +66,14 @@ def test_a_damaged_line_is_named(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not a row"):
         list(read_rows(tmp_path / "metrics.jsonl"))
+
+
+def test_figures_without_a_step_get_the_last_one_and_the_file_can_be_read(tmp_path):
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"a": 1})
+    logger.log_metrics({"a": 2}, step=7)
+    logger.log_metrics({"b": 3})
+    MetricsFile(tmp_path).log_metrics({"c": 4})
+    assert [(row["step"], *row.keys() - {"step"}) for row in read_rows(tmp_path / "metrics.jsonl")] == [
+        *((0, "a"), (7, "a"), (7, "b"), (7, "c"))
+    ]
