@@ -13,7 +13,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
-| `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, `tracking.{log_book,metrics_file}` |
+| `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, parts of `tracking` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `matrix` | methods × seeds under one protocol: made, and reported with intervals | nothing of the package |

@@ -12,6 +12,8 @@ import numpy as np
 
 MOST = 16
 """Pictures in one piece of a batch: what a call takes in memory does not grow with its batch."""
+READY = 2
+"""Pictures for each one that is computed at a time: as many again stand ready."""
 
 Made = TypeVar("Made")
 
@@ -34,7 +36,7 @@ class Workers:
 
     Attributes:
         per_picture: threads that compute one picture.
-        at_a_time: how many pictures are computed at a time, over all callers.
+        at_a_time: how many pictures are computed at a time, over all callers; as many again are let in beside them.
 
     Raises:
         ValueError: the number is below 1.
@@ -47,7 +49,8 @@ class Workers:
         self.at_a_time = max(1, num_cores() // self.per_picture)
         self._in_a_call = 1 if num_threads else self.at_a_time
         self._prepare = prepare
-        self._free = Semaphore(self.at_a_time)
+        # a caller that is let in has yet to wake up and to get Python's lock: meanwhile a core would have nothing to do
+        self._free = Semaphore(READY * self.at_a_time)
         self._threads = ThreadPoolExecutor(self.at_a_time, "bnnlight", prepare, (self.per_picture,) if prepare else ())
 
     def __call__(self, run: Callable[[np.ndarray], Made], images: np.ndarray) -> list[Made]:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event, Semaphore
 
 import numpy as np
 import pytest
@@ -173,6 +173,24 @@ def test_workers_compute_as_many_at_a_time_as_there_are_cores(monkeypatch):
 
     assert sum(Workers(1)(run, np.zeros((40, 1, 1, 1)))) == 40
     assert set(most) == {1} and len(most) == -(-40 // MOST)
+
+
+def test_workers_let_in_twice_as_many_callers_as_they_compute_at_a_time(monkeypatch):
+    monkeypatch.setattr("bnnlight.deploy.workers.num_cores", lambda: 3)
+    workers, inside, let_in, go = Workers(1), [], Semaphore(0), Event()
+
+    def run(piece):
+        inside.append(1)
+        let_in.release()
+        assert go.wait(60)
+        return len(piece)
+
+    with ThreadPoolExecutor(9) as threads:
+        calls = [threads.submit(workers, run, np.zeros((1, 1, 1, 1))) for _ in range(9)]
+        assert all(let_in.acquire(timeout=60) for _ in range(6))
+        assert not workers._free.acquire(blocking=False) and len(inside) == 6
+        go.set()
+        assert [call.result() for call in calls] == [[1]] * 9
 
 
 def test_an_error_of_one_picture_reaches_its_caller_alone(folder, pictures):
