@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 _NOISE = re.compile(
@@ -162,9 +162,11 @@ def _nearest(name: str, known: Iterable[str], silent: bool = False) -> str:
     table = known if isinstance(known, dict) else {k: k for k in known}
     short = name.split(".")[-1]
     lower = {k.lower(): k for k in table}
-    near = get_close_matches(short.lower(), lower, 1, cutoff=0.6)
+    near = get_close_matches(short.lower(), lower, 3, cutoff=0.6)
     if near:
-        return f": did you mean {table[lower[near[0]]]}?"
+        # of several that are as near the first by name: max_epochs before min_epochs
+        best = min(near, key=lambda one: (-SequenceMatcher(None, one, short.lower()).ratio(), one))
+        return f": did you mean {table[lower[best]]}?"
     if silent or not table:
         return ""
     return f": it has {', '.join(sorted(table))}" if len(table) <= 20 else ""

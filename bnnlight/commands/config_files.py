@@ -55,7 +55,8 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        where = str(error).replace('in "<unicode string>", ', "at ")
+        raise ValueError(f"{file} is not valid YAML: {' '.join(where.split())}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8, and so no config: {error}") from error
     if content is None:

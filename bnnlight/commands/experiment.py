@@ -198,7 +198,7 @@ class Experiment(LightningCLI):
                     print(f"bnnlight fit: changed since the run began: {change}", file=sys.stderr, flush=True)
         self._check_checkpoint()
         self.config.ckpt_path = self.config.ckpt_path or newest
-        self._start = Start.of(newest)
+        self._start = Start.of(newest, self.config.ckpt_path)
 
     def _check_checkpoint(self) -> None:
         # before a network is made, which may take long

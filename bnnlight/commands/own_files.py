@@ -28,15 +28,20 @@ class Start:
     first_step: int | None = None
 
     @classmethod
-    def of(cls, checkpoint: str | None) -> Start:
-        """Of a run that goes on from a checkpoint; of a new one without."""
-        if checkpoint is None:
+    def of(cls, newest: str | None, taken: str | None = None) -> Start:
+        """Of a run that has a newest checkpoint and goes on from it, or from another one; of a new run without."""
+        if newest is None:
             return cls(uuid4().hex)
-        content = _read(checkpoint)
+        run = _read(newest).get(RUN) or uuid4().hex
+        try:
+            content = _read(taken or newest)
+            step = int(content["global_step"])
+        except Exception:  # Lightning, whose turn is next, says what is wrong with it
+            return cls(run)
         moment = content.get(MOMENT) or {}
         # where hooks run again, so do those that have written checkpoints at this very step
         again = moment.get("callbacks") is not None or moment.get("place") == "step"
-        return cls(content.get(RUN) or uuid4().hex, int(content["global_step"]) + (0 if again else 1))
+        return cls(run, step + (0 if again else 1))
 
 
 def write_over_own(checkpoint: ModelCheckpoint, start: Start) -> None:

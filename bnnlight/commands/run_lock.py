@@ -30,6 +30,7 @@ class RunLock:
 
     Raises:
         FileExistsError: it is new and somebody made it in the meantime.
+        NotADirectoryError: it is a file.
         OSError: it cannot be written to, or another run is in it.
     """
 
@@ -42,6 +43,8 @@ class RunLock:
         except OSError as error:
             if new and isinstance(error, FileExistsError):
                 raise
+            if run_dir.exists() and not run_dir.is_dir():
+                raise NotADirectoryError(f"{run_dir} is a file: choose another --run_dir") from error
             reason = (error.strerror or str(error)).lower()
             text = f"cannot write to the run's directory {run_dir}: {reason}; choose another --run_dir"
             raise OSError(text) from error

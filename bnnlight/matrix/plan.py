@@ -120,7 +120,8 @@ def read_plan(path: Path) -> Plan:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        where = str(error).replace('in "<unicode string>", ', "at ")
+        raise ValueError(f"{path}: not valid YAML: {' '.join(where.split())}") from None
     try:
         return _plan(path, content)
     except ValueError as error:

@@ -13,7 +13,7 @@ WRONG = {
     "# nothing but a comment\n": "is empty",
     "- model: 1\n": "holds a list",
     "words\n": "holds 'words'",
-    "model: [1\n": "is not valid YAML",
+    "model: [1\n": "is not valid YAML: while parsing a flow sequence at line 1",
     OVERLAY: "is an overlay",
     "data: {init_args: {batch_size: 3}}\n": "is an overlay",
 }

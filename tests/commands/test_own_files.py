@@ -60,6 +60,14 @@ def test_hooks_that_run_again_write_the_files_of_their_step_again(tmp_path, mome
     assert Start.of(str(tmp_path / "last.ckpt")) == Start("mine", first)
 
 
+def test_a_run_that_is_taken_up_at_an_earlier_checkpoint_writes_all_later_files_again(tmp_path):
+    save(tmp_path / "last.ckpt", 8)
+    save(tmp_path / "early.ckpt", 3, run="another")
+    assert Start.of(str(tmp_path / "last.ckpt"), str(tmp_path / "early.ckpt")) == Start("mine", 4)
+    (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
+    assert Start.of(str(tmp_path / "last.ckpt"), str(tmp_path / "broken.ckpt")) == Start("mine")
+
+
 def test_a_run_keeps_its_name_and_a_new_one_has_another(tmp_path):
     assert Start.of(None).run != Start.of(None).run
     save(tmp_path / "last.ckpt", 8)

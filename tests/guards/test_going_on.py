@@ -51,9 +51,11 @@ WATCHED = {
 VALIDATED = {
     "once an epoch": (),
     "twice an epoch": ("--trainer.val_check_interval=0.5",),
-    "more often than it steps": ("--trainer.val_check_interval=0.2", "--trainer.accumulate_grad_batches=4"),
     "every second epoch": ("--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=4"),
 }
+# two and more validations between two optimizer steps; of each a stop takes long
+OFTEN = ("--trainer.val_check_interval=0.2", "--trainer.accumulate_grad_batches=4", "--trainer.max_epochs=2")
+WATCHED_OFTEN = ("nothing", "EarlyStopping", "ReduceLROnPlateau", "a second ModelCheckpoint", "EMA")
 SHORT = {("EarlyStopping", "twice an epoch"), ("ReduceLROnPlateau", "once an epoch")}
 
 
@@ -103,11 +105,12 @@ def stops(tmp_path, fit_probe, monkeypatch):
         pytest.param(w, v, marks=() if (w, v) in SHORT else pytest.mark.slow, id=f"{w}, validated {v}")
         for w in WATCHED
         for v in VALIDATED
-    ],
+    ]
+    + [pytest.param(w, "more often than it steps", marks=pytest.mark.slow, id=f"{w}, often") for w in WATCHED_OFTEN],
 )
 def test_a_run_stopped_at_any_checkpoint_is_the_unbroken_one(tmp_path, stops, fit_probe, watched, validated):
     callbacks, more = WATCHED[watched]
-    options = ["--last_checkpoint.steps=2", *more, *VALIDATED[validated]]
+    options = ["--last_checkpoint.steps=2", *more, *VALIDATED.get(validated, OFTEN)]
     if callbacks:
         options.append(f"--trainer.callbacks={json.dumps(callbacks)}")
     run_dir = tmp_path / "run"
