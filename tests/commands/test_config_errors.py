@@ -45,7 +45,7 @@ REASONS = {
     ("--model.scheduler=torch.optim.lr_scheduler.StepLR",): ("model.scheduler", "StepLR needs step_size"),
     ("--data=bnnlight.data.ImageFolderDataModule",): ("data", "ImageFolderDataModule needs root", "--data.root"),
     # of two names that are as near
-    ("--trainer.epochs=3",): ("'epochs'", "did you mean max_epochs?"),
+    ("--trainer.epochs=3",): ("--trainer.epochs", "did you mean max_epochs?"),
     # a constructor that raises, whatever it raises
     ("--model.backbone=own_classes.Broken",): ("own_classes.Broken", "KeyError: 'depth'"),
     ("--trainer.callbacks+=own_classes.Choosy",): ("own_classes.Choosy", "every is 1: give 2"),
