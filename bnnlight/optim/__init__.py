@@ -1,0 +1,17 @@
+"""Optimizers for latent weights, beside torch's own.
+
+| file | what is in it |
+|---|---|
+| `soap.py` | `SOAP`: Adam in the eigenbases of the gradients' covariances |
+| `muon.py` | `Muon`: momentum whose every direction has the same length |
+| `adamw_inside.py` | what they share: matrices in a way of their own, vectors by AdamW |
+| `stack.py` | parameters of one shape, stepped as one |
+| `modes.py` | products and covariances along the modes of a tensor |
+| `eigenbasis.py` | eigenbases of covariances that change slowly |
+| `polar.py` | the orthogonal matrix nearest to a matrix, by products alone |
+"""
+
+from bnnlight.optim.muon import Muon
+from bnnlight.optim.soap import SOAP
+
+__all__ = ["SOAP", "Muon"]

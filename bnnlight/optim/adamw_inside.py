@@ -1,0 +1,137 @@
+"""Optimizers that step matrices in a way of their own, and all else by AdamW."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from bnnlight.optim.stack import Stack
+
+MATRICES = "matrices"
+"""Option of a group: whether its parameters are stepped as matrices. It also keeps groups of both kinds apart."""
+
+
+class AdamWInside(Optimizer):
+    """Steps latents as matrices, and vectors by AdamW; a subclass says how a matrix is stepped.
+
+    Latents are the groups whose name begins with ``latent``, as :func:`bnnlight.nn.parameter_groups` names them; of
+    these, and of real weights where ``real_weights`` says so, whatever has two dimensions or more is a matrix. Groups
+    without a name are taken for latents.
+
+    Weight decay is AdamW's: decoupled, and relative to the learning rate.
+
+    Args:
+        params: parameters, or groups of them.
+        defaults: options of a group; with ``lr``, ``betas``, ``eps`` and ``weight_decay``.
+        real_weights: whether real convolutions and linear layers are stepped as matrices too.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], real_weights: bool) -> None:
+        name = type(self).__name__
+        if not (math.isfinite(defaults["lr"]) and defaults["lr"] > 0):
+            raise ValueError(f"lr of {name} is {defaults['lr']}: give a number above 0")
+        for number, beta in enumerate(defaults["betas"]):
+            if not 0 <= beta < 1:
+                raise ValueError(f"betas[{number}] of {name} is {beta}: give a number of at least 0 and below 1")
+        for option in ("eps", "weight_decay"):
+            if not (math.isfinite(defaults[option]) and defaults[option] >= 0):
+                raise ValueError(f"{option} of {name} is {defaults[option]}: give a number of at least 0")
+        self._real_weights = real_weights
+        self._prepare()
+        super().__init__(params, defaults)
+
+    def _prepare(self) -> None:
+        """What is not part of a saved state."""
+        self._adamw = AdamW([torch.zeros(0)])
+        self._stacks: dict[Any, Stack] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_real_weights": self._real_weights}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, whose name tells whether its parameters are latents."""
+        role = str(param_group.get("name", "latent")).split("/")[0]
+        matrices = role == "latent" or (role == "weight" and self._real_weights)
+        super().add_param_group({MATRICES: matrices} | param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a state of an optimizer of the same class.
+
+        Raises:
+            ValueError: it is of another one.
+        """
+        lacking = self.defaults.keys() - state_dict["param_groups"][0].keys()
+        if lacking:
+            raise ValueError(
+                f"the checkpoint is of another optimizer than {type(self).__name__}, its groups have no "
+                f"{min(lacking)}: go on with the optimizer that the run began with"
+            )
+        super().load_state_dict(state_dict)
+        self._stacks = {}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step of all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss and its gradients anew, if given.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        inside = []
+        for group in self.param_groups:
+            vectors = [p for p in group["params"] if not (group[MATRICES] and p.ndim > 1)]
+            if vectors:
+                inside.append(self._for_adamw(group) | {"params": vectors})
+        # groups and state are this optimizer's own: to be saved, loaded, scheduled and added to
+        self._adamw.param_groups, self._adamw.state = inside, self.state
+        self._adamw.step()
+        for group in self.param_groups:
+            for stack in self._stacked(group):
+                self._step_matrices(stack, group)
+        return loss
+
+    def _for_adamw(self, group: dict[str, Any]) -> dict[str, Any]:
+        options = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
+        # one call for all of them, where there is such a kernel
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in group["params"])
+        return self._adamw.defaults | options | {"fused": fused, "foreach": None}
+
+    def _stacked(self, group: dict[str, Any]) -> Iterator[Stack]:
+        """The matrices of a group that have a gradient, those of one shape and age together."""
+        alike: dict[Any, list[Tensor]] = {}
+        for p in group["params"] if group[MATRICES] else ():
+            if p.ndim > 1 and p.grad is not None:
+                age = self.state[p].get("step", 0)
+                alike.setdefault((tuple(p.shape), p.dtype, p.device, age), []).append(p)
+        for (shape, *_), members in alike.items():
+            key = tuple(map(id, members))
+            if key not in self._stacks:
+                self._stacks[key] = Stack(members, self._layout(shape, group))
+            yield self._stacks[key]
+
+    @abstractmethod
+    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
+        """The order of dimensions in which matrices of that shape are stepped."""
+
+    @abstractmethod
+    def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
+        """One step of matrices of one shape."""
