@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
-SPREAD := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# two test processes a core, eight at most: many tests wait for a process that they have started
+SPREAD := --numprocesses $(shell $(PYTHON) -c "import os; print(min(8, 2 * (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint image clean
@@ -27,7 +28,7 @@ quickstart: $(VENV)/.installed ## Train a factorized binary network on handwritt
 quickstart-pose: $(VENV)/.installed ## Train a binary hourglass on drawn people, test it, draw what it finds (7 minutes)
 	$(BIN)/bnnlight fit --config configs/hg_people.yaml
 
-# a process for each core; torch, told to take one thread, does not take the others' cores
+# torch, told to take one thread, does not take the other processes' cores
 test: $(VENV)/.installed ## Run the short tests
 	OMP_NUM_THREADS=1 $(RUN) pytest -m 'not slow' -q $(SPREAD)
 
