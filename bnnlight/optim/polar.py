@@ -18,10 +18,10 @@ def orthogonalized(
 ) -> Tensor:
     """U f(S) Vᵀ of each X = U S Vᵀ, with f(s) near 1: Newton–Schulz iteration on the Gram matrix.
 
-    The iteration X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X multiplies X from the left by P = a I + b A + c A², a function of its
-    Gram matrix A = X Xᵀ. P and A have the same eigenvectors, so that the next Gram matrix is P A P. Hence the product R
-    of all P is found from n × n matrices, and X is multiplied once. Of an n × m matrix with n ≤ m that takes
-    2 n² m + (5 steps − 3) n³ multiply-adds, in place of 2 n² m · steps.
+    The iteration X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X multiplies X from the left by P = a I + b A + c A², a function of
+    its Gram matrix A = X Xᵀ. P and A have the same eigenvectors, so that the next Gram matrix is P A P. Hence the
+    product R of all P is found from n × n matrices, and X is multiplied once. Of an n × m matrix with n ≤ m that takes
+    2 n² m + (4 steps − 3) n³ multiply-adds, in place of (2 n² m + n³) · steps.
 
     Args:
         x: ``(number, n, m)``.
