@@ -1,0 +1,88 @@
+"""Optimizers that take nothing but matrices, for networks that have more than these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bnnlight.optim.adamw_inside import MATRICES, AdamWInside
+from bnnlight.optim.stack import Stack
+
+
+class AsMatrices(AdamWInside):
+    """Steps latents by an optimizer that takes matrices alone, such as ``torch.optim.Muon``, and all else by AdamW.
+
+    A latent (O, I, kh, kw) is handed over as the matrix (O, I·kh·kw), a factor as the matrix that it is. A task makes
+    this by itself where the optimizer that a config names refuses vectors.
+
+    Args:
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        make: makes the optimizer of matrices from groups. Its rate and weight decay are AdamW's too.
+
+    Raises:
+        ValueError: no group is of latents, or what ``make`` raises.
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]], make: Callable[[list[dict[str, Any]]], Optimizer]) -> None:
+        self._make = make
+        defaults = make([{"params": [nn.Parameter(torch.zeros(2, 2))]}]).defaults
+        adamw = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+        super().__init__(params, adamw | defaults, real_weights=False)
+        if not any(group[MATRICES] for group in self.param_groups):
+            raise ValueError("the optimizer takes matrices alone, and the network has no binary layers")
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._inner = self._make([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
+        self._views: dict[Tensor, nn.Parameter] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_make": self._make}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._make = state.get("_make", getattr(self, "_make", None))
+        super().__setstate__(state)
+
+    def _stacked(self, group: dict[str, Any]) -> Iterator[Stack]:
+        matrices = [p for p in group["params"] if group[MATRICES] and p.ndim > 1 and p.grad is not None]
+        if matrices:
+            self._step_each(matrices, group)
+        return iter(())
+
+    def _step_each(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        views = [self._view(p) for p in matrices]
+        self._inner.state.clear()
+        self._inner.state.update({view: self.state[p] for p, view in zip(matrices, views, strict=True)})
+        self._inner.param_groups = [group | {"params": views}]
+        self._inner.step()
+        for p, view in zip(matrices, views, strict=True):
+            self.state[p] = self._inner.state[view]
+            if view.data_ptr() != p.data_ptr():  # of another layout than that of a matrix
+                p.copy_(view.view_as(p))
+        group.update((key, value) for key, value in self._inner.param_groups[0].items() if key != "params")
+
+    def _view(self, p: Tensor) -> nn.Parameter:
+        shape = (-1, p.shape[-1]) if p.ndim == 3 else (p.shape[0], -1)
+        view = self._views.setdefault(p, nn.Parameter(p.detach().reshape(shape)))
+        view.data = p.detach().reshape(shape)
+        view.grad = p.grad.reshape(shape)
+        return view
+
+    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(range(len(shape)))
+
+    def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
+        raise AssertionError("matrices are stepped by the optimizer inside")
+
+
+def takes_matrices_alone(make: Callable[[list[dict[str, Any]]], Optimizer]) -> bool:
+    """Whether an optimizer that has refused some parameters takes a matrix."""
+    try:
+        make([{"params": [nn.Parameter(torch.zeros(2, 2))], "name": "latent"}])
+    except Exception:
+        return False
+    return True
