@@ -12,7 +12,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
 | `optim` | optimizers for latent weights: SOAP, Muon | nothing of the package |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
-| `tasks` | what is trained for what loss, a teacher's too | `metrics`, `nn.inspect`, `optim`, `data.heatmaps`, `imaging` |
+| `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, parts of `tracking` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |

@@ -8,7 +8,8 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "configs"
-# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py, test_methods.py, test_recipes.py
+# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py, test_methods.py and
+# test_recipes.py
 OTHERS = ("sweeps", "matrix", "methods", "optimizers")
 CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent.name not in OTHERS)
 
