@@ -13,6 +13,7 @@ optimizer steps, whatever the gradient accumulation.
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
+| `Updates` | `bnn/update_rank`, `bnn/update_follows` + `/LAYER`, and their means; not on by default | 1000 |
 
 `interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where
 a config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real
@@ -28,6 +29,7 @@ from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.sharpen import Sharpen
 from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
+from bnnlight.callbacks.updates import Updates
 
 __all__ = [
     "Activations",
@@ -39,4 +41,5 @@ __all__ = [
     "Sharpen",
     "Stages",
     "StepTime",
+    "Updates",
 ]
