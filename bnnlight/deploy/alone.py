@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.program import Program
 
+_traces: dict[str, Callable[..., Tensor]] = {}
+"""Form of a network → its trace, which torch never frees: networks of one form share it."""
 _tracing = threading.Lock()
 
 
@@ -27,15 +31,43 @@ def for_one_picture(network: FrozenNetwork) -> Callable[[Tensor], Tensor]:
         A function ``(1, C, H, W)`` float32 → the network's output. It is ``network`` itself where this torch cannot
         trace.
     """
-    # deprecated since torch 2.9, and nothing else there runs without the lock and without a compiler
-    trace = getattr(torch.jit, "trace", None)
-    if trace is None:
-        return network
+    form = _form(network.program)
+    with _tracing:
+        if form not in _traces:
+            try:
+                _traces[form] = _traced(network)
+            except (AttributeError, RuntimeError):
+                return network
+        trace = _traces[form]
+    flat = _flat(network)
+    return lambda x: trace(x, *flat)
+
+
+def _traced(network: FrozenNetwork) -> Callable[..., Tensor]:
+    """A function of pictures and of all tensors: so no network is kept with its trace."""
+    names = [list(own) for own in network.tensors()]
+    traced = weakref.ref(network)
+
+    def run(x: Tensor, *flat: Tensor) -> Tensor:
+        rest = iter(flat)
+        return traced().compute(x, [{name: next(rest) for name in own} for own in names])
+
     example = torch.zeros(1, *network.program.input_shape)
-    with _tracing, warnings.catch_warnings(), torch.inference_mode():
-        # of the deprecation; and that sizes are taken as they are, which is meant
+    with warnings.catch_warnings(), torch.inference_mode():
+        # that torch.jit is deprecated, in whose place there is nothing that needs no compiler; and that sizes are
+        # taken as they are, which is meant
         warnings.simplefilter("ignore")
-        try:
-            return trace(network.forward, example, check_trace=False)
-        except RuntimeError:
-            return network
+        return torch.jit.trace(run, (example, *_flat(network)), check_trace=False)
+
+
+def _flat(network: FrozenNetwork) -> list[Tensor]:
+    return [tensor for own in network.tensors() for tensor in own.values()]
+
+
+def _form(program: Program) -> str:
+    """All of a program but the numbers in its tensors."""
+    steps = [
+        (s.name, s.op, tuple(s.inputs), sorted(s.settings.items()), [(n, t.shape) for n, t in s.tensors.items()])
+        for s in program.steps
+    ]
+    return repr((program.input_shape, steps))

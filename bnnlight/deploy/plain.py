@@ -64,10 +64,19 @@ class FrozenNetwork(nn.Module):
         if tuple(x.shape[1:]) != self.program.input_shape or x.dtype != torch.float32:
             wanted = (*"N", *self.program.input_shape)
             raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: wanted {wanted}, torch.float32")
+        return self.compute(x, self.tensors(), look)
+
+    def tensors(self) -> list[dict[str, Tensor]]:
+        """Of each step, by their names."""
+        return [{name: getattr(self, buffer) for name, buffer in names.items()} for names in self.names]
+
+    def compute(
+        self, x: Tensor, tensors: list[dict[str, Tensor]], look: Callable[[str, Tensor], None] | None = None
+    ) -> Tensor:
+        """The output for pictures known to be right, with tensors like those of :meth:`tensors`."""
         values = {INPUT: x}
-        for step, names, done in zip(self.program.steps, self.names, self.done, strict=True):
-            tensors = {name: getattr(self, buffer) for name, buffer in names.items()}
-            values[step.name] = RUN[step.op](step, tensors, *(values[name] for name in step.inputs))
+        for step, own, done in zip(self.program.steps, tensors, self.done, strict=True):
+            values[step.name] = RUN[step.op](step, own, *(values[name] for name in step.inputs))
             if look:
                 look(step.name, values[step.name])
             for name in done:
