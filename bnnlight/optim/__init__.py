@@ -9,6 +9,7 @@
 | `stack.py` | parameters of one shape, stepped as one |
 | `modes.py` | products and covariances along the modes of a tensor |
 | `eigenbasis.py` | eigenbases of covariances that change slowly |
+| `products.py` | products of stacks of matrices |
 | `polar.py` | the orthogonal matrix nearest to a matrix, by products alone |
 """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bnnlight.optim.products import products
+
 _UNSEEN = 100
 """What is smaller than so many roundings of the largest value is rounding itself."""
 
@@ -53,7 +55,7 @@ def renewed(covariance: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Vyas et al., 2024, https://arxiv.org/abs/2409.11321, algorithm 4.
     """
-    product = torch.bmm(covariance, basis)
+    product = products(covariance, basis)
     values = (basis * product).sum(-2)
     # rounding has no order of its own
     order = values.masked_fill(_is_rounding(values), 0.0).argsort(dim=-1, descending=True, stable=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from bnnlight.optim.products import products
+
 
 def rotate(x: Tensor, bases: Mapping[int, Tensor], back: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     """Each tensor of a stack in the basis of each mode, or back from there.
@@ -25,23 +27,17 @@ def rotate(x: Tensor, bases: Mapping[int, Tensor], back: bool = False, dtype: to
 def _along(x: Tensor, matrix: Tensor, mode: int, dtype: torch.dtype | None) -> Tensor:
     """Σ_j M_ij x_…j…, with as few and as large products as the layout allows."""
     if mode == 0:
-        return _product(matrix, x.flatten(2), dtype).view_as(x)
+        return products(matrix, x.flatten(2), dtype).view_as(x)
     if mode == x.ndim - 2:
-        return _product(x.flatten(1, -2), matrix.mT, dtype).view_as(x)
+        return products(x.flatten(1, -2), matrix.mT, dtype).view_as(x)
     inner = x.movedim(mode + 1, -1).contiguous()
-    return _product(inner.flatten(1, -2), matrix.mT, dtype).view_as(inner).movedim(-1, mode + 1).contiguous()
-
-
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if dtype is None:
-        return torch.bmm(a, b)
-    return torch.bmm(a.to(dtype), b.to(dtype)).to(a.dtype)
+    return products(inner.flatten(1, -2), matrix.mT, dtype).view_as(inner).movedim(-1, mode + 1).contiguous()
 
 
 def covariance(x: Tensor, mode: int) -> Tensor:
     """Σ over all other modes of x xᵀ: ``(number, n, n)``."""
     if mode == 0:
         rows = x.flatten(2)
-        return torch.bmm(rows, rows.mT)
+        return products(rows, rows.mT)
     columns = (x if mode == x.ndim - 2 else x.movedim(mode + 1, -1)).flatten(1, -2)
-    return torch.bmm(columns.mT, columns)
+    return products(columns.mT, columns)

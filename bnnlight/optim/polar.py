@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnnlight.optim.products import products
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients that take singular values from 0.01 on to between 0.68 and 1.14 in five steps, rather than to 1 in many.
 
@@ -37,12 +39,11 @@ def orthogonalized(
     a, b, c = coefficients
     # Frobenius' norm is at least the largest singular value
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    work = x if dtype is None else x.to(dtype)
-    gram, left = torch.bmm(work, work.mT), None
+    gram, left = products(x, x.mT, dtype), None
     for step in range(steps):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor = products(gram, gram, dtype).mul_(c).add_(gram, alpha=b)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        left = factor if left is None else torch.bmm(factor, left)
+        left = factor if left is None else products(factor, left, dtype)
         if step + 1 < steps:
-            gram = torch.bmm(torch.bmm(factor, gram), factor)
-    return (work if left is None else torch.bmm(left, work)).to(x.dtype)
+            gram = products(products(factor, gram, dtype), factor, dtype)
+    return x if left is None else products(left, x, dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from bnnlight.optim.adamw_inside import AdamWInside
 from bnnlight.optim.eigenbasis import eigenbasis, renewed
 from bnnlight.optim.modes import covariance, rotate
+from bnnlight.optim.products import products as product
 from bnnlight.optim.stack import Stack
 
 Modes = Literal["channels", "output", "input", "all"]
@@ -195,7 +196,7 @@ class SOAP(AdamWInside):
                 return
         old = bases[due]
         new, order = renewed(covariances[due], old)
-        average[due] = rotate(average[due], {place: torch.bmm(old.mT, new)})
+        average[due] = rotate(average[due], {place: product(old.mT, new)})
         kept = square[due]
         index = order.view(len(due), *(-1 if d == place else 1 for d in range(kept.ndim - 1))).expand_as(kept)
         square[due] = kept.gather(place + 1, index)
