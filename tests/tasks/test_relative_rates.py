@@ -3,6 +3,7 @@
 import copy
 import functools
 import pickle
+from abc import ABC, abstractmethod
 
 import pytest
 import torch
@@ -101,6 +102,38 @@ def test_a_schedule_of_one_parameter_is_that_of_all_groups_and_goes_on_under_ano
     assert train(other, made, scheduler, range(4, 9)) == rates[4:]
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+class Abstract(ABC, torch.optim.Optimizer):
+    """Other packages derive all of their optimizers from a class like this."""
+
+    @abstractmethod
+    def name(self): ...
+
+
+class Signs(Abstract):
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, {"lr": lr})
+
+    def name(self):
+        return "signs"
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad.sign()
+
+
+def test_an_optimizer_of_abstract_bases_keeps_relative_rates_too():
+    model = network()
+    optimizer = make_optimizer(model, Signs, alpha_lr=0.1)
+    scales = [group["lr_scale"] for group in optimizer.param_groups]
+    rates = train(model, optimizer, SCHEDULES["SWALR"](optimizer), range(3))
+    assert len(set(scales)) > 3
+    for row in rates:
+        assert row == pytest.approx([row[0] / scales[0] * scale for scale in scales])
+    assert pickle.loads(pickle.dumps(optimizer)).name() == copy.deepcopy(optimizer).name() == "signs"
 
 
 def test_a_relative_rate_is_changed_by_its_number():
