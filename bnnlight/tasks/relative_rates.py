@@ -272,7 +272,7 @@ class RelativeRates(Optimizer):
 
 
 def relative_rates(optimizer: Optimizer, model: nn.Module, alpha_lr: float) -> Optimizer:
-    """Makes an optimizer keep its groups' relative rates, in place; see :class:`RelativeRates`.
+    """Makes an optimizer keep its groups' relative rates; see :class:`RelativeRates`.
 
     Args:
         optimizer: with one group for each of ``parameter_groups(model, alpha_lr, frozen=True)``, each with an
@@ -281,7 +281,7 @@ def relative_rates(optimizer: Optimizer, model: nn.Module, alpha_lr: float) -> O
         alpha_lr: learning rate of α relative to the optimizer's.
 
     Returns:
-        The same optimizer, of a subclass of its class.
+        One of a subclass of its class, with all that it has; the first is not to be used any more.
     """
     options = {
         g["name"]: {k: v for k, v in g.items() if k not in ("params", "name", "lr")} for g in optimizer.param_groups
@@ -291,9 +291,11 @@ def relative_rates(optimizer: Optimizer, model: nn.Module, alpha_lr: float) -> O
     kept = {p for group in optimizer.param_groups for p in group["params"]}
     waiting = {p: optimizer.state.pop(p) for p in list(optimizer.state) if p not in kept}
     optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
-    optimizer.__class__ = _subclass(type(optimizer))
-    optimizer._own = _Own(model, alpha_lr, options, waiting)
-    return optimizer
+    # a new object: Python does not let one change to a class whose bases are laid out otherwise, as abstract ones are
+    made = _blank(type(optimizer))
+    made.__dict__.update(vars(optimizer))
+    made._own = _Own(model, alpha_lr, options, waiting)
+    return made
 
 
 @functools.cache

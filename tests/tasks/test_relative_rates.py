@@ -3,6 +3,7 @@
 import copy
 import functools
 import pickle
+from abc import ABC, abstractmethod
 
 import pytest
 import torch
@@ -121,6 +122,36 @@ def test_the_state_of_another_optimizer_is_refused(first, second, check_one_line
             with pytest.raises(ValueError) as error:
                 other.load_state_dict(state)
             check_one_line(error, "the checkpoint is of", "that the run began with")
+class Abstract(ABC, torch.optim.Optimizer):
+    """Other packages derive all of their optimizers from a class like this."""
+
+    @abstractmethod
+    def name(self): ...
+
+
+class Signs(Abstract):
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, {"lr": lr})
+
+    def name(self):
+        return "signs"
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad.sign()
+
+
+def test_an_optimizer_of_abstract_bases_keeps_relative_rates_too():
+    model = network()
+    optimizer = make_optimizer(model, Signs, alpha_lr=0.1)
+    scales = [group["lr_scale"] for group in optimizer.param_groups]
+    rates = train(model, optimizer, SCHEDULES["SWALR"](optimizer), range(3))
+    assert len(set(scales)) > 3
+    for row in rates:
+        assert row == pytest.approx([row[0] / scales[0] * scale for scale in scales])
+    assert pickle.loads(pickle.dumps(optimizer)).name() == copy.deepcopy(optimizer).name() == "signs"
 
 
 def test_a_relative_rate_is_changed_by_its_number():
