@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 from bnnlight.optim.adamw_inside import MATRICES, AdamWInside
 from bnnlight.optim.stack import Stack
 
+_MARKS: tuple[dict[str, Any], ...] = ({}, {"use_muon": True})
+"""The second is of the package pytorch_optimizer."""
+
 
 class AsMatrices(AdamWInside):
     """Steps latents by an optimizer that takes matrices alone, such as ``torch.optim.Muon``, and all else by AdamW.
@@ -28,8 +31,9 @@ class AsMatrices(AdamWInside):
     """
 
     def __init__(self, params: Iterable[dict[str, Any]], make: Callable[[list[dict[str, Any]]], Optimizer]) -> None:
-        self._make = make
-        defaults = make([{"params": [nn.Parameter(torch.zeros(2, 2))]}]).defaults
+        self._make, self._mark = make, _mark(make) or {}
+        # of a group: some optimizers have other defaults for matrices than for vectors
+        defaults = {key: value for key, value in self._made().param_groups[0].items() if key != "params"}
         adamw = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
         super().__init__(params, adamw | defaults, real_weights=False)
         if not any(group[MATRICES] for group in self.param_groups):
@@ -37,14 +41,18 @@ class AsMatrices(AdamWInside):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._inner = self._make([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
+        self._inner = self._made()
         self._views: dict[Tensor, nn.Parameter] = {}
 
+    def _made(self) -> Optimizer:
+        return self._make([{"params": [nn.Parameter(torch.zeros(2, 2))], **self._mark}])
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_make": self._make}
+        return {**super().__getstate__(), "_make": self._make, "_mark": self._mark}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._make = state.get("_make", getattr(self, "_make", None))
+        self._mark = state.get("_mark", getattr(self, "_mark", {}))
         super().__setstate__(state)
 
     def _stacked(self, group: dict[str, Any]) -> Iterator[Stack]:
@@ -57,13 +65,14 @@ class AsMatrices(AdamWInside):
         views = [self._view(p) for p in matrices]
         self._inner.state.clear()
         self._inner.state.update({view: self.state[p] for p, view in zip(matrices, views, strict=True)})
-        self._inner.param_groups = [group | {"params": views}]
+        self._inner.param_groups = [self._inner.param_groups[0] | group | self._mark | {"params": views}]
         self._inner.step()
         for p, view in zip(matrices, views, strict=True):
             self.state[p] = self._inner.state[view]
             if view.data_ptr() != p.data_ptr():  # of another layout than that of a matrix
                 p.copy_(view.view_as(p))
-        group.update((key, value) for key, value in self._inner.param_groups[0].items() if key != "params")
+        stepped = self._inner.param_groups[0]
+        group.update((key, value) for key, value in stepped.items() if key in group and key != "params")
 
     def _view(self, p: Tensor) -> nn.Parameter:
         shape = (-1, p.shape[-1]) if p.ndim == 3 else (p.shape[0], -1)
@@ -81,8 +90,15 @@ class AsMatrices(AdamWInside):
 
 def takes_matrices_alone(make: Callable[[list[dict[str, Any]]], Optimizer]) -> bool:
     """Whether an optimizer that has refused some parameters takes a matrix."""
-    try:
-        make([{"params": [nn.Parameter(torch.zeros(2, 2))], "name": "latent"}])
-    except Exception:
-        return False
-    return True
+    return _mark(make) is not None
+
+
+def _mark(make: Callable[[list[dict[str, Any]]], Optimizer]) -> dict[str, Any] | None:
+    """What a group of matrices has to say for an optimizer to take it; None where it takes none at all."""
+    for mark in _MARKS:
+        try:
+            make([{"params": [nn.Parameter(torch.zeros(2, 2))], **mark}])
+            return mark
+        except Exception:
+            continue
+    return None

@@ -1,8 +1,10 @@
 """An optimizer that takes matrices alone, in a network of convolutions, batch norms and α."""
 
+import copy
 import functools
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 
@@ -49,19 +51,25 @@ def test_latents_are_stepped_as_matrices_and_all_else_by_adamw(layout):
                 torch.testing.assert_close(p, others[name])
 
 
-@pytest.mark.parametrize("latent", [Dense, functools.partial(Tucker, rank=0.5)])
-def test_its_state_goes_on(latent):
+THEIRS = functools.partial(pytorch_optimizer.Muon, lr=0.01)
+
+
+@pytest.mark.parametrize("make", [MUON, THEIRS], ids=["torch", "pytorch_optimizer"])
+@pytest.mark.parametrize("latent", [Dense, functools.partial(Tucker, rank=0.5)], ids=["Dense", "Tucker"])
+def test_its_state_goes_on(latent, make):
     whole, broken = network(latent), network(latent)
-    one, two = make_optimizer(whole, MUON), make_optimizer(broken, MUON)
+    one, two = make_optimizer(whole, make), make_optimizer(broken, make)
     for seed in range(6):
         if seed == 3:
             state = two.state_dict()
-            two = make_optimizer(broken, MUON)
+            two = make_optimizer(broken, make)
             two.load_state_dict(state)
         for model, optimizer in ((whole, one), (broken, two)):
             gradients(model, seed)
             optimizer.step()
-    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), broken.parameters(), strict=True))
+    start = network(latent)
+    for p, q, before in zip(whole.parameters(), broken.parameters(), start.parameters(), strict=True):
+        assert torch.equal(p, q) and not torch.equal(p, before)
 
 
 def test_without_binary_layers_it_is_refused(check_one_line):
@@ -77,8 +85,6 @@ def test_an_error_that_is_not_of_vectors_stays(check_one_line):
 
 
 def test_a_copy_goes_on_by_itself():
-    import copy
-
     model = network()
     optimizer = make_optimizer(model, MUON)
     gradients(model, 0)
