@@ -28,7 +28,7 @@ def matrix(args: list[str]) -> None:
     names = find_methods(plan, options.only)
     folder = Path(options.runs or Path("runs", "matrix", plan.path.stem)).expanduser()
     output = Path(options.output).expanduser() if options.output else folder / "report"
-    ledger = Ledger(output.with_name(output.name + ENDING))
+    ledger = Ledger(output.with_name(output.name + ENDING), plan.metric)
     standings = look(plan, folder, more, ledger)
     place = ["--output", options.output] if options.output else []
     command = ["bnnlight", "matrix", options.file, *place, *args[at:]]

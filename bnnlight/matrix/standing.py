@@ -51,7 +51,12 @@ class Standing:
     @property
     def done(self) -> list[tuple[Run, dict[str, Any]]]:
         """Runs with their results."""
-        return [(run, record) for run, record in (*self.search, *self.final) if is_done(record)]
+        return done_runs([*self.search, *self.final])
+
+
+def done_runs(found: Found) -> list[tuple[Run, dict[str, Any]]]:
+    """Those that have their results."""
+    return [(run, record) for run, record in found if is_done(record)]
 
 
 def figure(run: Run, record: dict[str, Any], metric: str) -> float:
