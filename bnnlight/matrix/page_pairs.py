@@ -45,7 +45,8 @@ def _family(pairs: list[Record]) -> str:
         return "No two of them have two seeds in common yet: how sure a difference is cannot be said."
     num, differ = len(tested), sum(pair["p_holm"] < 0.05 for pair in tested)
     comparisons = "comparison" if num == 1 else "comparisons"
+    verb = "differ" if differ > 1 else "differs"
     return (
-        f"Paired by seed, as above. “p, Holm” is corrected for the {num} {comparisons} of this table alone, apart from "
-        f"those of the others: {differ or 'none'} of them {'differ' if differ > 1 else 'differs'} at 5 %."
+        f"Paired by seed, as above. “p, Holm” is corrected for the {num} {comparisons} of this table alone: "
+        f"{differ or 'none'} of them {verb} at 5 %."
     )

@@ -25,7 +25,9 @@ def seconds_to(found: Validations, target: float, direction: str) -> float | Non
         None where no validation reaches it.
     """
     sign = 1 if direction == "max" else -1
-    return next((seconds for seconds, value in found if sign * value >= sign * target), None)
+    # figures are logged in single precision, where 0.7 is a little less
+    least = sign * target - 1e-6 * abs(target)
+    return next((seconds for seconds, value in found if sign * value >= least), None)
 
 
 def target_of(plan: Plan, standings: Mapping[str, Standing]) -> float | None:
