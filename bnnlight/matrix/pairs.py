@@ -43,7 +43,7 @@ def _as_record(found: Difference, adjusted: float | None) -> Record:
 
 
 def between_optimizers(plan: Plan) -> list[Pair]:
-    """Of each method all pairs of its rows, each with the one before it in the plan taken from it."""
+    """Of each method all pairs of its rows; the earlier one's figures are taken from the later one's."""
     bases = dict.fromkeys(method.base for method in plan.methods.values())
     rows = {base: [name for name, method in plan.methods.items() if method.base == base] for base in bases}
     return [(later, earlier) for names in rows.values() for earlier, later in combinations(names, 2)]
