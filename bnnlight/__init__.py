@@ -17,7 +17,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, parts of `tracking` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
-| `matrix` | methods × seeds under one protocol: made, and reported with intervals | nothing of the package |
+| `matrix` | methods (× optimizers) × seeds under one protocol: made, reported with intervals | nothing of the package |
 | `commands` | the verbs of the command line | all |
 | `cli.py` | the table of verbs | all |
 

@@ -10,6 +10,7 @@ optimizer steps, whatever the gradient accumulation.
 | `Alphas` | `bnn/alpha_mean`, `_std`, `_min`, `_max`, `_negative` + `/LAYER`; histogram `bnn/alpha/LAYER` (W&B) | 100 |
 | `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
 | `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
+| `ProcessorTime` | `time/processor` (seconds of processor time since training began) | each validation |
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
@@ -26,6 +27,7 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
+from bnnlight.callbacks.processor_time import ProcessorTime
 from bnnlight.callbacks.sharpen import Sharpen
 from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
@@ -38,6 +40,7 @@ __all__ = [
     "FactorRanks",
     "FlipRates",
     "Pictures",
+    "ProcessorTime",
     "Sharpen",
     "Stages",
     "StepTime",
