@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from bnnlight.optim.stack import Stack
+
+Layers = Literal["all", "binary", "real"]
 
 MATRICES = "matrices"
 """Option of a group: whether its parameters are stepped as matrices. It also keeps groups of both kinds apart."""
@@ -20,8 +22,8 @@ MATRICES = "matrices"
 class AdamWInside(Optimizer):
     """Steps latents as matrices, and vectors by AdamW; a subclass says how a matrix is stepped.
 
-    Latents are the groups whose name begins with ``latent``, as :func:`bnnlight.nn.parameter_groups` names them; of
-    these, and of real weights where ``real_weights`` says so, whatever has two dimensions or more is a matrix. Groups
+    Latents are the groups whose name begins with ``latent``, real weights those whose name begins with ``weight``, as
+    :func:`bnnlight.nn.parameter_groups` names them. Whatever of them has two dimensions or more is a matrix. Groups
     without a name are taken for latents.
 
     Weight decay is AdamW's: decoupled, and relative to the learning rate.
@@ -29,14 +31,17 @@ class AdamWInside(Optimizer):
     Args:
         params: parameters, or groups of them.
         defaults: options of a group; with ``lr``, ``betas``, ``eps`` and ``weight_decay``.
-        real_weights: whether real convolutions and linear layers are stepped as matrices too.
+        layers: whose weights are stepped as matrices: of ``binary`` layers the latents, of ``real`` ones the weights,
+            or of ``all``.
 
     Raises:
         ValueError: a number is out of range.
     """
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], real_weights: bool) -> None:
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], layers: Layers) -> None:
         name = type(self).__name__
+        if layers not in ("all", "binary", "real"):
+            raise ValueError(f"layers of {name} is {layers!r}: choose all, binary or real")
         if not (math.isfinite(defaults["lr"]) and defaults["lr"] > 0):
             raise ValueError(f"lr of {name} is {defaults['lr']}: give a number above 0")
         for number, beta in enumerate(defaults["betas"]):
@@ -45,7 +50,7 @@ class AdamWInside(Optimizer):
         for option in ("eps", "weight_decay"):
             if not (math.isfinite(defaults[option]) and defaults[option] >= 0):
                 raise ValueError(f"{option} of {name} is {defaults[option]}: give a number of at least 0")
-        self._real_weights = real_weights
+        self._layers = layers
         self._prepare()
         super().__init__(params, defaults)
 
@@ -59,12 +64,12 @@ class AdamWInside(Optimizer):
         self._prepare()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_real_weights": self._real_weights}
+        return {**super().__getstate__(), "_layers": self._layers}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, whose name tells whether its parameters are latents."""
         role = str(param_group.get("name", "latent")).split("/")[0]
-        matrices = role == "latent" or (role == "weight" and self._real_weights)
+        matrices = self._layers in {"latent": ("all", "binary"), "weight": ("all", "real")}.get(role, ())
         super().add_param_group({MATRICES: matrices} | param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ class AsMatrices(AdamWInside):
         # of a group: some optimizers have other defaults for matrices than for vectors
         defaults = {key: value for key, value in self._made().param_groups[0].items() if key != "params"}
         adamw = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-        super().__init__(params, adamw | defaults, real_weights=False)
+        super().__init__(params, adamw | defaults, layers="binary")
         if not any(group[MATRICES] for group in self.param_groups):
             raise ValueError("the optimizer takes matrices alone, and the network has no binary layers")
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from bnnlight.optim.adamw_inside import AdamWInside
+from bnnlight.optim.adamw_inside import AdamWInside, Layers
 from bnnlight.optim.polar import QUINTIC, orthogonalized
 from bnnlight.optim.stack import Stack
 
 
 class Muon(AdamWInside):
-    """Orthogonalized momentum for latents; AdamW for vectors, and for real weights unless asked.
+    """Orthogonalized momentum for latents; AdamW for vectors and, unless asked, for real weights.
 
     For a gradient G of a weight (O, I, kh, kw), as the matrix (O, I·kh·kw):
 
@@ -38,7 +38,7 @@ class Muon(AdamWInside):
         coefficients: of that iteration.
         betas, eps: of AdamW.
         weight_decay: decoupled, of real weights.
-        real_weights: whether real convolutions and linear layers are stepped so too.
+        layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` iterates with factors of that type, which is quicker where the processor or GPU has such
             instructions.
 
@@ -61,7 +61,7 @@ class Muon(AdamWInside):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        real_weights: bool = False,
+        layers: Layers = "binary",
         products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         if products not in ("float32", "bfloat16"):
@@ -76,7 +76,7 @@ class Muon(AdamWInside):
             raise ValueError(f"coefficients of Muon are {list(coefficients)}: give three numbers")
         defaults = {"lr": lr, "momentum": momentum, "rms": rms, "nesterov": nesterov, "steps": steps}
         defaults |= {"coefficients": tuple(coefficients), "betas": tuple(betas), "eps": eps}
-        super().__init__(params, defaults | {"weight_decay": weight_decay, "products": products}, real_weights)
+        super().__init__(params, defaults | {"weight_decay": weight_decay, "products": products}, layers)
 
     def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
         return tuple(range(len(shape)))

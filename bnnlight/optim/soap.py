@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bnnlight.optim.adamw_inside import AdamWInside
+from bnnlight.optim.adamw_inside import AdamWInside, Layers
 from bnnlight.optim.eigenbasis import eigenbasis, renewed
 from bnnlight.optim.modes import covariance, rotate
 from bnnlight.optim.products import products as product
@@ -52,7 +52,7 @@ class SOAP(AdamWInside):
             are in the same step.
         last_renewal: step behind which bases and covariances stay as they are; None: they never do.
         max_size: a mode with more entries gets no basis, and a line says so.
-        real_weights: whether real convolutions and linear layers are stepped so too; else AdamW steps them.
+        layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
             instructions; statistics stay as they are.
 
@@ -76,7 +76,7 @@ class SOAP(AdamWInside):
         spread: bool = True,
         last_renewal: int | None = None,
         max_size: int = 4096,
-        real_weights: bool = True,
+        layers: Layers = "all",
         products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         if modes not in (*_CHANNELS, "all"):
@@ -92,7 +92,7 @@ class SOAP(AdamWInside):
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "modes": modes}
         defaults |= {"covariance_beta": covariance_beta, "covariance_interval": covariance_interval}
         defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "max_size": max_size}
-        super().__init__(params, defaults | {"products": products}, real_weights)
+        super().__init__(params, defaults | {"products": products}, layers)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -122,14 +122,14 @@ def test_bf16_products_are_near_the_exact_ones():
 
 
 def test_real_weights_are_adamws_unless_asked():
-    for real_weights in (False, True):
+    for layers, kept in (("binary", [False, True]), ("all", [True, True]), ("real", [True, False])):
         weights = [nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
         groups = [{"params": weights[:1], "name": "weight"}, {"params": weights[1:], "name": "latent"}]
-        optimizer = Muon(groups, real_weights=real_weights)
+        optimizer = Muon(groups, layers=layers)
         for weight in weights:
             weight.grad = torch.randn(3, 4)
         optimizer.step()
-        assert ["momentum_buffer" in optimizer.state[w] for w in weights] == [real_weights, True]
+        assert ["momentum_buffer" in optimizer.state[w] for w in weights] == kept
 
 
 def test_a_saved_state_goes_on_bit_for_bit():
@@ -156,6 +156,7 @@ WRONG = {
     "steps": (0,),
     "coefficients": ((1.0, 2.0), (1.0, 2.0, math.nan)),
     "products": ("half",),
+    "layers": ("latents",),
 }
 
 

@@ -110,9 +110,9 @@ def test_vectors_are_stepped_by_adamw_and_real_weights_where_asked():
         {"params": [nn.Parameter(torch.ones(2, 1, 1))], "name": "alpha", "weight_decay": 0.0},
         {"params": [nn.Parameter(torch.ones(3, 4))], "name": "latent/a/factor0", "weight_decay": 0.0},
     ]
-    for real_weights, kept in ((True, {0, 3}), (False, {3})):
+    for layers, kept in (("all", {0, 3}), ("binary", {3}), ("real", {0})):
         ours = groups()
-        optimizer = SOAP(ours, lr=0.1, betas=(0.8, 0.9), weight_decay=0.5, real_weights=real_weights)
+        optimizer = SOAP(ours, lr=0.1, betas=(0.8, 0.9), weight_decay=0.5, layers=layers)
         theirs = copy.deepcopy(ours)
         adamw = torch.optim.AdamW(theirs, lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
         for _ in range(3):
@@ -123,7 +123,7 @@ def test_vectors_are_stepped_by_adamw_and_real_weights_where_asked():
             adamw.step()
         for index, (group, other) in enumerate(zip(ours, theirs, strict=True)):
             same = torch.allclose(group["params"][0], other["params"][0])
-            assert same == (index not in kept), (real_weights, index)
+            assert same == (index not in kept), (layers, index)
             assert ("basis0" in optimizer.state[group["params"][0]]) == (index in kept)
 
 
@@ -302,6 +302,7 @@ WRONG = {
     "weight_decay": (-0.1, math.inf),
     "modes": ("both",),
     "products": ("float16",),
+    "layers": ("latents",),
     "covariance_beta": (1.0, math.nan),
     "interval": (0,),
     "covariance_interval": (0,),
