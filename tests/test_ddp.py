@@ -104,6 +104,24 @@ def test_two_processes_learn_what_one_learns(one_and_two):
         torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-8, msg=lambda text, name=name: name + text)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["SOAP", "Muon"])
+def test_two_processes_step_as_one_does(fit, optimizer):
+    """Also where some modes have more entries than all others together, in which any basis would do at first."""
+    options = (
+        *("--trainer.max_epochs=2", "--trainer.limit_train_batches=10", "--trainer.sync_batchnorm=true"),
+        *("--trainer.precision=64-true", "--model.backbone.width=0.125", "--model.backbone.latent=bnnlight.nn.Dense"),
+        *(f"--model.optimizer=bnnlight.optim.{optimizer}", "--model.optimizer.lr=0.01"),
+    )
+    one = fit("quickstart.yaml", *options, "--data.batch_size=64", devices=1, wandb="disabled")
+    two = fit("quickstart.yaml", *options, "--data.batch_size=32", wandb="disabled")
+    states = [torch.load(run / "RUN/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
+    apart = sum(float((states[0][name].double() - states[1][name].double()).square().sum()) for name in states[0])
+    size = sum(float(value.double().square().sum()) for value in states[0].values())
+    print(f"{optimizer}: two processes against one after 20 steps: {(apart / size) ** 0.5:.1e} of the weights' norm")
+    assert apart**0.5 < 1e-9 * size**0.5
+
+
 def test_two_processes_log_what_one_logs(one_and_two):
     one, two = map(results, one_and_two)
     assert list(one) == list(two)
