@@ -75,6 +75,7 @@ LIMITS = {
     "Tucker 0.5": Limits(1.35, 1.15, 1.08, 0.53),
     "Tucker": Limits(1.65, 1.25, 1.08, 0.53),
     "Holistic": Limits(1.75, 1.30, 1.08, 0.53),
+    "Rotated": Limits(1.08, 1.03, 1.08, 0.53),
 }
 LEAN_TIME = 0.30
 
