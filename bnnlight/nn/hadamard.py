@@ -26,11 +26,13 @@ _ODD = 64
 """Odd prime factors are joined to one Hartley matrix up to this size: the fewer there are, the evener is T."""
 
 
-def transform_factors(n: int) -> tuple[int, ...]:
+def transform_factors(n: int, block: int | None = None) -> tuple[int, ...]:
     """Sizes of the matrices whose Kronecker product is T, in their order: twos, then odd numbers.
 
     Args:
         n: length of the transform, at least 1.
+        block: leaves the first of them out until the product is no larger, or one is left; None keeps all. T is then
+            of that product's length, for each run of as many neighbors among the n.
     """
     twos, odd = 0, n
     while odd % 2 == 0:
@@ -47,10 +49,13 @@ def transform_factors(n: int) -> tuple[int, ...]:
             parts[-1] *= prime
         else:
             parts.append(prime)
-    return (2,) * twos + tuple(parts)
+    factors = [2] * twos + parts
+    while block is not None and len(factors) > 1 and math.prod(factors) > block:
+        del factors[0]
+    return tuple(factors)
 
 
-def transform(x: Tensor, dims: tuple[int, ...], overwrite: bool = False) -> Tensor:
+def transform(x: Tensor, dims: tuple[int, ...], block: int | None = None, overwrite: bool = False) -> Tensor:
     """T of its size along each of some dimensions, without gradient. Since T = T⁻¹, twice is x again.
 
     Takes n · (sum of a few small factors of n) multiply-adds for each vector of length n, and memory for two results.
@@ -59,6 +64,7 @@ def transform(x: Tensor, dims: tuple[int, ...], overwrite: bool = False) -> Tens
     Args:
         x: contiguous, floating point.
         dims: which dimensions, not negative.
+        block: as :func:`transform_factors` takes it.
         overwrite: whether x may be written to.
 
     Returns:
@@ -67,13 +73,14 @@ def transform(x: Tensor, dims: tuple[int, ...], overwrite: bool = False) -> Tens
     spare = None
     with torch.no_grad(), full_precision(x.device):
         for dim in sorted(dims, reverse=True):
-            for parts, right in _stages(x.shape[dim], math.prod(x.shape[dim + 1 :])):
+            factors = transform_factors(x.shape[dim], block)
+            for parts, right in _stages(factors, math.prod(x.shape[dim + 1 :])):
                 y = _apply(_kronecker(parts, x.dtype, x.device), x, right, spare)
                 spare, x, overwrite = x if overwrite else None, y, True
         return x if overwrite else x.clone()
 
 
-def _stages(n: int, right: int) -> Iterator[tuple[tuple[int, ...], int]]:
+def _stages(factors: tuple[int, ...], right: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """Factors of T that are multiplied in at once, as one small dense matrix, and how many numbers lie behind each.
 
     A product with a small matrix reads and writes all numbers once, as one level of butterflies does, and does the work
@@ -81,9 +88,9 @@ def _stages(n: int, right: int) -> Iterator[tuple[tuple[int, ...], int]]:
     dimension 32 columns are the quickest, or the whole where there are no more than 96. Along an earlier one it is 8
     rows, which take as long as three levels of butterflies, or 16 where each product would be short.
     """
-    rest = list(transform_factors(n))
+    rest, whole = list(factors), math.prod(factors)
     while rest:
-        limit = (n if n <= 96 else 32) if right == 1 else 16 if right < 64 else 8
+        limit = (whole if whole <= 96 else 32) if right == 1 else 16 if right < 64 else 8
         parts = [rest.pop()]
         while rest and rest[-1] * math.prod(parts) <= limit:
             parts.insert(0, rest.pop())

@@ -34,6 +34,8 @@ class Rotated(Latent):
         weight: ``(O, I, *kernel)``, the initial value.
         modes: which channel modes are turned: ``both``, ``output`` or ``input``.
         seed: of the signs, which depend on it and on the weight's shape alone.
+        block: how many neighboring channels of a mode are mixed with each other at most, at least 2; None mixes all.
+            A small one costs less time; :func:`bnnlight.nn.hadamard.transform_factors` says what a width is cut into.
 
     Parameters:
         core G ``(O, I, *kernel)``.
@@ -43,20 +45,28 @@ class Rotated(Latent):
         the ``state_dict``: a checkpoint then means the same weights whatever seed the network was made with.
 
     Raises:
-        ValueError: unknown modes, or a seed that is no whole number of at least 0.
+        ValueError: unknown modes, or a seed or a block that is no whole number in its range.
     """
 
-    def __init__(self, weight: Tensor, modes: Literal["both", "output", "input"] = "both", seed: int = 0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        modes: Literal["both", "output", "input"] = "both",
+        seed: int = 0,
+        block: int | None = None,
+    ) -> None:
         super().__init__(weight.shape)
         if modes not in _MODES:
             raise ValueError(f"unknown modes {modes!r}: choose one of {', '.join(_MODES)}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}: give a whole number of at least 0")
-        self.modes, self.seed = modes, seed
+        if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 2):
+            raise ValueError(f"block is {block!r}: give a whole number of at least 2, or null to mix all channels")
+        self.modes, self.seed, self.block = modes, seed, block
         for dim, (name, turns) in enumerate(zip(("output_signs", "input_signs"), _MODES[modes], strict=True)):
             signs = _signs(weight.shape[dim], f"mode {dim} of {tuple(weight.shape)}, seed {seed}") if turns else None
             self.register_buffer(name, None if signs is None else signs.to(weight.device))
-        self.core = nn.Parameter(_to_basis(weight.detach(), self.output_signs, self.input_signs).contiguous())
+        self.core = nn.Parameter(_to_basis(weight.detach(), self.output_signs, self.input_signs, block).contiguous())
         # a rotation leaves the entries' mean square as it is
         self.lr_scales = {"core": 1.0}
 
@@ -65,10 +75,11 @@ class Rotated(Latent):
         return unfold_all(float64(self.core))
 
     def forward(self) -> Tensor:
-        return _Rotation.apply(self.core, self.output_signs, self.input_signs)
+        return _Rotation.apply(self.core, self.output_signs, self.input_signs, self.block)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, modes={self.modes}, seed={self.seed}"
+        text = f"{super().extra_repr()}, modes={self.modes}, seed={self.seed}"
+        return text if self.block is None else f"{text}, block={self.block}"
 
 
 class _Rotation(torch.autograd.Function):
@@ -78,26 +89,28 @@ class _Rotation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, core: Tensor, output_signs: Tensor | None, input_signs: Tensor | None) -> Tensor:
-        ctx.signs = output_signs, input_signs
-        return _from_basis(core, *ctx.signs)
+    def forward(
+        ctx, core: Tensor, output_signs: Tensor | None, input_signs: Tensor | None, block: int | None
+    ) -> Tensor:
+        ctx.rotation = output_signs, input_signs, block
+        return _from_basis(core, *ctx.rotation)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _to_basis(grad, *ctx.signs), None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _to_basis(grad, *ctx.rotation), None, None, None
 
 
-def _from_basis(core: Tensor, output_signs: Tensor | None, input_signs: Tensor | None) -> Tensor:
+def _from_basis(core: Tensor, output_signs: Tensor | None, input_signs: Tensor | None, block: int | None) -> Tensor:
     """D_O T_O G T_I D_I for G and W̃ ``(O, I, *kernel)``; in channels-last memory."""
-    rows = transform(_rows(core), _dims(output_signs, input_signs))
+    rows = transform(_rows(core), _dims(output_signs, input_signs), block)
     return _folded(rows.mul_(_flips(output_signs, input_signs, rows.dtype)), core.shape)
 
 
-def _to_basis(weight: Tensor, output_signs: Tensor | None, input_signs: Tensor | None) -> Tensor:
+def _to_basis(weight: Tensor, output_signs: Tensor | None, input_signs: Tensor | None, block: int | None) -> Tensor:
     """T_O D_O W̃ D_I T_I, the inverse of :func:`_from_basis`."""
     rows = _rows(weight) * _flips(output_signs, input_signs, weight.dtype)
-    return _folded(transform(rows, _dims(output_signs, input_signs), overwrite=True), weight.shape)
+    return _folded(transform(rows, _dims(output_signs, input_signs), block, overwrite=True), weight.shape)
 
 
 def _rows(weight: Tensor) -> Tensor:
@@ -118,8 +131,8 @@ def _flips(output_signs: Tensor | None, input_signs: Tensor | None, dtype: torch
     """The signs of both modes, multiplied, to multiply ``(O, kernel, I)`` with in one pass."""
     if output_signs is None:
         return input_signs.to(dtype)
-    rows = output_signs.view(-1, 1, 1)
-    return (rows if input_signs is None else rows * input_signs).to(dtype)
+    rows = output_signs.to(dtype).view(-1, 1, 1)
+    return rows if input_signs is None else rows * input_signs.to(dtype)
 
 
 def _signs(size: int, key: str) -> Tensor:

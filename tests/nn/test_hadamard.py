@@ -7,6 +7,8 @@ from bnnlight.nn.hadamard import transform, transform_factors
 
 # powers of two, and the odd factors behind them
 FACTORS = {
+    8: (8, ()),
+    16: (16, ()),
     1: (1, ()),
     2: (2, ()),
     3: (1, (3,)),
@@ -64,6 +66,17 @@ def test_is_orthogonal_and_mixes_all(n):
 def test_factors_are_twos_then_odd_numbers(n):
     power, odd = FACTORS[n]
     assert transform_factors(n) == (2,) * int(np.log2(power)) + odd
+
+
+@pytest.mark.parametrize(
+    ("n", "block", "expected"),
+    [(64, 16, (2,) * 4), (64, 31, (2,) * 4), (96, 16, (2, 2, 3)), (17, 16, (17,)), (34, 16, (17,)), (8, 16, (2,) * 3)],
+)
+def test_blocks_are_the_last_factors_of_as_many_as_fit(n, block, expected):
+    assert transform_factors(n, block) == expected
+    length = int(np.prod(expected))
+    matrix = transform(torch.eye(n, dtype=torch.float64), (0,), block).numpy()
+    np.testing.assert_allclose(matrix, np.kron(np.eye(n // length), dense(length)), atol=1e-14)
 
 
 def test_several_dimensions_are_one_after_the_other():

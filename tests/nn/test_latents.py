@@ -36,6 +36,7 @@ WAYS = {
     "rotated": lambda w: Rotated(w),
     "rotated outputs": lambda w: Rotated(w, modes="output"),
     "rotated inputs": lambda w: Rotated(w, modes="input"),
+    "rotated blocks": lambda w: Rotated(w, block=4),
 }
 
 

@@ -12,16 +12,18 @@ def dense(latent):
     """R_O and R_I as matrices, the identity where a mode is not turned."""
     found = []
     for signs, size in zip((latent.output_signs, latent.input_signs), latent.shape, strict=False):
-        hadamard = scipy.linalg.hadamard(size) / np.sqrt(size)
+        length = size if latent.block is None else min(size, latent.block)
+        hadamard = np.kron(np.eye(size // length), scipy.linalg.hadamard(length) / np.sqrt(length))
         found.append(np.eye(size) if signs is None else np.diag(signs.numpy().astype(float)) @ hadamard)
     return found[0], found[1].T
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("modes", ["both", "output", "input"])
-def test_weight_start_and_gradient_equal_products_with_dense_rotations(shape, modes):
+@pytest.mark.parametrize("block", [None, 4])
+def test_weight_start_and_gradient_equal_products_with_dense_rotations(shape, modes, block):
     weight = torch.randn(shape, dtype=torch.float64)
-    latent = Rotated(weight, modes)
+    latent = Rotated(weight, modes, block=block)
     left, right = dense(latent)
     turned = {"both": (True, True), "output": (True, False), "input": (False, True)}[modes]
     assert (latent.output_signs is not None, latent.input_signs is not None) == turned
@@ -147,5 +149,12 @@ def test_a_seed_that_is_no_whole_number_is_an_error(seed):
         Rotated(torch.randn(4, 3, 3, 3), seed=seed)
 
 
-def test_representation_names_modes_and_seed():
-    assert "8×4×3×3, modes=output, seed=7" in repr(Rotated(torch.randn(8, 4, 3, 3), "output", 7))
+@pytest.mark.parametrize("block", [1, 0, -4, 2.0, True, "4"])
+def test_a_block_out_of_range_is_an_error(block):
+    with pytest.raises(ValueError, match=r"block is .*: give a whole number of at least 2, or null"):
+        Rotated(torch.randn(4, 3, 3, 3), block=block)
+
+
+def test_representation_names_the_options():
+    assert "8×4×3×3, modes=output, seed=7)" in repr(Rotated(torch.randn(8, 4, 3, 3), "output", 7))
+    assert "seed=0, block=2)" in repr(Rotated(torch.randn(8, 4, 3, 3), block=2))
