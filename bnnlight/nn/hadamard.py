@@ -112,10 +112,7 @@ def _apply(matrix: Tensor, x: Tensor, right: int, spare: Tensor | None) -> Tenso
 @functools.lru_cache(maxsize=256)
 def _kronecker(parts: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The Kronecker product of Hartley matrices of those sizes."""
-    # kept for later calls, which may be outside inference mode
-    with torch.inference_mode(False):
-        matrix = functools.reduce(torch.kron, map(_hartley, parts))
-        return matrix.to(device, dtype)
+    return functools.reduce(torch.kron, map(_hartley, parts)).to(device, dtype)
 
 
 def _hartley(n: int) -> Tensor:

@@ -90,11 +90,3 @@ def test_single_precision_has_its_full_accuracy():
     x = torch.randn(512, 3, 512)
     found, expected = transform(x, (0, 2)), transform(x.double(), (0, 2))
     assert float((found - expected).norm() / expected.norm()) < 5e-7
-
-
-def test_matrices_made_in_inference_mode_serve_training_too():
-    n = 11  # of no other test, so that it is made here
-    with torch.inference_mode():
-        transform(torch.randn(2, n), (1,))
-    x = torch.randn(2, n, requires_grad=True)
-    assert not transform(x.detach().clone(), (1,)).is_inference()

@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from bnnlight.nn import BinaryConv2d, Dense, Rotated, factorize
+from bnnlight.nn import BinaryConv2d, Dense, Rotated, factorize, hadamard
 
 SHAPES = [(8, 16, 3, 3), (16, 4, 1, 1), (32, 8), (4, 4, 5), (16, 1, 3, 3)]
 
@@ -125,9 +125,19 @@ def test_a_training_step_rebuilds_the_weight_once():
     # the backward pass needs nothing of the forward pass, so that nothing is computed again
     layer = BinaryConv2d(8, 8, 3, latent=Rotated)
     calls = []
-    layer.latent.register_forward_hook(lambda *_: calls.append(1))
+    layer.latent.register_forward_pre_hook(lambda *_: calls.append(1))
     layer(torch.randn(2, 8, 6, 6)).sum().backward()
     assert len(calls) == 1 and layer.latent.core.grad.abs().sum() > 0
+
+
+def test_trains_after_matrices_were_made_in_inference_mode():
+    latent = Rotated(torch.randn(11, 22))
+    weight = latent().detach()
+    hadamard._kronecker.cache_clear()
+    with torch.inference_mode():
+        assert torch.equal(latent(), weight)
+    latent().sum().backward()
+    assert torch.isfinite(latent.core.grad).all()
 
 
 def test_another_latent_can_follow():
