@@ -23,7 +23,7 @@ from torch import Tensor
 from bnnlight.nn.product import full_precision, times_transpose
 
 _ODD = 64
-"""Odd prime factors are joined to one Hartley matrix up to this size: the fewer there are, the evener is T."""
+"""Odd prime factors are joined to one Hartley matrix up to this size: the fewer there are, the more even are T's entries."""
 
 
 def transform_factors(n: int, block: int | None = None) -> tuple[int, ...]:
@@ -35,7 +35,7 @@ def transform_factors(n: int, block: int | None = None) -> tuple[int, ...]:
             of that product's length, for each run of as many neighbors among the n.
     """
     twos, odd = 0, n
-    while odd % 2 == 0:
+    while odd > 0 and odd % 2 == 0:
         twos, odd = twos + 1, odd // 2
     parts: list[int] = []
     prime = 3
@@ -112,7 +112,8 @@ def _apply(matrix: Tensor, x: Tensor, right: int, spare: Tensor | None) -> Tenso
 @functools.lru_cache(maxsize=256)
 def _kronecker(parts: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The Kronecker product of Hartley matrices of those sizes."""
-    return functools.reduce(torch.kron, map(_hartley, parts)).to(device, dtype)
+    # first the dtype: not every device has float64
+    return functools.reduce(torch.kron, map(_hartley, parts)).to(dtype).to(device)
 
 
 def _hartley(n: int) -> Tensor:
