@@ -23,7 +23,7 @@ from torch import Tensor
 from bnnlight.nn.product import full_precision, times_transpose
 
 _ODD = 64
-"""Odd prime factors are joined to one Hartley matrix up to this size: the fewer there are, the more even are T's entries."""
+"""Odd prime factors are joined to one Hartley matrix up to this size: with fewer of them T's entries are more even."""
 
 
 def transform_factors(n: int, block: int | None = None) -> tuple[int, ...]:
