@@ -16,7 +16,7 @@ from training_step import NUM_CLASSES, Loss, Training, labelled_pictures, real_r
 
 from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.data import heatmaps
-from bnnlight.nn import Dense, Holistic, LatentFactory, Matrix, Tucker, real_valued
+from bnnlight.nn import Dense, Holistic, LatentFactory, Matrix, Rotated, Tucker, real_valued
 from bnnlight.optim import SOAP, Muon
 from bnnlight.tasks.optimization import make_optimizer
 
@@ -30,6 +30,7 @@ LATENTS: dict[str, LatentFactory] = {
     "Tucker 0.5": partial(Tucker, rank=0.5),
     "Tucker": partial(Tucker, start="identity"),
     "Holistic": partial(Holistic, start="identity"),
+    "Rotated": Rotated,
 }
 """Rows of the binary network, with α for each channel, at full rank unless a rank is named."""
 

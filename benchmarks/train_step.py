@@ -82,6 +82,7 @@ LIMITS = {
     "Holistic": Limits(1.75, 1.30, 1.08, 0.53),
     "dense + Muon, bf16": Limits(1.40, 1.10, 1.05, 0.50),
     "dense + SOAP, covariances every 5 steps, bf16": Limits(1.60, 1.15, 1.05, 0.50, slowest=2.2),
+    "Rotated": Limits(1.08, 1.03, 1.08, 0.53),
 }
 LEAN_TIME = 0.30
 NUM_SLOWEST = 50

@@ -15,7 +15,7 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
-from bnnlight.nn import CP, Dense, Holistic, Matrix, TensorTrain, Tucker
+from bnnlight.nn import CP, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker
 from bnnlight.nn.sync_norm import SyncBatchNorm
 
 PROBE = """
@@ -221,7 +221,7 @@ def test_pictures_are_those_of_rank_zero(few_people):
     assert {path.name for path in (few_people / "RUN/pictures").iterdir()} == {"val-0000001.png", "test.png"}
 
 
-@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 @pytest.mark.parametrize("scale", ["none", "analytic", "channel", "spatial"])
 def test_every_parameter_gets_a_gradient(latent, scale):
     """Or DDP waits for it, unless told to look for unused ones."""
