@@ -7,8 +7,9 @@ from torch import Tensor
 
 from bnnlight.optim.products import products
 
-_UNSEEN = 100
-"""What is smaller than so many roundings of the largest value is rounding itself."""
+_ROUNDING = 0.8
+"""The machine's ε to this power, of the largest value, is taken for rounding: 3e-13 in double precision, 3e-6 in single.
+More would take directions with small gradients for such, and to Adam they count as much as others."""
 
 
 def eigenbasis(covariance: Tensor) -> Tensor:
@@ -76,4 +77,4 @@ def _columns(matrix: Tensor, order: Tensor) -> Tensor:
 
 def _is_rounding(sizes: Tensor) -> Tensor:
     sizes = sizes.abs()
-    return sizes <= _UNSEEN * sizes.shape[-1] * torch.finfo(sizes.dtype).eps * sizes.amax(-1, keepdim=True)
+    return sizes <= torch.finfo(sizes.dtype).eps ** _ROUNDING * sizes.amax(-1, keepdim=True)
