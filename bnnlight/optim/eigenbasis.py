@@ -8,8 +8,8 @@ from torch import Tensor
 from bnnlight.optim.products import products
 
 _ROUNDING = 0.8
-"""The machine's ε to this power, of the largest value, is taken for rounding: 3e-13 in double precision, 3e-6 in single.
-More would take directions with small gradients for such, and to Adam they count as much as others."""
+"""The machine's ε to this power, of the largest value, is taken for rounding: 3e-13 in double precision, 3e-6 in
+single. More would take directions with small gradients for such, and to Adam they count as much as others."""
 
 
 def eigenbasis(covariance: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from bnnlight.optim.modes import covariance, rotate
 from bnnlight.optim.products import products as product
 from bnnlight.optim.stack import Stack
 
-Modes = Literal["channels", "output", "input", "all"]
-_CHANNELS = {"channels": (0, 1), "output": (0,), "input": (1,)}
+Modes = Literal["all", "channels", "output", "input", "kernel"]
+_MODES = {"channels": slice(0, 2), "output": slice(0, 1), "input": slice(1, 2), "kernel": slice(2, None)}
 
 
 class SOAP(AdamWInside):
@@ -35,7 +35,7 @@ class SOAP(AdamWInside):
 
     It costs, for n output and n input channels and 3×3 px, 36 n³ multiply-adds a step, and 18 n³ where the covariances
     are updated; a basis costs some 15 n³ when it is renewed, and of all bases only a few are in one step, so that steps
-    take about equally long. Each basis takes memory for two n × n matrices.
+    take about equally long. Each basis takes memory for two n × n matrices. The kernel's modes cost next to nothing.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
@@ -43,8 +43,8 @@ class SOAP(AdamWInside):
         betas: β₁ and β₂, of vectors too.
         eps: ε.
         weight_decay: decoupled, of real weights.
-        modes: which modes of a convolution's weight get a basis: ``channels`` (output and input), ``output``,
-            ``input`` or ``all``. A matrix, such as a factor, has two at most, and a factor with three gets all.
+        modes: which modes of a weight get a basis: ``all``, ``channels`` (output and input), ``output``, ``input`` or
+            ``kernel`` (height and width). A matrix, such as a factor, has the first two alone.
         covariance_beta: β; β₂ unless given.
         covariance_interval: steps from one update of the covariances to the next.
         interval: steps from one renewal of a basis to the next.
@@ -69,7 +69,7 @@ class SOAP(AdamWInside):
         betas: tuple[float, float] = (0.95, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        modes: Modes = "channels",
+        modes: Modes = "all",
         covariance_beta: float | None = None,
         covariance_interval: int = 1,
         interval: int = 10,
@@ -79,8 +79,8 @@ class SOAP(AdamWInside):
         layers: Layers = "all",
         products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        if modes not in (*_CHANNELS, "all"):
-            raise ValueError(f"modes of SOAP is {modes!r}: choose {', '.join(_CHANNELS)} or all")
+        if modes not in ("all", *_MODES):
+            raise ValueError(f"modes of SOAP is {modes!r}: choose all, {', '.join(_MODES)}")
         if products not in ("float32", "bfloat16"):
             raise ValueError(f"products of SOAP is {products!r}: choose float32 or bfloat16")
         if covariance_beta is not None and not 0 <= covariance_beta < 1:
@@ -100,9 +100,7 @@ class SOAP(AdamWInside):
 
     def _modes(self, shape: tuple[int, ...], group: dict[str, Any]) -> list[int]:
         """The dimensions that get a basis."""
-        asked = _CHANNELS.get(group["modes"], range(len(shape)))
-        if len(shape) == 3 and group["modes"] == "channels":  # a factor
-            asked = range(3)
+        asked = range(len(shape))[_MODES.get(group["modes"], slice(None))]
         large = [mode for mode in asked if shape[mode] > group["max_size"]]
         if large:
             size = "×".join(map(str, shape))

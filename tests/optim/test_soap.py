@@ -65,17 +65,19 @@ def test_equals_another_library_step_by_step():
             assert (p - q).norm() <= 1e-5 * q.norm()
 
 
-@pytest.mark.parametrize("modes", ["channels", "output", "input", "all"])
+@pytest.mark.parametrize("modes", ["all", "channels", "output", "input", "kernel"])
 def test_a_rotation_of_the_weights_rotates_the_steps_alike(modes):
     plain = parameters([(6, 4, 3, 3), (5, 5)])
-    turns = [[torch.linalg.qr(torch.randn(n, n, dtype=torch.float64)).Q for n in p.shape[:2]] for p in plain]
+    turns = [[torch.linalg.qr(torch.randn(n, n, dtype=torch.float64)).Q for n in p.shape] for p in plain]
 
     def turned(x, turn):
-        return torch.einsum("ai,bj,ij...->ab...", *turn, x)
+        for mode, matrix in enumerate(turn):
+            x = torch.tensordot(matrix, x, dims=([1], [mode])).movedim(0, mode)
+        return x
 
-    asked = {"output": (True, False), "input": (False, True)}.get(modes, (True, True))
+    asked = {"channels": (0, 1), "output": (0,), "input": (1,), "kernel": (2, 3)}.get(modes, range(4))
     for turn in turns:
-        turn[:] = [t if wanted else torch.eye(len(t), dtype=t.dtype) for t, wanted in zip(turn, asked, strict=True)]
+        turn[:] = [t if mode in asked else torch.eye(len(t), dtype=t.dtype) for mode, t in enumerate(turn)]
     rotated = [nn.Parameter(turned(p.detach(), t)) for p, t in zip(plain, turns, strict=True)]
     one, two = (SOAP(latents(params), lr=0.02, modes=modes, interval=3) for params in (plain, rotated))
     for found in gradients(plain, 25):
@@ -188,7 +190,7 @@ def test_a_parameter_without_a_gradient_waits_and_begins_later():
 
 def test_work_is_spread_over_the_steps_of_an_interval(monkeypatch):
     params = parameters([(16, 8, 3, 3)] * 6 + [(32, 16, 1, 1)] * 2)
-    optimizer = SOAP(latents(params), interval=4)
+    optimizer = SOAP(latents(params), interval=4, modes="channels")
     work, turns = [], []
 
     def count(matrix, basis):
