@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bnnlight.nn.product import full_precision
 from bnnlight.optim.adamw_inside import MATRICES, AdamWInside
 from bnnlight.optim.stack import Stack
 
@@ -55,10 +56,11 @@ class AsMatrices(AdamWInside):
         self._mark = state.get("_mark", getattr(self, "_mark", {}))
         super().__setstate__(state)
 
-    def _stacked(self, group: dict[str, Any]) -> Iterator[Stack]:
+    def _stacked(self, group: dict[str, Any], last: dict[Any, Stack]) -> Iterator[Stack]:
         matrices = [p for p in group["params"] if group[MATRICES] and p.ndim > 1 and p.grad is not None]
         if matrices:
-            self._step_each(matrices, group)
+            with full_precision(matrices[0].device):
+                self._step_each(matrices, group)
         return iter(())
 
     def _step_each(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
@@ -97,7 +99,8 @@ def _mark(make: Callable[[list[dict[str, Any]]], Optimizer]) -> dict[str, Any] |
     """What a group of matrices has to say for an optimizer to take it; None where it takes none at all."""
     for mark in _MARKS:
         try:
-            make([{"params": [nn.Parameter(torch.zeros(2, 2))], **mark}])
+            # two groups: some optimizers refuse all but one, whatever is in it
+            make([{"params": [nn.Parameter(torch.zeros(2, 2))], **mark} for _ in range(2)])
             return mark
         except Exception:
             continue

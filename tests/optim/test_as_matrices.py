@@ -97,3 +97,8 @@ def test_a_copy_goes_on_by_itself():
             p.grad = torch.ones_like(p)
     copied.step()
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_one_that_refuses_several_groups_is_not_taken_for_one_of_matrices():
+    with pytest.raises(ValueError, match="LBFGS doesn't support per-parameter options"):
+        make_optimizer(network(), torch.optim.LBFGS)

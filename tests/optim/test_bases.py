@@ -1,0 +1,42 @@
+"""When SOAP's bases are renewed, and how well single precision knows them."""
+
+import torch
+from torch import nn
+
+from bnnlight.optim import SOAP
+from bnnlight.optim.eigenbasis import renewed
+
+
+def count_renewals(monkeypatch):
+    sizes = []
+
+    def count(matrix, basis):
+        sizes[-1] += len(basis) * basis.shape[-1] ** 3
+        return renewed(matrix, basis)
+
+    monkeypatch.setattr("bnnlight.optim.soap.renewed", count)
+    return sizes
+
+
+def steps(optimizer, params, number, sizes):
+    for _ in range(number):
+        sizes.append(0)
+        for p in params:
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+
+
+def test_work_is_spread_where_parameters_are_added_later(monkeypatch):
+    """As by BackboneFinetuning: their own step counts begin later."""
+    torch.manual_seed(0)
+    first, second, third = ([nn.Parameter(torch.randn(8, 8)) for _ in range(number)] for number in (3, 2, 3))
+    sizes = count_renewals(monkeypatch)
+    optimizer = SOAP([{"params": first, "name": "latent"}], interval=16)
+    steps(optimizer, first, 6, sizes)
+    optimizer.add_param_group({"params": second, "name": "latent/added1"})
+    steps(optimizer, first + second, 5, sizes)
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.add_param_group({"params": third, "name": "latent/added2"})
+    steps(optimizer, first + second + third, 33, sizes)
+    # two modes of eight matrices have sixteen bases: one in each step
+    assert sizes[-32:] == [8**3] * 32
