@@ -1,10 +1,11 @@
 """When SOAP's bases are renewed, and how well single precision knows them."""
 
+import pytest
 import torch
 from torch import nn
 
 from bnnlight.optim import SOAP
-from bnnlight.optim.eigenbasis import renewed
+from bnnlight.optim.eigenbasis import eigenbasis, renewed
 
 
 def count_renewals(monkeypatch):
@@ -40,3 +41,27 @@ def test_work_is_spread_where_parameters_are_added_later(monkeypatch):
     steps(optimizer, first + second + third, 33, sizes)
     # two modes of eight matrices have sixteen bases: one in each step
     assert sizes[-32:] == [8**3] * 32
+
+
+@pytest.mark.parametrize("n", [16, 96])
+def test_directions_of_small_eigenvalues_are_found_in_single_precision(n):
+    """Down to a ten-thousandth of the largest; such are most of a gradient's."""
+    torch.manual_seed(0)
+    exact = torch.linalg.qr(torch.randn(1, n, n, dtype=torch.float64)).Q
+    values = torch.logspace(0, -4, n, dtype=torch.float64)
+    matrix = (exact * values @ exact.mT).float()
+    basis = torch.linalg.qr(torch.randn(1, n, n)).Q
+    for _ in range(200):
+        basis, _ = renewed(matrix, basis)
+    for found in (basis, eigenbasis(matrix)):
+        torch.testing.assert_close((found.double().mT @ exact).abs(), torch.eye(n).double()[None], rtol=0, atol=0.03)
+
+
+def test_directions_without_gradients_are_told_from_small_ones():
+    torch.manual_seed(0)
+    for n in (16, 128):
+        rows = torch.linalg.qr(torch.randn(n, n)).Q[:, : n // 2] @ torch.randn(n // 2, 9 * n)
+        matrix = (rows @ rows.T)[None]
+        basis = eigenbasis(matrix)
+        kept, _ = renewed(matrix, basis)
+        torch.testing.assert_close(kept[..., n // 2 :], basis[..., n // 2 :], rtol=0, atol=1e-4)
