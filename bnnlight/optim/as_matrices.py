@@ -40,6 +40,11 @@ class AsMatrices(AdamWInside):
         if not any(group[MATRICES] for group in self.param_groups):
             raise ValueError("the optimizer takes matrices alone, and the network has no binary layers")
 
+    @property
+    def kind(self) -> type[Optimizer]:
+        """The class of the optimizer of matrices."""
+        return type(self._inner)
+
     def _prepare(self) -> None:
         super()._prepare()
         self._inner = self._made()
