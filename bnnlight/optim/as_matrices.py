@@ -48,6 +48,7 @@ class AsMatrices(AdamWInside):
     def _prepare(self) -> None:
         super()._prepare()
         self._inner = self._made()
+        self._group = dict(self._inner.param_groups[0])
         self._views: dict[Tensor, nn.Parameter] = {}
 
     def _made(self) -> Optimizer:
@@ -72,14 +73,15 @@ class AsMatrices(AdamWInside):
         views = [self._view(p) for p in matrices]
         self._inner.state.clear()
         self._inner.state.update({view: self.state[p] for p, view in zip(matrices, views, strict=True)})
-        self._inner.param_groups = [self._inner.param_groups[0] | group | self._mark | {"params": views}]
+        self._inner.param_groups = [self._group | group | self._mark | {"params": views}]
         self._inner.step()
         for p, view in zip(matrices, views, strict=True):
             self.state[p] = self._inner.state[view]
             if view.data_ptr() != p.data_ptr():  # of another layout than that of a matrix
                 p.copy_(view.view_as(p))
         stepped = self._inner.param_groups[0]
-        group.update((key, value) for key, value in stepped.items() if key in group and key != "params")
+        # what it keeps there, such as a number of steps, is saved with the group
+        group.update((key, value) for key, value in stepped.items() if key != "params")
 
     def _view(self, p: Tensor) -> nn.Parameter:
         shape = (-1, p.shape[-1]) if p.ndim == 3 else (p.shape[0], -1)
