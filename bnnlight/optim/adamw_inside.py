@@ -144,7 +144,7 @@ class AdamWInside(Optimizer):
             return False
         state = self.state.get(p, {})
         others = (p.grad, state.get("exp_avg"), state.get("exp_avg_sq"))
-        return all(other is None or _strides(other) == _strides(p) for other in others)
+        return all(other is None or other.stride() == p.stride() or _strides(other) == _strides(p) for other in others)
 
     def _stacked(self, group: dict[str, Any], last: dict[Any, Stack]) -> Iterator[Stack]:
         """The matrices of a group that have a gradient, those of one shape and age together.
@@ -182,4 +182,5 @@ class AdamWInside(Optimizer):
 
 
 def _strides(x: Tensor) -> list[int]:
+    """Without those of a single entry, which may be any."""
     return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]

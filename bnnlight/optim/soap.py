@@ -42,9 +42,10 @@ class SOAP(AdamWInside):
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
         eps: ε.
-        weight_decay: decoupled, of real weights.
+        weight_decay: decoupled. A task sets it to 0 for all but real weights.
         modes: which modes of a convolution's weight get a basis: ``channels`` (output and input), ``output``,
-            ``input`` or ``all``. A matrix, such as a factor, has two at most, and a factor with three gets all.
+            ``input`` or ``all``. A matrix, such as a factor, has two at most; with ``channels`` a factor with three
+            gets all.
         covariance_beta: β; β₂ unless given.
         covariance_interval: steps from one update of the covariances to the next.
         interval: steps from one renewal of a basis to the next.
