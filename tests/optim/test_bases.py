@@ -1,6 +1,7 @@
 """When SOAP's bases are renewed, and how well single precision knows them."""
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 
@@ -65,3 +66,21 @@ def test_directions_without_gradients_are_told_from_small_ones():
         basis = eigenbasis(matrix)
         kept, _ = renewed(matrix, basis)
         torch.testing.assert_close(kept[..., n // 2 :], basis[..., n // 2 :], rtol=0, atol=1e-4)
+
+
+def test_single_precision_steps_as_double_precision_does():
+    """Of another library; with singular values of gradients that fall as those of real ones do."""
+    n, generator = 32, torch.Generator().manual_seed(0)
+    scales = torch.arange(1, n + 1, dtype=torch.float64) ** -0.5
+    left, right = (torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator)).Q for _ in range(2))
+    ours, theirs = nn.Parameter(torch.zeros(n, n)), nn.Parameter(torch.zeros(n, n, dtype=torch.float64))
+    options = {"lr": 0.01, "betas": (0.95, 0.95), "weight_decay": 0.0}
+    one = SOAP([ours], **options, interval=10, spread=False)
+    two = pytorch_optimizer.SOAP([theirs], **options, precondition_frequency=10)
+    for _ in range(40):
+        gradient = torch.randn(n, n, dtype=torch.float64, generator=generator)
+        theirs.grad = (left * scales) @ gradient @ (right * scales).T
+        ours.grad = theirs.grad.float()
+        one.step()
+        two.step()
+    assert (ours - theirs).norm() < 0.01 * theirs.norm()
