@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from bnnlight.optim.products import products
 
-_UNSEEN = 4
-"""Times √n: what is smaller than so many roundings of the largest of n values is rounding itself.
-
-In single precision, of covariances of half rank, rounding was up to 7 for 8 ≤ n ≤ 256. A larger factor would take small
-eigenvalues for rounding, of which covariances of gradients have many, and leave the directions of these unlearned.
-"""
+_ROUNDING = 0.8
+"""The machine's ε to this power, of the largest value, is taken for rounding: 3e-13 in double precision, 3e-6 in single.
+More would take directions with small gradients for such, and to Adam they count as much as others."""
 
 
 def eigenbasis(covariance: Tensor) -> Tensor:
@@ -88,4 +83,4 @@ def _columns(matrix: Tensor, order: Tensor) -> Tensor:
 
 def _is_rounding(sizes: Tensor) -> Tensor:
     sizes = sizes.abs()
-    return sizes <= _UNSEEN * math.sqrt(sizes.shape[-1]) * torch.finfo(sizes.dtype).eps * sizes.amax(-1, keepdim=True)
+    return sizes <= torch.finfo(sizes.dtype).eps ** _ROUNDING * sizes.amax(-1, keepdim=True)
