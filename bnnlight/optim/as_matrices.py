@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bnnlight.nn.product import full_precision
 from bnnlight.optim.adamw_inside import MATRICES, AdamWInside
 from bnnlight.optim.stack import Stack
 
@@ -39,9 +40,15 @@ class AsMatrices(AdamWInside):
         if not any(group[MATRICES] for group in self.param_groups):
             raise ValueError("the optimizer takes matrices alone, and the network has no binary layers")
 
+    @property
+    def kind(self) -> type[Optimizer]:
+        """The class of the optimizer of matrices."""
+        return type(self._inner)
+
     def _prepare(self) -> None:
         super()._prepare()
         self._inner = self._made()
+        self._group = dict(self._inner.param_groups[0])
         self._views: dict[Tensor, nn.Parameter] = {}
 
     def _made(self) -> Optimizer:
@@ -55,24 +62,26 @@ class AsMatrices(AdamWInside):
         self._mark = state.get("_mark", getattr(self, "_mark", {}))
         super().__setstate__(state)
 
-    def _stacked(self, group: dict[str, Any]) -> Iterator[Stack]:
+    def _stacked(self, group: dict[str, Any], last: dict[Any, Stack]) -> Iterator[Stack]:
         matrices = [p for p in group["params"] if group[MATRICES] and p.ndim > 1 and p.grad is not None]
         if matrices:
-            self._step_each(matrices, group)
+            with full_precision(matrices[0].device):
+                self._step_each(matrices, group)
         return iter(())
 
     def _step_each(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         views = [self._view(p) for p in matrices]
         self._inner.state.clear()
         self._inner.state.update({view: self.state[p] for p, view in zip(matrices, views, strict=True)})
-        self._inner.param_groups = [self._inner.param_groups[0] | group | self._mark | {"params": views}]
+        self._inner.param_groups = [self._group | group | self._mark | {"params": views}]
         self._inner.step()
         for p, view in zip(matrices, views, strict=True):
             self.state[p] = self._inner.state[view]
             if view.data_ptr() != p.data_ptr():  # of another layout than that of a matrix
                 p.copy_(view.view_as(p))
         stepped = self._inner.param_groups[0]
-        group.update((key, value) for key, value in stepped.items() if key in group and key != "params")
+        # what it keeps there, such as a number of steps, is saved with the group
+        group.update((key, value) for key, value in stepped.items() if key != "params")
 
     def _view(self, p: Tensor) -> nn.Parameter:
         shape = (-1, p.shape[-1]) if p.ndim == 3 else (p.shape[0], -1)
@@ -97,7 +106,8 @@ def _mark(make: Callable[[list[dict[str, Any]]], Optimizer]) -> dict[str, Any] |
     """What a group of matrices has to say for an optimizer to take it; None where it takes none at all."""
     for mark in _MARKS:
         try:
-            make([{"params": [nn.Parameter(torch.zeros(2, 2))], **mark}])
+            # two groups: some optimizers refuse all but one, whatever is in it
+            make([{"params": [nn.Parameter(torch.zeros(2, 2))], **mark} for _ in range(2)])
             return mark
         except Exception:
             continue

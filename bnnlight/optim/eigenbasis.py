@@ -22,8 +22,14 @@ def eigenbasis(covariance: Tensor) -> Tensor:
         covariance: ``(number, n, n)``, symmetric.
 
     Raises:
-        ValueError: the device has no such decomposition.
+        ValueError: the device has no such decomposition, or none of this type.
     """
+    if covariance.dtype not in (torch.float32, torch.float64):
+        name = str(covariance.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"SOAP needs eigenvectors, and torch computes none of {name}: keep the weights in float32 (precision: "
+            "32-true, 16-mixed or bf16-mixed), or choose bnnlight.optim.Muon or torch.optim.AdamW"
+        )
     try:
         values, vectors = torch.linalg.eigh(covariance)
     except NotImplementedError as error:

@@ -36,8 +36,9 @@ class Muon(AdamWInside):
         nesterov: whether the gradient counts once more, as above; else polar(M).
         steps: of the iteration that orthogonalizes.
         coefficients: of that iteration.
-        betas, eps: of AdamW.
-        weight_decay: decoupled, of real weights.
+        betas: of AdamW.
+        eps: of AdamW.
+        weight_decay: decoupled. A task sets it to 0 for all but real weights.
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` iterates with factors of that type, which is quicker where the processor or GPU has such
             instructions.

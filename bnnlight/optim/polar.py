@@ -15,6 +15,10 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 Source: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon."""
 
 
+_SMALLEST = 1e-10
+"""Norm of a matrix that is taken for rounding: it is not brought to length one, since squares would underflow."""
+
+
 def orthogonalized(
     x: Tensor, steps: int = 5, coefficients: Sequence[float] = QUINTIC, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -32,13 +36,13 @@ def orthogonalized(
         dtype: of the factors of products; None: that of ``x``.
 
     Returns:
-        The same shape. A matrix of zeros stays one.
+        The same shape. A matrix of zeros stays one, and one whose norm is below 1e-10 comes out the smaller for it.
     """
     if x.shape[-2] > x.shape[-1]:
         return orthogonalized(x.mT, steps, coefficients, dtype).mT
     a, b, c = coefficients
     # Frobenius' norm is at least the largest singular value
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(max(_SMALLEST, torch.finfo(x.dtype).tiny))
     gram, left = products(x, x.mT, dtype), None
     for step in range(steps):
         factor = products(gram, gram, dtype).mul_(c).add_(gram, alpha=b)

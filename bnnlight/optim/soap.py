@@ -42,7 +42,7 @@ class SOAP(AdamWInside):
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
         eps: ε.
-        weight_decay: decoupled, of real weights.
+        weight_decay: decoupled. A task sets it to 0 for all but real weights.
         modes: which modes of a weight get a basis: ``all``, ``channels`` (output and input), ``output``, ``input`` or
             ``kernel`` (height and width). A matrix, such as a factor, has the first two alone.
         covariance_beta: β; β₂ unless given.
@@ -50,7 +50,7 @@ class SOAP(AdamWInside):
         interval: steps from one renewal of a basis to the next.
         spread: whether the bases are renewed a few at a time, each ``interval`` steps after its last renewal; else all
             are in the same step.
-        last_renewal: step behind which bases and covariances stay as they are; None: they never do.
+        last_renewal: a weight's own step, behind which bases and covariances stay as they are; None: they never do.
         max_size: a mode with more entries gets no basis, and a line says so.
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
@@ -85,9 +85,14 @@ class SOAP(AdamWInside):
             raise ValueError(f"products of SOAP is {products!r}: choose float32 or bfloat16")
         if covariance_beta is not None and not 0 <= covariance_beta < 1:
             raise ValueError(f"covariance_beta of SOAP is {covariance_beta}: give a number of at least 0 and below 1")
-        for name, value in (("covariance_interval", covariance_interval), ("interval", interval)):
-            if value < 1:
-                raise ValueError(f"{name} of SOAP is {value}: give at least 1")
+        for name, value, least in (
+            ("covariance_interval", covariance_interval, 1),
+            ("interval", interval, 1),
+            ("last_renewal", last_renewal, 0),
+            ("max_size", max_size, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} of SOAP is {value}: give at least {least}")
         self._said: set[str] = set()
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "modes": modes}
         defaults |= {"covariance_beta": covariance_beta, "covariance_interval": covariance_interval}
@@ -105,7 +110,7 @@ class SOAP(AdamWInside):
         if large:
             size = "×".join(map(str, shape))
             self._say(
-                f"a weight of {size} gets no basis for its {max(shape[mode] for mode in large)} entries of mode "
+                f"a weight of {size} gets no basis for its {shape[large[0]]} entries of mode "
                 f"{large[0]}, more than max_size {group['max_size']}"
             )
         # of a single entry the basis would be ±1
@@ -116,6 +121,11 @@ class SOAP(AdamWInside):
         modes = self._modes(shape, group)
         rest = [mode for mode in range(len(shape)) if mode not in modes]
         return (*modes[:1], *rest, *modes[1:])
+
+    def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
+        for stack, group in stacks:
+            if "step" not in self.state[stack.params[0]]:
+                self._plan(stack.params, group)
 
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         states = [self.state[p] for p in stack.params]
@@ -133,7 +143,6 @@ class SOAP(AdamWInside):
         if is_first:
             for place, each in covariances.items():
                 _take_in(each, gradient, place, 1 - beta)
-            self._plan(states, modes, shape, group)
         bases = {
             place: stack.entry(states, f"basis{mode}", lambda p=place: eigenbasis(_finite(covariances[p])))
             for place, mode in modes.items()
@@ -164,20 +173,20 @@ class SOAP(AdamWInside):
             if due:
                 self._renew(due, place, covariances[place], bases[place], average, square)
 
-    def _plan(
-        self, states: list[dict[str, Any]], modes: dict[int, int], shape: tuple[int, ...], group: dict[str, Any]
-    ) -> None:
+    def _plan(self, params: list[Tensor], group: dict[str, Any]) -> None:
         """Gives each basis a turn among the steps of an interval: that of least work so far."""
         work = [0] * group["interval"]
-        for state in self.state.values():
+        for p, state in self.state.items():
             for name, slot in state.items():
-                if name.startswith("slot") and slot < len(work):
-                    work[slot] += state[f"covariance{name.removeprefix('slot')}"].shape[-1] ** 3
-        for state in states:
-            for mode in modes.values():
+                if name.startswith("slot"):
+                    # counted from now on: those that began earlier are at other steps of theirs
+                    turn = (state.get("step", 0) + slot) % len(work)
+                    work[turn] += p.shape[int(name.removeprefix("slot"))] ** 3
+        for p in params:
+            for mode in self._modes(tuple(p.shape), group):
                 slot = min(range(len(work)), key=work.__getitem__) if group["spread"] else 0
-                state[f"slot{mode}"] = slot
-                work[slot] += shape[mode] ** 3
+                self.state[p][f"slot{mode}"] = slot
+                work[slot] += p.shape[mode] ** 3
 
     def _renew(
         self, due: list[int], place: int, covariances: Tensor, bases: Tensor, average: Tensor, square: Tensor
@@ -202,7 +211,8 @@ class SOAP(AdamWInside):
 
     def _say(self, what: str) -> None:
         """Once for each text, and once for all processes."""
-        is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        dist = torch.distributed
+        is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
         if what not in self._said and is_first:
             print(f"SOAP: {what}", file=sys.stderr, flush=True)
         self._said.add(what)

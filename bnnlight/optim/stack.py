@@ -55,6 +55,17 @@ class Stack:
                 state[name] = part
         return whole
 
+    def leave(self, states: Sequence[dict[str, Any]]) -> None:
+        """Copies the parts that states still hold, so that none of them keeps the memory of all.
+
+        Args:
+            states: of the parameters, in their order.
+        """
+        for name, whole in self._whole.items():
+            for state, part in zip(states, whole, strict=True):
+                if name in state and state[name].data_ptr() == part.data_ptr():
+                    state[name] = state[name].clone()
+
     @staticmethod
     def _is_held(states: Sequence[dict[str, Any]], name: str, whole: Tensor) -> bool:
         """Whether the states' own tensors are the parts: a loaded or moved state has others."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bnnlight.nn.inspect import ParameterGroup, parameter_groups
+from bnnlight.optim.as_matrices import AsMatrices
 from bnnlight.tasks.optimizer_states import fitting_groups, with_names
 
 _OF_A_GROUP = ("params", "name", "lr_scale", "added", "added_scale")
@@ -215,7 +216,7 @@ class RelativeRates(Optimizer):
         state = super().state_dict()
         if self._own.model is not None:
             with_names(state, self.param_groups, self._named())
-            state["optimizer"] = type(self).__name__
+            state["optimizer"] = _kind(self)
             state["lr_scales"] = {name: options["lr_scale"] for name, options in self._own.options.items()}
         return state
 
@@ -248,8 +249,8 @@ class RelativeRates(Optimizer):
 
     def _check_kind(self, kind: str | None, groups: list[dict[str, Any]]) -> None:
         """Refuses the state of another optimizer, whose moments may have the same names and another meaning."""
-        here = type(self).__name__
-        if kind not in (None, here):
+        here = _kind(self)
+        if kind not in (None, here, type(self).__name__):  # the last is of before packages were told apart
             raise ValueError(
                 f"the checkpoint is of {kind}, and the optimizer is {here}: go on with the one that the run began with"
             )
@@ -306,6 +307,13 @@ def _subclass(kind: type[Optimizer]) -> type[Optimizer]:
 
 def _blank(kind: type[Optimizer]) -> Optimizer:
     return _subclass(kind).__new__(_subclass(kind))
+
+
+def _kind(optimizer: Optimizer) -> str:
+    """The class as a checkpoint names it, with the package where that is not torch: several have a SOAP."""
+    kind = optimizer.kind if isinstance(optimizer, AsMatrices) else type(optimizer)
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package == "torch" else f"{package}.{kind.__name__}"
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:

@@ -54,7 +54,11 @@ def test_latents_are_stepped_as_matrices_and_all_else_by_adamw(layout):
 THEIRS = functools.partial(pytorch_optimizer.Muon, lr=0.01)
 
 
-@pytest.mark.parametrize("make", [MUON, THEIRS], ids=["torch", "pytorch_optimizer"])
+COUNTS = functools.partial(pytorch_optimizer.AdaMuon, lr=0.01)
+"""Keeps the number of its steps in its groups."""
+
+
+@pytest.mark.parametrize("make", [MUON, THEIRS, COUNTS], ids=["torch", "pytorch_optimizer", "AdaMuon"])
 @pytest.mark.parametrize("latent", [Dense, functools.partial(Tucker, rank=0.5)], ids=["Dense", "Tucker"])
 def test_its_state_goes_on(latent, make):
     whole, broken = network(latent), network(latent)
@@ -97,3 +101,30 @@ def test_a_copy_goes_on_by_itself():
             p.grad = torch.ones_like(p)
     copied.step()
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_one_that_refuses_several_groups_is_not_taken_for_one_of_matrices():
+    with pytest.raises(ValueError, match="LBFGS doesn't support per-parameter options"):
+        make_optimizer(network(), torch.optim.LBFGS)
+
+
+def test_what_an_optimizer_keeps_in_a_group_is_that_groups_own():
+    """Tucker has groups of several rates; with one count for all of them AdaMuon's corrections would be others."""
+    model = network(functools.partial(Tucker, rank=0.5))
+    optimizer = make_optimizer(model, COUNTS)
+    groups = {group["name"]: group for group in optimizer.param_groups if group["name"].startswith("latent")}
+    assert len({group["lr"] for group in groups.values()}) > 1
+    alone = []
+    for group in groups.values():
+        (p,) = group["params"]
+        matrix = nn.Parameter(p.detach().flatten(1).clone())
+        their = COUNTS([{"params": [matrix], "use_muon": True, "lr": group["lr"], "weight_decay": 0.0}])
+        alone.append((p, matrix, their))
+    for seed in range(4):
+        gradients(model, seed)
+        for p, matrix, their in alone:
+            matrix.grad = p.grad.reshape(matrix.shape).clone()
+            their.step()
+        optimizer.step()
+    for p, matrix, _ in alone:
+        torch.testing.assert_close(p.reshape(matrix.shape), matrix)

@@ -75,6 +75,19 @@ def test_zeros_stay_zeros():
     assert not orthogonalized(torch.zeros(1, 3, 4)).any()
 
 
+def test_a_weight_whose_gradient_stays_away_comes_to_rest():
+    """The momentum then falls below numbers whose squares single precision has."""
+    weight = nn.Parameter(torch.randn(4, 6))
+    optimizer = Muon(latents([weight]), lr=0.01)
+    weight.grad = torch.randn(4, 6)
+    for _ in range(1200):
+        optimizer.step()
+        weight.grad.zero_()
+    before = weight.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before * (1 - 0.01 * 0.01), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (5, 7), (3, 4, 5)])
 def test_a_step_is_the_polar_factor_of_the_momentum_at_the_size_asked(shape):
     """By SVD in float64, with momentum written out."""

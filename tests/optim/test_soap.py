@@ -240,12 +240,13 @@ def test_a_covariance_that_is_not_finite_begins_anew_and_says_so_once(capsys):
 
 
 def test_a_mode_that_is_too_large_gets_no_basis_and_a_line_says_so(capsys):
-    params = parameters([(3, 20), (3, 20)])
+    params = parameters([(3, 20), (3, 20), (17, 20)])
     optimizer = SOAP(latents(params), max_size=16)
     train(optimizer, params, 3)
     assert {name for name in optimizer.state[params[0]] if name.startswith("basis")} == {"basis0"}
     assert capsys.readouterr().err == (
         "SOAP: a weight of 3×20 gets no basis for its 20 entries of mode 1, more than max_size 16\n"
+        "SOAP: a weight of 17×20 gets no basis for its 17 entries of mode 0, more than max_size 16\n"
     )
 
 
@@ -299,7 +300,7 @@ def test_rounding_of_gradients_stays_rounding_where_there_were_none_before():
 
 WRONG = {
     "lr": (0.0, -1.0, math.inf, math.nan),
-    "betas": ((1.0, 0.9), (0.9, -0.1)),
+    "betas": ((1.0, 0.9), (0.9, -0.1), (0.9,)),
     "eps": (-1e-8, math.nan),
     "weight_decay": (-0.1, math.inf),
     "modes": ("both",),
@@ -308,6 +309,8 @@ WRONG = {
     "covariance_beta": (1.0, math.nan),
     "interval": (0,),
     "covariance_interval": (0,),
+    "last_renewal": (-1,),
+    "max_size": (0,),
 }
 
 
@@ -335,3 +338,10 @@ def test_a_device_without_eigenvectors(monkeypatch, check_one_line):
     with pytest.raises(ValueError) as error:
         train(SOAP(latents(params)), params, 1)
     check_one_line(error, "cpu", "choose bnnlight.optim.Muon")
+
+
+def test_weights_of_half_precision_are_refused(check_one_line):
+    params = parameters(dtype=torch.bfloat16)
+    with pytest.raises(ValueError) as error:
+        train(SOAP(latents(params)), params, 1)
+    check_one_line(error, "bfloat16", "keep the weights in float32")

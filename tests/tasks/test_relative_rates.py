@@ -6,6 +6,7 @@ import pickle
 from abc import ABC, abstractmethod
 
 import pytest
+import pytorch_optimizer
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -13,6 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 from torch.optim.swa_utils import SWALR
 
+import bnnlight.optim
 from bnnlight.nn import BinaryConv2d, Bop, Dense, Tucker, factorize, named_binary_layers, parameter_groups
 from bnnlight.optim import SOAP, Muon
 from bnnlight.tasks.optimization import make_optimizer, step_schedule, warmup_cosine
@@ -122,6 +124,24 @@ def test_the_state_of_another_optimizer_is_refused(first, second, check_one_line
             with pytest.raises(ValueError) as error:
                 other.load_state_dict(state)
             check_one_line(error, "the checkpoint is of", "that the run began with")
+
+
+@pytest.mark.parametrize("name", ["SOAP", "Muon"])
+def test_optimizers_of_one_name_from_two_packages_are_told_apart(name, check_one_line):
+    latent = Dense if name == "Muon" else HALF
+    models = [network(latent) for _ in range(2)]
+    kinds = [getattr(package, name) for package in (bnnlight.optim, pytorch_optimizer)]
+    for first, second in (kinds, kinds[::-1]):
+        saved, other = (
+            make_optimizer(m, functools.partial(k, lr=0.01)) for m, k in zip(models, (first, second), strict=True)
+        )
+        train(models[0], saved, warmup_cosine(saved, 9, 0.1), range(3))
+        with pytest.raises(ValueError) as error:
+            other.load_state_dict(saved.state_dict())
+        packages = [kind.__module__.partition(".")[0] for kind in (first, second)]
+        check_one_line(error, *(f"{package}.{name}" for package in packages), "that the run began with")
+
+
 class Abstract(ABC, torch.optim.Optimizer):
     """Other packages derive all of their optimizers from a class like this."""
 
