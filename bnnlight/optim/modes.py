@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -25,19 +26,24 @@ def rotate(x: Tensor, bases: Mapping[int, Tensor], back: bool = False, dtype: to
 
 
 def _along(x: Tensor, matrix: Tensor, mode: int, dtype: torch.dtype | None) -> Tensor:
-    """Σ_j M_ij x_…j…, with as few and as large products as the layout allows."""
-    if mode == 0:
-        return products(matrix, x.flatten(2), dtype).view_as(x)
+    """Σ_j M_ij x_…j…, without laying x out anew."""
+    left, right = _around(x, mode)
     if mode == x.ndim - 2:
         return products(x.flatten(1, -2), matrix.mT, dtype).view_as(x)
-    inner = x.movedim(mode + 1, -1).contiguous()
-    return products(inner.flatten(1, -2), matrix.mT, dtype).view_as(inner).movedim(-1, mode + 1).contiguous()
+    each = matrix if left == 1 else matrix.repeat_interleave(left, 0)
+    return products(each, x.view(len(x) * left, -1, right), dtype).view_as(x)
 
 
 def covariance(x: Tensor, mode: int) -> Tensor:
     """Σ over all other modes of x xᵀ: ``(number, n, n)``."""
-    if mode == 0:
-        rows = x.flatten(2)
-        return products(rows, rows.mT)
-    columns = (x if mode == x.ndim - 2 else x.movedim(mode + 1, -1)).flatten(1, -2)
-    return products(columns.mT, columns)
+    left, right = _around(x, mode)
+    if mode == x.ndim - 2:
+        columns = x.flatten(1, -2)
+        return products(columns.mT, columns)
+    rows = x.view(len(x) * left, -1, right)
+    return products(rows, rows.mT).unflatten(0, (len(x), left)).sum(1)
+
+
+def _around(x: Tensor, mode: int) -> tuple[int, int]:
+    """How many entries lie before and behind that mode."""
+    return math.prod(x.shape[1 : mode + 1]), math.prod(x.shape[mode + 2 :])

@@ -117,10 +117,8 @@ class SOAP(AdamWInside):
         return [mode for mode in asked if 1 < shape[mode] <= group["max_size"]]
 
     def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
-        """The first mode with a basis first and the last one last: products along these need no other layout."""
-        modes = self._modes(shape, group)
-        rest = [mode for mode in range(len(shape)) if mode not in modes]
-        return (*modes[:1], *rest, *modes[1:])
+        """Output channels first and input channels last: products along both ends are large."""
+        return (0, *range(2, len(shape)), 1)
 
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         for stack, group in stacks:

@@ -26,7 +26,8 @@ class Stack:
 
     def gradients(self) -> Tensor:
         """``(number, …)``, a copy, each in the order of this stack's dimensions."""
-        return torch.stack([p.grad.permute(self.order) for p in self.params])
+        # stacking keeps the layout of what it is given
+        return torch.stack([p.grad.permute(self.order) for p in self.params]).contiguous()
 
     def as_params(self, whole: Tensor) -> list[Tensor]:
         """Views of the parts of such a tensor, each of a parameter's shape."""
@@ -47,7 +48,7 @@ class Stack:
         if whole is None or not self._is_held(states, name, whole):
             if name in states[0]:
                 parts = [state[name].permute(self.order) if is_shaped else state[name] for state in states]
-                whole = torch.stack(parts)
+                whole = torch.stack(parts).contiguous()
             else:
                 whole = make()
             self._whole[name] = whole
