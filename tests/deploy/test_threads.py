@@ -182,12 +182,12 @@ def test_workers_let_in_twice_as_many_callers_as_they_compute_at_a_time(monkeypa
     def run(piece):
         inside.append(1)
         let_in.release()
-        assert go.wait(60)
+        assert go.wait(LIMIT_S)
         return len(piece)
 
     with ThreadPoolExecutor(9) as threads:
         calls = [threads.submit(workers, run, np.zeros((1, 1, 1, 1))) for _ in range(9)]
-        assert all(let_in.acquire(timeout=60) for _ in range(6))
+        assert all(let_in.acquire(timeout=LIMIT_S) for _ in range(6))
         assert not workers._free.acquire(blocking=False) and len(inside) == 6
         go.set()
         assert [call.result() for call in calls] == [[1]] * 9
