@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bnnlight.nn import Dense, named_binary_layers
+from bnnlight.nn import Dense, Rotated, named_binary_layers
 from bnnlight.nn.integer_conv import has_integer_products
 from bnnlight.nn.product import product
 from bnnlight.nn.summary import summarize
@@ -30,7 +30,7 @@ class Work:
         real_forward: of convolutions and linear layers that are real.
         backward: of all layers: gradients of the inputs and of the weights. The first layer needs none of the picture.
         rebuilding: of weights from their factors, forward.
-        rebuilding_backward: gradients of both sides of each product.
+        rebuilding_backward: gradients of both sides of each product, or of the one side that is not fixed.
     """
 
     binary_forward: int
@@ -63,8 +63,10 @@ def count_work(network: nn.Module, input_shape: tuple[int, int, int], batch_size
     binary = batch_size * sum(layer.num_binary_macs for layer in layers)
     real = batch_size * sum(layer.num_real_macs for layer in layers)
     first = batch_size * next(layer.num_real_macs for layer in layers if layer.num_real_macs)
-    rebuilding = sum(_macs(layer.latent) for _, layer in named_binary_layers(network))
-    return Work(binary, real, 2 * (binary + real) - first, rebuilding, 2 * rebuilding)
+    latents = [(_macs(layer.latent), layer.latent) for _, layer in named_binary_layers(network)]
+    rebuilding = sum(macs for macs, _ in latents)
+    rebuilding_backward = sum(macs if isinstance(latent, Rotated) else 2 * macs for macs, latent in latents)
+    return Work(binary, real, 2 * (binary + real) - first, rebuilding, rebuilding_backward)
 
 
 def _macs(latent: nn.Module) -> int:

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import pytorch_optimizer
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from training_step import NUM_CLASSES, Loss, Training, labelled_pictures, real_resnet18
 
 from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.data import heatmaps
-from bnnlight.nn import Dense, Holistic, LatentFactory, Matrix, Tucker, real_valued
+from bnnlight.nn import Dense, Holistic, LatentFactory, Matrix, Rotated, Tucker, real_valued
+from bnnlight.optim import SOAP, Muon
+from bnnlight.tasks.optimization import make_optimizer
 
 REAL = {"real, contiguous": torch.contiguous_format, "real, channels last": torch.channels_last}
 """Rows of the real network → memory format; the quicker one is the baseline."""
@@ -26,8 +30,23 @@ LATENTS: dict[str, LatentFactory] = {
     "Tucker 0.5": partial(Tucker, rank=0.5),
     "Tucker": partial(Tucker, start="identity"),
     "Holistic": partial(Holistic, start="identity"),
+    "Rotated": Rotated,
 }
 """Rows of the binary network, with α for each channel, at full rank unless a rank is named."""
+
+OPTIMIZERS: dict[str, OptimizerCallable] = {
+    "Muon": partial(Muon, lr=1e-4),
+    "Muon, bf16": partial(Muon, lr=1e-4, products="bfloat16"),
+    "torch.optim.Muon": partial(torch.optim.Muon, lr=1e-4),
+    "SOAP": partial(SOAP, lr=1e-4),
+    "SOAP, covariances every 5 steps": partial(SOAP, lr=1e-4, covariance_interval=5),
+    "SOAP, covariances every 5 steps, bf16": partial(SOAP, lr=1e-4, covariance_interval=5, products="bfloat16"),
+    "pytorch_optimizer.SOAP": partial(pytorch_optimizer.SOAP, lr=1e-4),
+}
+"""Optimizers of the rows ``dense + NAME``; all other rows have AdamW in one fused call."""
+
+WITH = " + "
+"""Stands between a row's network and its optimizer."""
 
 LEAN = ", lean"
 """Ends the name of a row that recomputes instead of keeping."""
@@ -65,7 +84,7 @@ class Setting:
 
 def row_names() -> list[str]:
     """All rows, real ones first."""
-    return [*REAL, *LATENTS, *(name + LEAN for name in LATENTS)]
+    return [*REAL, *LATENTS, *(name + LEAN for name in LATENTS), *(f"dense{WITH}{name}" for name in OPTIMIZERS)]
 
 
 def make_network(setting: Setting, row: str) -> nn.Module:
@@ -75,6 +94,7 @@ def make_network(setting: Setting, row: str) -> nn.Module:
         small = setting.network == "resnet18"
         network = real_resnet18(setting.stem) if small else real_valued(StackedHourglass(features=setting.features))
         return network.to(memory_format=REAL[row])
+    row = row.split(WITH)[0]
     options = {"latent": LATENTS[row.removesuffix(LEAN)], "scale": "channel", "lean": row.endswith(LEAN)}
     if setting.network == "resnet18":
         network = ResNet18(stem=setting.stem, num_classes=NUM_CLASSES, **options)
@@ -118,7 +138,9 @@ def make_training(
     images, targets = (t.to(device) for t in make_batch(setting))
     images = images.contiguous(memory_format=REAL.get(row, torch.channels_last))
     loss: Loss = F.cross_entropy if setting.network == "resnet18" else heat_map_loss
-    return Training(network, images, targets, loss, dtype)
+    asked = OPTIMIZERS.get(row.partition(WITH)[2])
+    optimizer = None if asked is None else lambda network: make_optimizer(network, asked)
+    return Training(network, images, targets, loss, dtype, optimizer)
 
 
 def chosen(rows: Sequence[str] | None) -> list[str]:

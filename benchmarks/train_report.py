@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 INTRODUCTION = (
-    "Random pictures, single precision, cross entropy, AdamW in one fused call; steps taken in turn in one process, "
+    "Random pictures, single precision, cross entropy, AdamW in one fused call unless a row names another optimizer; "
+    "steps taken in turn in one process, "
     "medians. Ratios are to the real network in the memory format in which it is quicker, of time round by round, with "
     "quartiles in brackets. Saved: distinct storages that the forward pass leaves behind for the backward pass, less "
     "parameters, buffers and batch. Peak: resident memory of a process that takes a step of this row alone, the "
     "optimizer's state being there, less what it had after its imports. Floor: multiply-adds of the step over the "
-    "rates that the machine reached in this run. MB are 10⁶ bytes. A limit that is not kept is bold."
+    "rates that the machine reached in this run. Optimizer: its state. Slowest: the longest of 50 steps over the real "
+    "network's median. MB are 10⁶ bytes. A limit that is not kept is bold."
 )
 HEAD = (
-    "| network | ms | times real | limit | floor, ms | saved, MB | times real | limit | peak, MB |",
-    "|---|---|---|---|---|---|---|---|---|",
+    "| network | ms | times real | limit | floor, ms | saved, MB | times real | limit | peak, MB | optimizer, MB "
+    "| slowest | limit |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -49,6 +52,9 @@ def _line(name: str, row: dict[str, Any]) -> str:
         f"{row['saved_ratio']:.2f}",
         _limit(row["saved_ratio"], limits.get("saved")),
         f"{row['peak_bytes'] / 1e6:.0f}",
+        f"{row['optimizer_bytes'] / 1e6:.0f}" if "optimizer_bytes" in row else "",
+        f"{row['slowest']:.2f}" if "slowest" in row else "",
+        _limit(row.get("slowest", 0.0), limits.get("slowest")),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -2,7 +2,8 @@
 
 ResNet-18 with 1000 classes at 96×96, batch 32, and with a small-image stem at 32×32, batch 128, against torchvision's;
 the hourglass of configs/hg_mpii.yaml at 128×128, batch 4, against its real-valued twin. Random pictures, single
-precision. A step is forward pass, cross entropy (of the heat maps' pixels), backward pass and AdamW in one fused call.
+precision. A step is forward pass, cross entropy (of the heat maps' pixels), backward pass and AdamW in one fused call,
+or the optimizer that stands in the row's name.
 Steps of all networks are taken in turn in one process. Ratios are to the real network in the memory format in which it
 is quicker, round by round; binary networks are channels last, as `bnnlight fit` has them. All have the C library keep
 freed memory, real ones too. The package `bnn` joins where an environment of its own has it.
@@ -11,6 +12,8 @@ freed memory, real ones too. The package `bnn` joins where an environment of its
   batch;
 - peak memory: resident, of a process that takes a step of this row alone, the optimizer's state being there, less what
   it has after its imports;
+- optimizer: bytes of its state; slowest: the longest of 50 steps of a row with an optimizer of its own, over the real
+  network's median;
 - floor: multiply-adds of a step over the rates that this machine reaches in the same run, each the best over the
   network's 3×3 convolutions and both memory formats: real convolution forward and backward, int8 product (forward pass
   of binary layers) and real matrix product (weights rebuilt from factors: forward, and twice
@@ -36,7 +39,7 @@ from typing import Any
 import torch
 from train_floor import as_record, convolution_shapes, count_work, measure_rates
 from train_memory import in_own_process, peak_memory, real_steps
-from train_networks import LEAN, REAL, Setting, chosen, make_batch, make_network, make_training
+from train_networks import LEAN, REAL, WITH, Setting, chosen, make_batch, make_network, make_training
 from train_report import report
 from training_step import keep_freed_memory, quartiles, take_turns
 
@@ -61,12 +64,14 @@ class Limits:
         large, small: step time with the ImageNet stem (and of the hourglass), and with the small-image stem.
         saved: saved bytes.
         lean_saved: saved bytes in the lean mode, whose time may be larger by :data:`LEAN_TIME`.
+        slowest: the longest of :data:`NUM_SLOWEST` steps.
     """
 
     large: float
     small: float
     saved: float
     lean_saved: float
+    slowest: float | None = None
 
 
 LIMITS = {
@@ -75,8 +80,12 @@ LIMITS = {
     "Tucker 0.5": Limits(1.35, 1.15, 1.08, 0.53),
     "Tucker": Limits(1.65, 1.25, 1.08, 0.53),
     "Holistic": Limits(1.75, 1.30, 1.08, 0.53),
+    "dense + Muon, bf16": Limits(1.40, 1.10, 1.05, 0.50),
+    "dense + SOAP, covariances every 5 steps, bf16": Limits(1.60, 1.15, 1.05, 0.50, slowest=2.2),
+    "Rotated": Limits(1.08, 1.03, 1.08, 0.53),
 }
 LEAN_TIME = 0.30
+NUM_SLOWEST = 50
 
 
 class Peer:
@@ -116,7 +125,8 @@ def limits(setting: Setting, row: str, rows: dict[str, dict[str, Any]]) -> dict[
     if row.endswith(LEAN):
         allowed = {"saved": goal.lean_saved}
         return {"time": rows[name]["ratio"] + LEAN_TIME, **allowed} if name in rows else allowed
-    return {"time": goal.small if setting.stem == "small" else goal.large, "saved": goal.saved}
+    found = {"time": goal.small if setting.stem == "small" else goal.large, "saved": goal.saved}
+    return found | ({"slowest": goal.slowest} if goal.slowest and "slowest" in rows[name] else {})
 
 
 def measure(setting: Setting, names: Sequence[str], num_threads: int, peer_python: str | None) -> dict[str, Any]:
@@ -138,6 +148,7 @@ def measure(setting: Setting, names: Sequence[str], num_threads: int, peer_pytho
             # the first step is no measurement: it makes the optimizer's state
             work = count_work(training.network, setting.input_shape, setting.batch_size)
             rows[name] = {"saved": training.counted_step(), **as_record(work, rates)}
+            rows[name]["optimizer_bytes"] = training.optimizer_bytes()
             steps[name] = training.step
         if peer_python and setting.network == "resnet18":
             peer = stack.enter_context(Peer(peer_python, setting, num_threads))
@@ -147,6 +158,9 @@ def measure(setting: Setting, names: Sequence[str], num_threads: int, peer_pytho
         times = take_turns(steps, setting.num_rounds)
         if PEER in rows:
             memory[PEER] = peer.ask("memory")
+        slowest = {}
+        if setting.network == "resnet18" and setting.stem != "small":
+            slowest = {name: take_turns({name: steps[name]}, NUM_SLOWEST)[name] for name in names if WITH in name}
     baseline = min(REAL.keys() & set(names), key=lambda name: statistics.median(times[name]))
     for name, row in rows.items():
         low, middle, high = quartiles([a / b for a, b in zip(times[name], times[baseline], strict=True)])
@@ -156,11 +170,13 @@ def measure(setting: Setting, names: Sequence[str], num_threads: int, peer_pytho
         row["saved_ratio"] = row["saved"]["all"] / rows[baseline]["saved"]["all"]
         row["peak_bytes"] = memory[name]["peak"] - memory[name]["imported"]
         row["imported_bytes"] = memory[name]["imported"]
+        if name in slowest:
+            row["slowest"] = max(slowest[name]) / statistics.median(times[baseline])
     for name, row in rows.items():
         row["limits"] = limits(setting, name, rows)
         row["within_limits"] = all(
             row[key] <= row["limits"][kind]
-            for kind, key in (("time", "ratio"), ("saved", "saved_ratio"))
+            for kind, key in (("time", "ratio"), ("saved", "saved_ratio"), ("slowest", "slowest"))
             if kind in row["limits"]
         )
     return {**found, "baseline": baseline, "rates": asdict(rates), "real_step_s_by_allocator": allocator, "rows": rows}

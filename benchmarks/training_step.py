@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -62,7 +63,7 @@ def labelled_pictures(batch_size: int, image_size: int) -> tuple[Tensor, Tensor]
 
 
 class Training:
-    """A network with its optimizer, AdamW in one fused call, and one batch that it is trained on again and again.
+    """A network with its optimizer and one batch that it is trained on again and again.
 
     Args:
         network: in the memory format that it is to have.
@@ -70,6 +71,7 @@ class Training:
         targets: what the loss compares the outputs with.
         loss: from outputs and targets to a number.
         dtype: of autocast; None: single precision throughout.
+        optimizer: makes one for the network; AdamW in one fused call unless given.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Training:
         targets: Tensor,
         loss: Loss = F.cross_entropy,
         dtype: torch.dtype | None = None,
+        optimizer: Callable[[nn.Module], Optimizer] | None = None,
     ) -> None:
         self.network = network.train()
         self.images, self.targets, self.loss, self.dtype = images, targets, loss, dtype
         # of a size at which no network of the comparison diverges: what a step costs does not depend on it
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+        make = optimizer or (lambda network: torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True))
+        self.optimizer = make(network)
 
     def forward(self) -> Tensor:
         """The loss."""
@@ -116,8 +120,13 @@ class Training:
 
     def own_bytes(self) -> int:
         """Bytes of parameters, buffers and the optimizer's state."""
-        states = [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-        return sum(t.nbytes for t in (*self.network.parameters(), *self.network.buffers(), *states))
+        tensors = *self.network.parameters(), *self.network.buffers()
+        return sum(tensor.nbytes for tensor in tensors) + self.optimizer_bytes()
+
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimizer's state."""
+        states = tree_leaves(list(self.optimizer.state.values()))
+        return sum(tensor.nbytes for tensor in states if isinstance(tensor, Tensor))
 
 
 class _Storages(TorchDispatchMode):

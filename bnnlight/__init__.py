@@ -10,13 +10,14 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
+| `optim` | optimizers for latent weights: SOAP, Muon | `nn.product` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
-| `tasks` | what is trained for what loss, a teacher's too | `metrics`, `nn.inspect`, `data.heatmaps`, `imaging` |
+| `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, parts of `tracking` |
 | `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
-| `matrix` | methods × seeds under one protocol: made, and reported with intervals | nothing of the package |
+| `matrix` | methods (× optimizers) × seeds under one protocol: made, reported with intervals | nothing of the package |
 | `commands` | the verbs of the command line | all |
 | `cli.py` | the table of verbs | all |
 

@@ -8,8 +8,9 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "configs"
-# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py and test_methods.py
-OTHERS = ("sweeps", "matrix", "methods")
+# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py, test_methods.py and
+# test_recipes.py
+OTHERS = ("sweeps", "matrix", "methods", "optimizers")
 CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent.name not in OTHERS)
 
 
@@ -33,7 +34,9 @@ def test_there_are_configs():
 def _kind(content):
     if "methods" in content:
         return "matrix"
-    return "sweeps" if "method" in content else "methods" if set(content) == {"model"} else "configs"
+    if set(content) == {"model"}:
+        return "methods" if "backbone" in content["model"]["init_args"] else "optimizers"
+    return "sweeps" if "method" in content else "configs"
 
 
 def test_each_folder_holds_files_of_one_kind():

@@ -15,7 +15,7 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
-from bnnlight.nn import CP, Dense, Holistic, Matrix, TensorTrain, Tucker
+from bnnlight.nn import CP, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker
 from bnnlight.nn.sync_norm import SyncBatchNorm
 
 PROBE = """
@@ -102,6 +102,24 @@ def test_two_processes_learn_what_one_learns(one_and_two):
     for name, value in one.items():
         # absolute, for biases whose gradient is nothing but rounding, since a batch norm comes after them
         torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-8, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["SOAP", "Muon"])
+def test_two_processes_step_as_one_does(fit, optimizer):
+    """Also where some modes have more entries than all others together, in which any basis would do at first."""
+    options = (
+        *("--trainer.max_epochs=2", "--trainer.limit_train_batches=10", "--trainer.sync_batchnorm=true"),
+        *("--trainer.precision=64-true", "--model.backbone.width=0.125", "--model.backbone.latent=bnnlight.nn.Dense"),
+        *(f"--model.optimizer=bnnlight.optim.{optimizer}", "--model.optimizer.lr=0.01"),
+    )
+    one = fit("quickstart.yaml", *options, "--data.batch_size=64", devices=1, wandb="disabled")
+    two = fit("quickstart.yaml", *options, "--data.batch_size=32", wandb="disabled")
+    states = [torch.load(run / "RUN/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
+    apart = sum(float((states[0][name].double() - states[1][name].double()).square().sum()) for name in states[0])
+    size = sum(float(value.double().square().sum()) for value in states[0].values())
+    print(f"{optimizer}: two processes against one after 20 steps: {(apart / size) ** 0.5:.1e} of the weights' norm")
+    assert apart**0.5 < 1e-9 * size**0.5
 
 
 def test_two_processes_log_what_one_logs(one_and_two):
@@ -203,7 +221,7 @@ def test_pictures_are_those_of_rank_zero(few_people):
     assert {path.name for path in (few_people / "RUN/pictures").iterdir()} == {"val-0000001.png", "test.png"}
 
 
-@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 @pytest.mark.parametrize("scale", ["none", "analytic", "channel", "spatial"])
 def test_every_parameter_gets_a_gradient(latent, scale):
     """Or DDP waits for it, unless told to look for unused ones."""

@@ -27,6 +27,7 @@ EXPECTED = {
     "holistic": ("Holistic", "channel", "clipped", "clipped", "PReLU"),
     "cp": ("CP", "channel", "clipped", "clipped", "PReLU"),
     "tensor_train": ("TensorTrain", "channel", "clipped", "clipped", "PReLU"),
+    "rotated": ("Rotated", "channel", "clipped", "clipped", "PReLU"),
     "bop": ("Dense", "channel", "clipped", "identity", "PReLU"),
 }
 

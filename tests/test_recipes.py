@@ -1,9 +1,13 @@
 """Recipes of training through the real command: stopped and resumed, lean, and learning."""
 
+import inspect
 import json
 
 import pytest
 import torch
+import yaml
+
+import bnnlight.optim
 
 
 def told(step):
@@ -32,6 +36,32 @@ def test_a_run_that_sharpens_goes_on_with_the_right_value_and_may_be_lean(tmp_pa
     # three epochs of six steps
     expected = {step: pytest.approx(0.2 * 25 ** (step / 18)) for step in range(0, 19, 3)}
     assert logged(whole, "bnn/sharpness") == logged(broken, "bnn/sharpness") == expected
+
+
+@pytest.mark.parametrize("name", ["soap", "muon"])
+def test_an_overlay_sets_all_that_its_optimizer_shares_with_torchs(configs, name):
+    """In their place it would keep theirs: SOAP AdamW's betas."""
+    asked = yaml.safe_load((configs / "optimizers" / f"{name}.yaml").read_text())["model"]["init_args"]["optimizer"]
+    kinds = [kind for kind in vars(torch.optim).values() if isinstance(kind, type)]
+    theirs = {option for kind in kinds for option in inspect.signature(kind).parameters} - {"params", "defaults"}
+    own = inspect.signature(getattr(bnnlight.optim, asked["class_path"].rpartition(".")[2])).parameters
+    assert {"lr", "eps"} <= own.keys() & theirs <= asked["init_args"].keys()
+
+
+@pytest.mark.parametrize("name", ["soap", "muon"])
+def test_an_overlay_sets_the_optimizer_and_its_run_goes_on(tmp_path, fit_probe, same_run, configs, name):
+    overlay = configs / "optimizers" / f"{name}.yaml"
+    option = f"--config={overlay}"
+    assert fit_probe(tmp_path / "whole", option)[0] == 0
+    code, text = fit_probe(tmp_path / "broken", option, f"--trainer.callbacks={json.dumps([told(8)])}")
+    assert code == 75, text
+    assert fit_probe(tmp_path / "broken", option)[0] == 0
+    same_run(tmp_path / "whole", tmp_path / "broken")
+    asked, saved = (yaml.safe_load(p.read_text()) for p in (overlay, tmp_path / "whole/config.yaml"))
+    wanted, found = (content["model"]["init_args"]["optimizer"] for content in (asked, saved))
+    assert found["class_path"] == wanted["class_path"] and wanted["init_args"].items() <= found["init_args"].items()
+    rates = logged(tmp_path / "whole", "bnn/flip_rate")
+    assert rates.keys() == set(range(2, 19, 2)) and max(rates.values()) > 0.005
 
 
 def test_a_run_with_bop_goes_on_as_if_it_had_not_been_stopped(tmp_path, fit_probe, same_run, configs):

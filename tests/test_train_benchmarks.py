@@ -12,7 +12,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from bnnlight.nn import BinaryConv2d, Matrix, Tucker
+from bnnlight.nn import BinaryConv2d, Matrix, Rotated, Tucker
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 TINY = {"name": "tiny", "network": "hourglass", "image_size": 64, "batch_size": 2, "num_rounds": 1, "features": 32}
@@ -136,18 +136,22 @@ def test_work_by_hand():
         nn.Conv2d(3, 4, 3, padding=1),
         BinaryConv2d(4, 6, 3, padding=1, latent=Matrix),
         BinaryConv2d(6, 6, 3, padding=1, latent=partial(Tucker, rank=(2, 3, 3, 3))),
+        BinaryConv2d(6, 6, 3, padding=1, latent=Rotated),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(6, 5),
     )
     positions = 7 * 8 * 8
     real, first = positions * 4 * 27 + 7 * 6 * 5, positions * 4 * 27
-    binary = positions * 6 * (4 * 9 + 6 * 9)
+    binary = positions * 6 * (4 * 9 + 2 * 6 * 9)
     # U diag(s) Vᵀ: 6×6 times 6×36. Tucker: the kernel's modes as one 9×9 matrix on the 9×6 entries of the core, then
     # output channels (6×2 times 2×27, 54×3 times 3×6) or input channels (18×3 times 3×6, 6×2 times 2×54)
     rebuilding = 6 * 6 * 36 + 9 * 9 * 6 + min(6 * 2 * 27 + 54 * 3 * 6, 18 * 3 * 6 + 6 * 2 * 54)
+    # rotations: each entry of 6×54 from 6 others in its row and 6 in its column, and the same on the way back
+    rotating = 6 * 54 * (6 + 6)
     work = count_work(network, (3, 8, 8), 7)
-    assert work == Work(binary, real, 2 * (binary + real) - first, rebuilding, 2 * rebuilding)
+    both = rebuilding + rotating, 2 * rebuilding + rotating
+    assert work == Work(binary, real, 2 * (binary + real) - first, *both)
     seconds = floor_s(Work(2, 3, 5, 7, 13), Rates(forward=3, backward=10, integer=0.5, product=20))
     assert seconds == pytest.approx(4 + 1 + 0.5 + 1)
 

@@ -10,9 +10,11 @@ optimizer steps, whatever the gradient accumulation.
 | `Alphas` | `bnn/alpha_mean`, `_std`, `_min`, `_max`, `_negative` + `/LAYER`; histogram `bnn/alpha/LAYER` (W&B) | 100 |
 | `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
 | `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
+| `ProcessorTime` | `time/processor` (seconds of processor time since training began) | each validation |
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
+| `Updates` | `bnn/update_rank`, `bnn/update_follows` + `/LAYER`, and their means; not on by default | 1000 |
 
 `interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where
 a config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real
@@ -25,9 +27,11 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
+from bnnlight.callbacks.processor_time import ProcessorTime
 from bnnlight.callbacks.sharpen import Sharpen
 from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
+from bnnlight.callbacks.updates import Updates
 
 __all__ = [
     "Activations",
@@ -36,7 +40,9 @@ __all__ = [
     "FactorRanks",
     "FlipRates",
     "Pictures",
+    "ProcessorTime",
     "Sharpen",
     "Stages",
     "StepTime",
+    "Updates",
 ]

@@ -20,7 +20,7 @@ _STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 def matrix(args: list[str]) -> None:
-    """Train methods × seeds under one protocol, and report means, intervals and differences."""
+    """Train methods (× optimizers) × seeds under one protocol, and report means, intervals and differences."""
     at = args.index("--") if "--" in args else len(args)
     options, more = _parser().parse_args(args[:at]), handed_on(args[at + 1 :])
     plan = read_plan(Path(options.file))
@@ -28,7 +28,7 @@ def matrix(args: list[str]) -> None:
     names = find_methods(plan, options.only)
     folder = Path(options.runs or Path("runs", "matrix", plan.path.stem)).expanduser()
     output = Path(options.output).expanduser() if options.output else folder / "report"
-    ledger = Ledger(output.with_name(output.name + ENDING))
+    ledger = Ledger(output.with_name(output.name + ENDING), plan.metric)
     standings = look(plan, folder, more, ledger)
     place = ["--output", options.output] if options.output else []
     command = ["bnnlight", "matrix", options.file, *place, *args[at:]]
@@ -86,7 +86,7 @@ def _parser() -> Parser:
     parser.add_argument("--output", help=text)
     parser.add_argument("--jobs", type=int, help="Runs at one time; the number of GPUs unless given, or 1.")
     parser.add_argument("--threads", type=int, help="CPU threads of a run; its share of the cores unless given.")
-    text = "Make these methods' runs alone; the report has all methods."
-    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help=text)
+    text = "Make these rows' runs alone, each a method or a pair, or all of an optimizer; the report has all rows."
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help=text)
     parser.add_argument("--report", action="store_true", help="Make no runs; write the report of those that are done.")
     return parser

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bnnlight.commands.errors import explain
 from bnnlight.commands.experiment import Experiment
-from bnnlight.matrix.plan import Options, Plan
+from bnnlight.matrix.plan import Plan
+from bnnlight.matrix.reading import Options
 from bnnlight.matrix.runs import Run, final_runs, search_runs
 
 
@@ -55,7 +56,7 @@ def check(plan: Plan, names: Sequence[str], folder: Path, more: Options) -> dict
 def _one_of_each(plan: Plan, name: str, folder: Path, more: Options) -> Iterator[Run]:
     method = plan.methods[name]
     yield from list(search_runs(plan, method, folder, more))[:1]
-    yield from list(final_runs(plan, method, plan.search.values[0] if plan.search else None, folder, more))[:1]
+    yield from list(final_runs(plan, method, method.search.values[0] if method.search else None, folder, more))[:1]
 
 
 def _build(run: Run, plan: Plan) -> Experiment:

@@ -32,7 +32,7 @@ def evidence(folder: Path) -> dict[str, float]:
     flips: list[float] = []
     steps: list[float] = []
     last: dict[str, float] = {}
-    for line in _lines(folder / "metrics.jsonl"):
+    for line in finite_rows(folder / "metrics.jsonl"):
         if "bnn/flip_rate" in line:
             flips.append(line["bnn/flip_rate"])
         if "time/step" in line and "time/data" in line:
@@ -51,6 +51,18 @@ def evidence(folder: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def validations(folder: Path, metric: str) -> list[list[float]]:
+    """Processor seconds and figure of each validation of a run; none where it logged no such time.
+
+    Args:
+        folder: of the run, with ``metrics.jsonl``.
+        metric: name behind ``val/``.
+    """
+    key = f"val/{metric}"
+    rows = finite_rows(folder / "metrics.jsonl")
+    return [[row["time/processor"], row[key]] for row in rows if "time/processor" in row and key in row]
+
+
 def mean_evidence(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each figure over the runs where it is there and finite."""
     runs = list(runs)
@@ -62,7 +74,8 @@ def _mean(values: list[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def _lines(path: Path) -> Iterable[dict]:
+def finite_rows(path: Path) -> Iterable[dict]:
+    """Rows of a ``metrics.jsonl``, without figures that are not finite; none where there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

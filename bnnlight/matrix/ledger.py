@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bnnlight.matrix.evidence import evidence
+from bnnlight.matrix.evidence import evidence, validations
 from bnnlight.matrix.files import write_text
 from bnnlight.matrix.runs import Run, is_done
 
@@ -28,13 +28,15 @@ class Ledger:
 
     Args:
         path: of the file; it need not be there.
+        metric: name behind ``val/``, of which a line keeps how it rose with the run's processor time; nothing is kept
+            unless given.
 
     Raises:
         ValueError: a line is damaged; the message names it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, metric: str = "") -> None:
+        self._path, self._metric = path, metric
         self._lines = _read(path)
 
     def __len__(self) -> int:
@@ -55,22 +57,26 @@ class Ledger:
 
     def add(self, found: Iterable[tuple[Run, Record]]) -> None:
         """Writes the lines of runs that are done, if they are new."""
-        lines = {run.name: _line(run, record, self._lines.get(run.name, {})) for run, record in found}
+        lines = {run.name: self._line(run, record, self._lines.get(run.name, {})) for run, record in found}
         if any(self._lines.get(name) != line for name, line in lines.items()):
             # another matrix may have written in the meantime
             self._lines = _read(self._path) | self._lines | lines
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines.values())
             write_text(self._path, text)
 
-
-def _line(run: Run, record: Record, before: Record) -> Record:
-    line = {"run": run.name, **record}
-    if "results" in record:
-        line["results"] = {key: record["results"].get(key) for key in _RESULTS}
-        # the folder may have lost its metrics.jsonl since
-        same = before.get("results") == line["results"]
-        line.setdefault("evidence", evidence(run.folder) or (before.get("evidence", {}) if same else {}))
-    return json.loads(json.dumps(line))  # as it will be read again
+    def _line(self, run: Run, record: Record, before: Record) -> Record:
+        line = {"run": run.name, **record}
+        if "results" in record:
+            line["results"] = {key: record["results"].get(key) for key in _RESULTS}
+            # the folder may have lost its metrics.jsonl since
+            kept = before if before.get("results") == line["results"] else {}
+            line.setdefault("evidence", evidence(run.folder) or kept.get("evidence", {}))
+            if self._metric and not run.is_search and "validations" not in line:
+                line["validations"] = validations(run.folder, self._metric) or kept.get("validations", [])
+            # runs of versions that did not log it have none
+            if not line.get("validations"):
+                line.pop("validations", None)
+        return json.loads(json.dumps(line))  # as it will be read again
 
 
 def _read(path: Path) -> dict[str, Record]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from bnnlight.matrix.evidence import COLUMNS
 from bnnlight.matrix.ledger import ENDING
+from bnnlight.matrix.page_pairs import pair_tables
+from bnnlight.matrix.page_reach import reach_cells, reach_heads, reach_text
 from bnnlight.matrix.screen import duration
 from bnnlight.matrix.units import Unit
 
@@ -40,12 +42,12 @@ def as_markdown(record: Record, picture: str) -> str:
     unit, searched = Unit(record["metric"]), record["search"] is not None
     option = record["search"]["option"].rsplit(".", 1)[-1] if searched else ""
     heads = ["method", *([option] if searched else []), f"{record['metric_name']}, mean", "by seed"]
-    heads += [f"against {record['baseline']}", "excludes zero", "p, Holm"]
+    heads += [f"against {record['baseline']}", "excludes zero", "p, Holm", *reach_heads(record)]
     heads += [*(["search"] if searched else []), "trained numbers", "time a run"]
     cells = [heads, ["---"] * len(heads)]
-    for group, rows in groupby(record["methods"], key=itemgetter("group")):
-        if group:
-            cells.append([f"*{group}*", *[""] * (len(heads) - 1)])
+    for heading, rows in groupby(record["methods"], key=_heading):
+        if heading:
+            cells.append([f"*{heading}*", *[""] * (len(heads) - 1)])
         cells += [_row(row, record, unit, searched) for row in rows]
     parts = [
         f"# {record['title']}",
@@ -55,6 +57,8 @@ def as_markdown(record: Record, picture: str) -> str:
         f"![{record['title']}]({picture}.png)",
         *([f"![{record['curve']['name']}]({picture}_curve.png)"] if record["curve"] else []),
         _family(record),
+        *pair_tables(record),
+        *reach_text(record),
         *_marks(record),
         *_evidence(record),
         _repeat(record["repeat"], f"{picture}{ENDING}"),
@@ -66,13 +70,18 @@ def _row(row: Record, record: Record, unit: Unit, searched: bool) -> list[str]:
     name = f"**{row['method']}**" if row["method"] == record["baseline"] else row["method"]
     chosen = [_chosen(row)] if searched else []
     difference = row["difference"]
-    against = _plus_minus(difference, unit, "+") if difference else ""
+    against = unit.interval(difference, "+") if difference else ""
     excludes = {None: "", True: "yes", False: "no"}[difference["excludes_zero"] if difference else None]
     p = f"{difference['p_holm']:.2g}" if difference and difference["p_holm"] is not None else ""
     trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else ""
     took = duration(row["seconds"]) if row["seconds"] is not None else ""
     search = [_means(row, unit)] if searched else []
-    return [name, *chosen, _mean(row, unit), _by_seed(row, unit), against, excludes, p, *search, trained, took]
+    figures = [_mean(row, unit), _by_seed(row, unit), against, excludes, p, *reach_cells(row, record)]
+    return [name, *chosen, *figures, *search, trained, took]
+
+
+def _heading(row: Record) -> str:
+    return ", ".join(part for part in (row.get("optimizer"), row["group"]) if part)
 
 
 def _chosen(row: Record) -> str:
@@ -92,12 +101,7 @@ def _mean(row: Record, unit: Unit) -> str:
     missing = f"{done} of {asked} seeds" if done < asked else ""
     if row["test"] is None:
         return missing
-    return _plus_minus(row["test"], unit) + (f" ({missing})" if missing else "")
-
-
-def _plus_minus(found: Record, unit: Unit, sign: str = "") -> str:
-    half = found["half_interval"]
-    return unit.number(found["mean"], sign) + (f" ± {unit.number(half)}" if half is not None else "")
+    return unit.interval(row["test"]) + (f" ({missing})" if missing else "")
 
 
 def _by_seed(row: Record, unit: Unit) -> str:
@@ -120,14 +124,29 @@ def _protocol(record: Record) -> str:
         f"held-out data; {better} is better. Means stand with Student's 95 % interval over the seeds; the difference "
         "is paired by seed, over the seeds that both have, with its 95 % interval."
     )
-    search = record["search"]
-    if search and len(search["values"]) > 1:
-        values = ", ".join(f"{value:g}" for value in search["values"])
-        text += (
-            f" Each method has the `{search['option']}` of {values} that is best on held-out data in the mean over "
-            f"{_seeds(search['seeds'])}, whose figures stand under “search”; there the test data are not looked at."
-        )
-    return text
+    return text + _searched(record)
+
+
+def _searched(record: Record) -> str:
+    search, optimizers = record["search"], record.get("optimizers", [])
+    if not search:
+        return ""
+    values = [(optimizer["values"] or search["values"], optimizer["name"]) for optimizer in optimizers]
+    if all(len(tried) == 1 for tried, _ in values or [(search["values"], "")]):
+        return ""
+    each = "Each method has"
+    tried = _values(search["values"])
+    if optimizers:
+        each = "Each method has with each optimizer"
+        tried = "; ".join(f"{_values(numbers)} ({name})" for numbers, name in values)
+    return (
+        f" {each} the `{search['option']}` of {tried} that is best on held-out data in the mean over "
+        f"{_seeds(search['seeds'])}, whose figures stand under “search”; there the test data are not looked at."
+    )
+
+
+def _values(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _family(record: Record) -> str:

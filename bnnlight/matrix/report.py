@@ -11,14 +11,16 @@ from typing import Any
 
 from bnnlight.matrix.choice import Choice
 from bnnlight.matrix.curve import draw_curve
-from bnnlight.matrix.evidence import evidence, mean_evidence
+from bnnlight.matrix.evidence import evidence, mean_evidence, validations
 from bnnlight.matrix.figure import draw
 from bnnlight.matrix.files import write_bytes, write_text
 from bnnlight.matrix.page import as_json, as_markdown
+from bnnlight.matrix.pairs import between_methods, between_optimizers, compare
 from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.runs import Run, is_done
-from bnnlight.matrix.standing import Found, Standing, figure
-from bnnlight.matrix.statistics import Difference, holm, mean_interval, paired_difference
+from bnnlight.matrix.reach import Validations, reached, target_of
+from bnnlight.matrix.runs import Run
+from bnnlight.matrix.standing import Found, Standing, done_runs, figure
+from bnnlight.matrix.statistics import interval_record
 from bnnlight.matrix.units import Unit
 
 Record = dict[str, Any]
@@ -29,7 +31,9 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
 
     Figures are of the test data, from the checkpoint best on held-out data, in ``unit``; intervals are Student's at
     95 %, differences from the baseline paired by seed, and their p-values adjusted by Holm over all methods that
-    have one.
+    have one. With optimizers there is ``pairs``: differences between the optimizers of each method, and between methods
+    with each optimizer, adjusted likewise, each kind for itself. Where the plan asks for it, ``reach`` is the figure to
+    be reached, and each row has the seconds it takes as ``reach``; see :func:`~bnnlight.matrix.reach.reached`.
 
     Args:
         plan: of the matrix.
@@ -38,28 +42,27 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
     """
     unit = Unit(plan.metric)
     by_seed = {name: _by_seed(plan, standing.final, unit) for name, standing in standings.items()}
-    base = by_seed[plan.baseline]
-    differences = {name: paired_difference(of, base) for name, of in by_seed.items() if name != plan.baseline}
-    tested = {name: found.p for name, found in differences.items() if found and found.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    differences = compare(by_seed, [(name, plan.baseline) for name in by_seed if name != plan.baseline])
+    reach, reaches = _reach(plan, standings, unit)
     rows = []
     for name, standing in standings.items():
-        records = _done(standing.final)
-        rows.append(
-            {
-                "method": name,
-                "group": standing.method.group,
-                "seeds_asked": list(standing.method.seeds),
-                "by_seed": by_seed[name],
-                "test": _interval(list(by_seed[name].values())),
-                "difference": _difference(differences.get(name), adjusted.get(name)),
-                "search": _search(standing.choice, unit),
-                "rate_of": standing.method.rate_of,
-                "trained_parameters": next((r["trained"] for r in records if "trained" in r), None),
-                "seconds": fmean(r["seconds"] for r in records) if records else None,
-                "evidence": mean_evidence(_seen(run, r) for run, r in standing.final if is_done(r)),
-            }
-        )
+        method, records = standing.method, [record for _, record in done_runs(standing.final)]
+        row = {
+            "method": name,
+            "group": method.group,
+            "seeds_asked": list(method.seeds),
+            "by_seed": by_seed[name],
+            "test": interval_record(list(by_seed[name].values())),
+            "difference": differences.get((name, plan.baseline)),
+            "search": _search(standing.choice, unit),
+            "rate_of": method.rate_of,
+            "trained_parameters": next((r["trained"] for r in records if "trained" in r), None),
+            "seconds": fmean(r["seconds"] for r in records) if records else None,
+            "evidence": mean_evidence(_seen(run, r) for run, r in done_runs(standing.final)),
+        }
+        # a page that is made again without an axis or a figure to reach is to be the same as before there were any
+        row |= {"optimizer": method.optimizer.name, "base": method.base} if method.optimizer else {}
+        rows.append(row | ({"reach": reaches[name]} if reach else {}))
     return {
         "title": plan.title,
         "note": plan.note,
@@ -70,11 +73,34 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         "unit": unit.name,
         "baseline": plan.baseline,
         "search": _asked_search(plan),
-        "family": len(tested),
+        **({"optimizers": [{"name": o.name, "values": o.values} for o in plan.optimizers]} if plan.optimizers else {}),
+        **({"reach": reach} if reach else {}),
+        "family": sum(found["p"] is not None for found in differences.values()),
         "methods": rows,
+        **({"pairs": _pairs(plan, by_seed)} if plan.optimizers else {}),
         "curve": dataclasses.asdict(plan.curve) if plan.curve else None,
         "repeat": _repeat(standings, command),
     }
+
+
+def _pairs(plan: Plan, by_seed: Mapping[str, Mapping[int, float]]) -> Record:
+    kinds = {"optimizers": between_optimizers(plan), "methods": between_methods(plan)}
+    return {
+        kind: [{"row": row, "against": other, **found} for (row, other), found in compare(by_seed, pairs).items()]
+        for kind, pairs in kinds.items()
+    }
+
+
+def _reach(plan: Plan, standings: Mapping[str, Standing], unit: Unit) -> tuple[Record | None, dict[str, Record]]:
+    if plan.reach is None:
+        return None, {}
+    target = target_of(plan, standings)
+    found = {
+        name: {run.seed: _validations(plan, run, record) for run, record in done_runs(standing.final)}
+        for name, standing in standings.items()
+    }
+    rows = {name: reached(runs, target, plan.direction, found[plan.baseline]) for name, runs in found.items()}
+    return {"asked": plan.reach, "target": None if target is None else unit.scale * target}, rows
 
 
 def write_report(record: Record, output: Path) -> None:
@@ -94,32 +120,12 @@ def _seen(run: Run, record: Record) -> Mapping[str, float]:
     return record["evidence"] if "evidence" in record else evidence(run.folder)
 
 
-def _done(found: Found) -> list[Record]:
-    return [record for _, record in found if is_done(record)]
+def _validations(plan: Plan, run: Run, record: Record) -> Validations:
+    return record["validations"] if "validations" in record else validations(run.folder, plan.metric)
 
 
 def _by_seed(plan: Plan, found: Found, unit: Unit) -> dict[int, float]:
-    return {run.seed: unit.scale * figure(run, r, plan.metric) for run, r in found if is_done(r)}
-
-
-def _interval(values: Sequence[float]) -> Record | None:
-    if not values:
-        return None
-    found = mean_interval(values)
-    return {"mean": found.mean, "half_interval": found.half}
-
-
-def _difference(found: Difference | None, adjusted: float | None) -> Record | None:
-    if found is None:
-        return None
-    return {
-        "by_seed": found.by_seed,
-        "mean": found.mean,
-        "half_interval": found.half,
-        "excludes_zero": found.excludes_zero,
-        "p": found.p,
-        "p_holm": adjusted,
-    }
+    return {run.seed: unit.scale * figure(run, r, plan.metric) for run, r in done_runs(found)}
 
 
 def _search(choice: Choice | None, unit: Unit) -> Record | None:

@@ -11,14 +11,19 @@ from typing import Any
 
 import yaml
 
+from bnnlight.matrix.axis import in_place
 from bnnlight.matrix.files import write_text
-from bnnlight.matrix.plan import OWN_OPTIONS, Method, Options, Plan, nearest, short
+from bnnlight.matrix.plan import Method, Plan
+from bnnlight.matrix.reading import OWN_OPTIONS, Options, nearest, short
 
 FILE_NAME = "run.json"
 LOG_NAME = "log.txt"
 
 _FREE = ("data.root", "data.lsp_root", "data.lspet_root", "data.num_workers", "data.download", "num_threads")
 """Options that say where or how fast, and not what: a run may be taken that was made with others."""
+
+_MAX_BYTES = 255
+"""Of a folder's name, on the usual file systems."""
 
 _QUIET = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
 
@@ -137,24 +142,33 @@ def search_runs(plan: Plan, method: Method, folder: Path, more: Options) -> Iter
         folder: of all runs.
         more: options handed on to every run.
     """
-    search = plan.search
+    search = method.search
     if search is None or len(search.values) == 1 or method.rate_of != method.name:
         return
     for seed in search.seeds:
         for value in search.values:
-            options = plan.options | method.options | search.options | {search.option: value} | more
+            options = _options(plan, method) | search.options | {search.option: value} | more
             place = folder / slug(method.name) / f"search_{_named(search.option, value)}_seed{seed}"
-            yield Run(method.name, value, seed, True, place, (plan.config, *method.configs), options)
+            yield Run(method.name, value, seed, True, place, _configs(plan, method), options)
 
 
 def final_runs(plan: Plan, method: Method, value: float | None, folder: Path, more: Options) -> Iterator[Run]:
     """The runs whose test figures stand in the table."""
     for seed in method.seeds:
-        options, name = plan.options | method.options, f"seed{seed}"
-        if plan.search is not None:
-            options, name = options | {plan.search.option: value}, f"{_named(plan.search.option, value)}_{name}"
+        options, name = _options(plan, method), f"seed{seed}"
+        if method.search is not None:
+            options, name = options | {method.search.option: value}, f"{_named(method.search.option, value)}_{name}"
         place = folder / slug(method.name) / name
-        yield Run(method.name, value, seed, False, place, (plan.config, *method.configs), options | more)
+        yield Run(method.name, value, seed, False, place, _configs(plan, method), options | more)
+
+
+def _configs(plan: Plan, method: Method) -> tuple[Path, ...]:
+    return (plan.config, *method.configs, *(method.optimizer.configs if method.optimizer else ()))
+
+
+def _options(plan: Plan, method: Method) -> Options:
+    searched = method.search.option if method.search else None
+    return in_place(plan.options | method.options, method.optimizer, searched)
 
 
 def handed_on(words: Sequence[str]) -> Options:
@@ -185,25 +199,34 @@ def slug(name: str) -> str:
 def check_folders(plan: Plan) -> None:
     """
     Raises:
-        ValueError: two methods' names give one folder.
+        ValueError: two rows' names give one folder, or one is too long for a folder's name.
     """
     owners: dict[str, str] = {}
     for name in plan.methods:
+        length = len(slug(name).encode())
+        if length > _MAX_BYTES:
+            raise ValueError(f"{plan.path}: {name!r} gives a folder's name of {length} bytes: at most {_MAX_BYTES}")
         other = owners.setdefault(slug(name), name)
         if other != name:
             raise ValueError(f"{plan.path}: methods {other!r} and {name!r} differ in signs alone: rename one")
 
 
 def find_methods(plan: Plan, names: Sequence[str]) -> list[str]:
-    """Those of the plan that are named; all of them where none is.
+    """The rows that are named, those of an optimizer by its name; all of them where none is.
 
     Raises:
         ValueError: one is not in the plan; with the nearest that is.
     """
+    optimizers = [optimizer.name for optimizer in plan.optimizers]
     for name in names:
-        if name not in plan.methods:
-            raise ValueError(f"--only: {name!r} is not among the methods{nearest(name, plan.methods)}")
-    return [name for name in plan.methods if not names or name in names]
+        if name not in plan.methods and name not in optimizers:
+            what = "rows and optimizers" if optimizers else "methods"
+            raise ValueError(f"--only: {name!r} is not among the {what}{nearest(name, [*plan.methods, *optimizers])}")
+    return [
+        name
+        for name, method in plan.methods.items()
+        if not names or name in names or (method.optimizer and method.optimizer.name in names)
+    ]
 
 
 def _named(option: str, value: float | None) -> str:

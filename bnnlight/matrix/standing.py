@@ -9,7 +9,8 @@ from typing import Any
 
 from bnnlight.matrix.choice import Choice, choose
 from bnnlight.matrix.ledger import Ledger
-from bnnlight.matrix.plan import Method, Options, Plan
+from bnnlight.matrix.plan import Method, Plan
+from bnnlight.matrix.reading import Options
 from bnnlight.matrix.runs import Run, final_runs, is_done, search_runs
 
 Found = list[tuple[Run, dict[str, Any] | None]]
@@ -50,7 +51,12 @@ class Standing:
     @property
     def done(self) -> list[tuple[Run, dict[str, Any]]]:
         """Runs with their results."""
-        return [(run, record) for run, record in (*self.search, *self.final) if is_done(record)]
+        return done_runs([*self.search, *self.final])
+
+
+def done_runs(found: Found) -> list[tuple[Run, dict[str, Any]]]:
+    """Those that have their results."""
+    return [(run, record) for run, record in found if is_done(record)]
 
 
 def figure(run: Run, record: dict[str, Any], metric: str) -> float:
@@ -84,7 +90,7 @@ def look(plan: Plan, folder: Path, more: Options, ledger: Ledger) -> dict[str, S
     searches = {name: found(search_runs(plan, method, folder, more)) for name, method in plan.methods.items()}
     standings = {}
     for name, method in plan.methods.items():
-        choice = _choice(plan, searches[method.rate_of])
+        choice = _choice(plan, method, searches[method.rate_of])
         final: Found = []
         if choice is None or choice.value is not None:
             final = found(final_runs(plan, method, choice.value if choice else None, folder, more))
@@ -92,12 +98,12 @@ def look(plan: Plan, folder: Path, more: Options, ledger: Ledger) -> dict[str, S
     return standings
 
 
-def _choice(plan: Plan, search: Found) -> Choice | None:
-    if plan.search is None:
+def _choice(plan: Plan, method: Method, search: Found) -> Choice | None:
+    if method.search is None:
         return None
     figures = {
         (run.value, run.seed): None if "diverged" in record else figure(run, record, plan.metric)
         for run, record in search
         if is_done(record)
     }
-    return choose(plan.search, plan.direction, figures)
+    return choose(method.search, plan.direction, figures)

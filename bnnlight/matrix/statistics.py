@@ -61,6 +61,14 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(fmean(values), half, len(values))
 
 
+def interval_record(values: Sequence[float]) -> dict[str, float | None] | None:
+    """``mean`` and ``half_interval`` of :func:`mean_interval` as plain data; None where there are no values."""
+    if not values:
+        return None
+    found = mean_interval(values)
+    return {"mean": found.mean, "half_interval": found.half}
+
+
 def paired_difference(
     values: Mapping[int, float], others: Mapping[int, float], level: float = 0.95
 ) -> Difference | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 class Unit:
@@ -26,6 +28,16 @@ class Unit:
         if not math.isfinite(value):
             return "not finite"
         return f"{value:{sign}.{self._digits}f}"
+
+    def interval(self, found: Mapping[str, Any], sign: str = "") -> str:
+        """A mean with half its interval, of scaled figures.
+
+        Args:
+            found: with ``mean`` and ``half_interval``, None where there is none.
+            sign: as of :meth:`number`, for the mean.
+        """
+        half = found["half_interval"]
+        return self.number(found["mean"], sign) + (f" ± {self.number(half)}" if half is not None else "")
 
     def show(self, value: float) -> str:
         """A scaled figure with its unit."""

@@ -12,7 +12,8 @@ from typing import Any
 from bnnlight.matrix.child import DIVERGED, Child
 from bnnlight.matrix.ledger import Ledger
 from bnnlight.matrix.machine import Machine
-from bnnlight.matrix.plan import Options, Plan
+from bnnlight.matrix.plan import Plan
+from bnnlight.matrix.reading import Options
 from bnnlight.matrix.runs import LOG_NAME, Run, final_runs, is_done
 from bnnlight.matrix.screen import Screen, duration
 from bnnlight.matrix.standing import Standing, figure, look
@@ -177,7 +178,7 @@ class Work:
         later = []
         for name in self._waiting():
             method = self._plan.methods[name]
-            later += final_runs(self._plan, method, self._plan.search.values[0], self._folder, self._more)
+            later += final_runs(self._plan, method, method.search.values[0], self._folder, self._more)
         left = sum(self._epochs(run) for run in (*self._missing(), *later))
         done = sum(min(child.epoch, self._epochs(child.run)) for child in self._running.values())
         took, trained = 0.0, 0

@@ -8,6 +8,8 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `latent.py` | `Latent`, the contract, and `Dense`, the baseline |
 | `matrix.py` `tucker.py` `holistic.py` | the decompositions of the paper |
 | `cp.py` `tensor_train.py` | two more |
+| `rotated.py` | `Rotated`, dense weights in a basis that is turned at random |
+| `hadamard.py` | the fast orthogonal transform that turns it |
 | `unfolding.py` | small matrices with the singular values of a weight's unfoldings |
 | `rank.py` | from the rank a user writes to the rank of each mode |
 | `scale.py` | α: `none`, `analytic`, `channel`, `spatial` |
@@ -50,6 +52,7 @@ from bnnlight.nn.matrix import Matrix
 from bnnlight.nn.rank import Rank
 from bnnlight.nn.real import real_valued
 from bnnlight.nn.relaxed import Stage
+from bnnlight.nn.rotated import Rotated
 from bnnlight.nn.rprelu import RPReLU
 from bnnlight.nn.scale import ScaleName
 from bnnlight.nn.spatial import make_spatial
@@ -76,6 +79,7 @@ __all__ = [
     "ParameterGroup",
     "RPReLU",
     "Rank",
+    "Rotated",
     "ScaleName",
     "Stage",
     "Tanh",

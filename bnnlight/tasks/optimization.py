@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bnnlight.nn.inspect import parameter_groups
+from bnnlight.optim.as_matrices import AsMatrices, takes_matrices_alone
 from bnnlight.tasks.relative_rates import RelativeRates, relative_rates
 
 
@@ -47,7 +48,9 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
     except ValueError as error:
         if str(error).startswith("Invalid learning rate"):
             raise ValueError(f"model.optimizer.lr: {error}: give a number above 0") from error
-        raise
+        if not takes_matrices_alone(optimizer):
+            raise
+        made = AsMatrices(listed, optimizer)
     usual = float(made.defaults.get("lr", 1.0))
     if not (math.isfinite(usual) and usual > 0):
         raise ValueError(f"model.optimizer.lr is {usual}: give a number above 0")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bnnlight.nn.inspect import ParameterGroup, parameter_groups
+from bnnlight.optim.as_matrices import AsMatrices
 from bnnlight.tasks.optimizer_states import fitting_groups, with_names
 
 _OF_A_GROUP = ("params", "name", "lr_scale", "added", "added_scale")
@@ -210,11 +211,12 @@ class RelativeRates(Optimizer):
         return named
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the parameters' names and shapes in each group, and the relative rates of all kinds."""
+        """As torch's, with the optimizer's class, the parameters' names and shapes, and all relative rates."""
         self._take_in_the_rest()
         state = super().state_dict()
         if self._own.model is not None:
             with_names(state, self.param_groups, self._named())
+            state["optimizer"] = _kind(self)
             state["lr_scales"] = {name: options["lr_scale"] for name, options in self._own.options.items()}
         return state
 
@@ -228,13 +230,7 @@ class RelativeRates(Optimizer):
         if self._own.model is not None:
             named = self._named()
             state_dict, groups = fitting_groups(state_dict, self._own.model, self._own.alpha_lr, named)
-            for key in ("betas", "momentum"):
-                if any((key in group) != (key in self.defaults) for group in groups):
-                    there, here = ("with", "without") if key not in self.defaults else ("without", "with")
-                    raise ValueError(
-                        f"the checkpoint is of an optimizer {there} {key}, and {type(self).__name__} is one {here}: "
-                        "go on with the optimizer that the run began with"
-                    )
+            self._check_kind(state_dict.get("optimizer"), groups)
             held = {id(p) for group in groups for p in group["params"]}
             lacking = [name for name, p in named.items() if p.requires_grad and id(p) not in held]
             if lacking:
@@ -250,6 +246,21 @@ class RelativeRates(Optimizer):
                         parameter.requires_grad_(True)
             self.param_groups = groups
         super().load_state_dict(state_dict)
+
+    def _check_kind(self, kind: str | None, groups: list[dict[str, Any]]) -> None:
+        """Refuses the state of another optimizer, whose moments may have the same names and another meaning."""
+        here = _kind(self)
+        if kind not in (None, here, type(self).__name__):  # the last is of before packages were told apart
+            raise ValueError(
+                f"the checkpoint is of {kind}, and the optimizer is {here}: go on with the one that the run began with"
+            )
+        for key in ("betas", "momentum"):  # of before the kind was saved
+            if any((key in group) != (key in self.defaults) for group in groups):
+                there, ours = ("with", "without") if key not in self.defaults else ("without", "with")
+                raise ValueError(
+                    f"the checkpoint is of an optimizer {there} {key}, and {here} is one {ours}: "
+                    "go on with the optimizer that the run began with"
+                )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_own" not in self.__dict__:
@@ -296,6 +307,13 @@ def _subclass(kind: type[Optimizer]) -> type[Optimizer]:
 
 def _blank(kind: type[Optimizer]) -> Optimizer:
     return _subclass(kind).__new__(_subclass(kind))
+
+
+def _kind(optimizer: Optimizer) -> str:
+    """The class as a checkpoint names it, with the package where that is not torch: several have a SOAP."""
+    kind = optimizer.kind if isinstance(optimizer, AsMatrices) else type(optimizer)
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package == "torch" else f"{package}.{kind.__name__}"
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:

@@ -199,6 +199,7 @@ def _speed() -> list[Any]:
     return [
         _line("Seconds a step", "time/step"),
         _line("Seconds a step waits for data", "time/data"),
+        _line("Processor seconds so far", "time/processor"),
         _line("Peak memory", "mem/peak"),
         _line("Pictures left out, unreadable", "data/bad_images"),
         # of kinds of parameters, and of each layer's factors, which follow them in proportion

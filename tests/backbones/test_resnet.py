@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bnnlight.backbones import ResNet, ResNet18, ResNet34
-from bnnlight.nn import CP, Dense, Holistic, Matrix, TensorTrain, Tucker, named_binary_layers
+from bnnlight.nn import CP, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker, named_binary_layers
 
 
 def tiny(**options):
@@ -85,7 +85,7 @@ def test_stem_shortcuts_and_classifier_are_real_and_all_else_is_binary():
 
 
 @pytest.mark.parametrize(
-    "latent", [Dense, Matrix, lambda w: Tucker(w, 0.5), lambda w: Holistic(w, 0.5), CP, TensorTrain]
+    "latent", [Dense, Matrix, lambda w: Tucker(w, 0.5), lambda w: Holistic(w, 0.5), CP, TensorTrain, Rotated]
 )
 def test_every_parameter_gets_a_gradient(latent):
     model = ResNet((1, 1), num_classes=4, width=0.125, stem="small", latent=latent)

@@ -7,7 +7,7 @@ from torch import nn
 
 from bnnlight.callbacks import FactorRanks, factor_ranks
 from bnnlight.metrics import singular_values
-from bnnlight.nn import CP, Dense, Holistic, Matrix, TensorTrain, Tucker
+from bnnlight.nn import CP, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning:lightning", "ignore:.*GPU.*", "ignore:Trying to compute SVD"
@@ -20,6 +20,7 @@ LATENTS = {
     "holistic": lambda w: Holistic(w, 0.5),
     "cp": lambda w: CP(w, 2),
     "tensor train": lambda w: TensorTrain(w, 0.5),
+    "rotated": Rotated,
 }
 KINDS = ("effective", "stable", "energy", "nominal")
 

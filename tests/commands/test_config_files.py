@@ -105,6 +105,10 @@ RANGES = {
     "data.num_workers": (-1, 0, -3, None),
     "model.warmup": (1.0, 0.0, float("nan"), 0.5),
     "model.optimizer.lr": (-0.1, 0.0),
+    "model.optimizer.interval": (0, 1),
+    "model.optimizer.last_renewal": (-1, None, -2, 0),
+    "model.optimizer.covariance_beta": (1.0, 0.0, float("nan"), None),
+    "model.optimizer.rms": (0.0, 0.2),
     "alphas.interval": (0, 1),
 }
 

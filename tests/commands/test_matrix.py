@@ -133,6 +133,34 @@ def test_what_is_done_is_taken_as_it_is(made, bnnlight):
     assert len(logs) == 6 and {path: path.stat().st_mtime_ns for path in runs.rglob("log.txt")} == logs
 
 
+def test_optimizers_are_rows_with_their_own_class_and_processor_time(write, tmp_path):
+    sgd = {"model.optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "momentum": 0.5}}}
+    optimizers = {"AdamW": None, "SGD": {"options": sgd}}
+    plan = write(
+        methods={"dense": METHODS["dense"]}, seeds=[0], search=None, optimizers=optimizers, reach="baseline"
+    )  # fmt: skip
+    runs = tmp_path / "runs"
+    process = start(plan, runs)
+    assert process.ended() == 0, process.err
+    assert "[2 of 2] dense, SGD, seed 0: test/acc1" in process.out
+    classes = {}
+    for name in ("dense", "dense-sgd"):
+        optimizer = yaml.safe_load((runs / name / "seed0/config.yaml").read_text())["model"]["init_args"]["optimizer"]
+        classes[name] = (optimizer["class_path"], optimizer["init_args"]["lr"])
+    assert classes == {"dense": ("torch.optim.AdamW", 0.01), "dense-sgd": ("torch.optim.SGD", 0.05)}
+    # one epoch, one validation: the baseline reaches its own last figure there
+    rows = [json.loads(line) for line in (runs / "dense/seed0/metrics.jsonl").read_text().splitlines()]
+    (seconds,) = [row["time/processor"] for row in rows if "val/acc1" in row]
+    report = read(runs / "report.json")
+    base, other = report["methods"]
+    assert seconds > 0 and base["reach"]["by_seed"] == {"0": seconds}
+    assert report["reach"]["target"] == 100 * read(runs / "dense/seed0/results.json")["results"]["last val/acc1"]
+    assert (other["optimizer"], other["method"], other["base"]) == ("SGD", "dense, SGD", "dense")
+    difference = other["by_seed"]["0"] - base["by_seed"]["0"]
+    (pair,) = report["pairs"]["optimizers"]
+    assert other["difference"]["mean"] == pair["mean"] == pytest.approx(difference)
+
+
 def test_stopped_killed_and_taken_up_again(write, tmp_path):
     many = {"trainer.max_epochs": 2, "trainer.limit_train_batches": 12, "trainer.log_every_n_steps": 1}
     options = SMALL | many | {"trainer.callbacks": wait_for_signal(3, 9)}

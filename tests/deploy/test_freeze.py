@@ -17,6 +17,7 @@ from bnnlight.nn import (
     Dense,
     Holistic,
     Matrix,
+    Rotated,
     TensorTrain,
     Tucker,
     factorize,
@@ -24,7 +25,7 @@ from bnnlight.nn import (
     named_binary_layers,
 )
 
-LATENTS = [Dense, Matrix, Tucker, CP, TensorTrain, Holistic]
+LATENTS = [Dense, Matrix, Tucker, CP, TensorTrain, Rotated, Holistic]
 # (channels in, channels out, kernel, stride, padding, dilation, groups, padding value)
 LAYERS = {
     "3×3": (3, 13, 3, 1, 1, 1, 1, 0),

@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.nn import CP, Dense, Holistic, Matrix, TensorTrain, Tucker, convert, named_binary_layers, real_valued
+from bnnlight.nn import (
+    CP,
+    Dense,
+    Holistic,
+    Matrix,
+    Rotated,
+    TensorTrain,
+    Tucker,
+    convert,
+    named_binary_layers,
+    real_valued,
+)
 
 
 def network(count=4):
@@ -194,7 +205,7 @@ def test_modes_of_single_layers_are_kept():
     assert {name for name, training in modes.items() if not training} == {n for n in modes if n.split(".")[0] == "1"}
 
 
-@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_dtype_is_kept_and_half_precision_decomposed_in_single(dtype, latent):
     model = network().to(dtype)

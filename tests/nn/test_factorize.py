@@ -11,6 +11,7 @@ from bnnlight.nn import (
     Dense,
     Holistic,
     Matrix,
+    Rotated,
     TensorTrain,
     Tucker,
     factorize,
@@ -29,7 +30,7 @@ def network(scale="channel"):
     )
 
 
-@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 def test_full_rank_keeps_weights_and_alpha(latent):
     model = network()
     layers = dict(named_binary_layers(model))
@@ -94,7 +95,7 @@ def test_restart_leaves_scales_without_parameters_alone(scale):
     assert {layer.scale.name for _, layer in named_binary_layers(model)} == {scale}
 
 
-@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 def test_a_frozen_layer_stays_frozen(latent):
     model = network()
     model[1][0].latent.requires_grad_(False)  # has a neighbour of its shape, which trains
@@ -127,7 +128,7 @@ def test_a_shared_weight_stays_shared(latent, whole):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("latent", [Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 def test_half_precision_is_decomposed_in_single_and_stored_as_it_was(latent, dtype):
     model = network().to(dtype)
     weights = {name: layer.latent().detach().clone() for name, layer in named_binary_layers(model)}

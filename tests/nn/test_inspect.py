@@ -13,6 +13,7 @@ from bnnlight.nn import (
     Holistic,
     Latent,
     Matrix,
+    Rotated,
     RPReLU,
     TensorTrain,
     Tucker,
@@ -49,7 +50,7 @@ def test_a_layer_used_twice_comes_once():
     assert [name for name, _ in named_binary_layers(nn.Sequential(layer, nn.ReLU(), layer))] == ["0"]
 
 
-@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 @pytest.mark.parametrize("scale", ["none", "analytic", "channel"])
 def test_every_parameter_is_in_exactly_one_group(latent, scale):
     model = network(scale, latent)
@@ -77,7 +78,7 @@ def test_groups_are_what_their_names_say():
     }
 
 
-@pytest.mark.parametrize("latent", [Matrix, Tucker, lambda w: Tucker(w, start="identity"), CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Matrix, Tucker, lambda w: Tucker(w, start="identity"), CP, TensorTrain, Rotated])
 def test_each_factor_is_a_group_named_by_layer_and_factor(latent):
     # a core that takes the weight's place has its learning rate too, and is no group latent
     model = network(latent=latent)
@@ -120,6 +121,7 @@ HALF = (
     functools.partial(TensorTrain, rank=0.5),
     functools.partial(Holistic, rank=0.5),
     Matrix,
+    Rotated,
     Dense,
 )
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from bnnlight.nn import CP, BinaryLinear, Dense, Holistic, Latent, Matrix, TensorTrain, Tucker, factorize
+from bnnlight.nn import CP, BinaryLinear, Dense, Holistic, Latent, Matrix, Rotated, TensorTrain, Tucker, factorize
 
 pytestmark = pytest.mark.filterwarnings("ignore:Trying to compute SVD")
 
@@ -33,6 +33,10 @@ WAYS = {
     "cp svd": lambda w: CP(w, start="svd"),
     "cp als": lambda w: CP(w, start="als"),
     "tensor train": lambda w: TensorTrain(w),
+    "rotated": lambda w: Rotated(w),
+    "rotated outputs": lambda w: Rotated(w, modes="output"),
+    "rotated inputs": lambda w: Rotated(w, modes="input"),
+    "rotated blocks": lambda w: Rotated(w, block=4),
 }
 
 
@@ -189,6 +193,7 @@ def test_every_parameter_has_a_learning_rate_scale(way):
         (lambda w: Holistic(w, factor_lr=0.3), "shared.core"),
         (lambda w: CP(w, factor_lr=0.3), None),
         (lambda w: TensorTrain(w, factor_lr=0.3), None),
+        (lambda w: Rotated(w), "core"),
     ],
 )
 def test_learning_rate_scales_follow_the_size_of_entries_and_factor_lr(make, carrier):

@@ -10,10 +10,22 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.backbones.blocks import BinaryBlock, HierarchicalBlock
-from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, RPReLU, Tanh, TensorTrain, Tucker
+from bnnlight.nn import (
+    CP,
+    BinaryConv2d,
+    BinaryLinear,
+    Dense,
+    Holistic,
+    Matrix,
+    Rotated,
+    RPReLU,
+    Tanh,
+    TensorTrain,
+    Tucker,
+)
 from bnnlight.nn.lean import recomputed, record
 
-LATENTS = {c.__name__: c for c in (Dense, Matrix, Tucker, Holistic, CP, TensorTrain)}
+LATENTS = {c.__name__: c for c in (Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated)}
 each_latent = pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, TensorTrain, Tucker, factorize
+from bnnlight.nn import CP, BinaryConv2d, BinaryLinear, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker, factorize
 
 LATENTS = {
     "dense": Dense,
@@ -15,6 +15,7 @@ LATENTS = {
     "holistic": lambda w: Holistic(w, 0.5),
     "cp": CP,
     "tensor train": TensorTrain,
+    "rotated": Rotated,
 }
 each_latent = pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
 

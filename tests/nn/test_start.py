@@ -14,6 +14,7 @@ from bnnlight.nn import (
     Dense,
     Holistic,
     Matrix,
+    Rotated,
     TensorTrain,
     Tucker,
     named_binary_layers,
@@ -30,6 +31,7 @@ LATENTS = {
     "Tucker": Tucker,
     "Holistic": Holistic,
     "TensorTrain": TensorTrain,
+    "Rotated": Rotated,
 }
 
 

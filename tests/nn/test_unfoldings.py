@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.nn import CP, BinaryConv2d, Dense, Holistic, Latent, Matrix, TensorTrain, Tucker, factorize
+from bnnlight.nn import CP, BinaryConv2d, Dense, Holistic, Latent, Matrix, Rotated, TensorTrain, Tucker, factorize
 from bnnlight.nn import unfolding as unfolding_module
 from bnnlight.nn.inspect import named_unfoldings
 from bnnlight.nn.unfolding import triangle, unfold
@@ -23,6 +23,7 @@ WAYS = {
     "cp low": lambda w: CP(w, 2),
     "tensor train": TensorTrain,
     "tensor train low": lambda w: TensorTrain(w, 0.4),
+    "rotated": Rotated,
     "holistic": Holistic,
     "holistic low": lambda w: Holistic(w, 0.4),
 }
@@ -82,7 +83,7 @@ def test_each_of_several_joined_layers_has_its_own(rank):
         check(latent, latent.unfoldings())
 
 
-@pytest.mark.parametrize("latent", [Dense, Tucker, CP, TensorTrain])
+@pytest.mark.parametrize("latent", [Dense, Tucker, CP, TensorTrain, Rotated])
 def test_groups_have_the_shape_of_the_grouped_weight(latent):
     layer = BinaryConv2d(8, 6, 3, groups=2, latent=latent)
     matrices = layer.latent.unfoldings()

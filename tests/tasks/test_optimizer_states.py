@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_loaded(check_on
 
     refused(network(Dense, 0), ADAMW, "of another network: this one has no 2.latent.core;")
     refused(network(LATENTS[0], 0, (8, 8, 6)), ADAMW, "4.scale.alpha is 8 there and 6 here")
-    refused(model, functools.partial(torch.optim.SGD, lr=0.1), "of an optimizer with betas, and SGD is one without")
+    refused(model, functools.partial(torch.optim.SGD, lr=0.1), "is of AdamW, and the optimizer is SGD")
     model = nn.Sequential(*model, nn.Linear(2, 2))
     refused(model, ADAMW, "knows nothing of 2 parameters that are trained now (first 5.weight)")
 

@@ -1,0 +1,169 @@
+"""Optimizers as an axis of a matrix: each pair of a method and an optimizer is a row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnnlight.matrix.reading import Options, files_of, names_of, options_of, section, short, values_of
+
+if TYPE_CHECKING:
+    from bnnlight.matrix.plan import Method, Search
+
+_KEYS = ("configs", "options", "values", "methods")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What a method is trained with.
+
+    One without configs and options is the plan's own, the one that the plan's config and options name. It adds nothing
+    to a row's name, folder or options: its rows are those of the plan without the axis, and their runs are kept.
+
+    Attributes:
+        name: as a heading and in the names of its rows.
+        configs: overlays, behind those of the method.
+        options: in place of the plan's and the method's.
+        values: of the searched option that are tried with it; the search's own unless given.
+        methods: that are run with it.
+    """
+
+    name: str
+    configs: tuple[Path, ...]
+    options: Options
+    values: tuple[float, ...] | None
+    methods: tuple[str, ...]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the plan's own."""
+        return not self.configs and not self.options
+
+    def row(self, method: str) -> str:
+        """The name of the row that a method has with it."""
+        return method if self.is_own else f"{method}, {self.name}"
+
+
+def read_optimizers(
+    content: Any, methods: Sequence[str], path: Path, search: Search | None
+) -> tuple[Optimizer, ...]:
+    """Reads the section ``optimizers`` of a plan.
+
+    Args:
+        content: of the section: name → configs, options, values, methods.
+        methods: of the plan, by name.
+        path: of the plan's YAML, which other paths are relative to.
+        search: of the plan, or None.
+
+    Raises:
+        ValueError: a key or value is wrong; the message is one line that names it.
+    """
+    found = [_optimizer(name, value, methods, path, search) for name, value in section(content, "optimizers").items()]
+    own = [optimizer.name for optimizer in found if optimizer.is_own]
+    if len(own) > 1:
+        raise ValueError(
+            f"optimizers: {own[0]!r} and {own[1]!r} have neither configs nor options, so both are the plan's own: say "
+            "what one of them changes"
+        )
+    return tuple(found)
+
+
+def _optimizer(name: Any, content: Any, methods: Sequence[str], path: Path, search: Search | None) -> Optimizer:
+    where = f"optimizers, {name}"
+    if not isinstance(name, str) or not any(map(str.isalnum, name)):
+        raise ValueError(f"{where}: no folder can be named after it: give a name with letters or digits, in quotes")
+    if name in methods:
+        raise ValueError(f"{where}: a method has that name too: rename one")
+    known = section(content or {}, where, _KEYS)
+    options = options_of(known.get("options"), where)
+    values = known.get("values")
+    if search is None and values is not None:
+        raise ValueError(f"{where}: values is given, but nothing is searched: add a search, or remove it")
+    if search and short(search.option) in map(short, options):
+        raise ValueError(f"{where}: sets {search.option}, which the search chooses: give it as values")
+    return Optimizer(
+        name=name,
+        configs=files_of(known.get("configs"), where, path),
+        options=options,
+        values=values_of(values, where, search.option) if search and values is not None else None,
+        methods=names_of(known["methods"], methods, f"{where}: methods", "methods")
+        if "methods" in known
+        else tuple(methods),
+    )
+
+
+def with_optimizers(
+    methods: Mapping[str, Method], optimizers: Sequence[Optimizer], asked: Mapping[str, Sequence[str]]
+) -> dict[str, Method]:
+    """The rows of a plan: each optimizer with each method that is run with it, optimizer by optimizer.
+
+    Args:
+        methods: of the plan, by name.
+        optimizers: of the plan.
+        asked: method → the optimizers that it names; all of them where it names none.
+
+    Raises:
+        ValueError: two rows have one name, a method or an optimizer has no row, or a row takes the rate of one that is
+            not there.
+    """
+    rows: dict[str, Method] = {}
+    for optimizer in optimizers:
+        for name, method in methods.items():
+            if name not in optimizer.methods or optimizer.name not in asked.get(name, [optimizer.name]):
+                continue
+            row = optimizer.row(name)
+            if row in rows:
+                raise ValueError(f"methods: {row!r} is the name of two rows, with optimizers: rename one")
+            lender = methods[method.rate_of]
+            if lender.name not in optimizer.methods or optimizer.name not in asked.get(lender.name, [optimizer.name]):
+                raise ValueError(
+                    f"methods, {name}: rate_of is {lender.name!r}, which is not run with {optimizer.name!r}: run both "
+                    "with it, or neither"
+                )
+            search = method.search
+            if search and optimizer.values:
+                search = dataclasses.replace(search, values=optimizer.values)
+            rows[row] = dataclasses.replace(
+                method, name=row, rate_of=optimizer.row(method.rate_of), search=search, optimizer=optimizer
+            )
+    _check_all_are_run(methods, optimizers, rows)
+    return rows
+
+
+def _check_all_are_run(
+    methods: Mapping[str, Method], optimizers: Sequence[Optimizer], rows: Mapping[str, Method]
+) -> None:
+    for kind, names, run in (
+        ("methods", list(methods), {row.base for row in rows.values()}),
+        ("optimizers", [o.name for o in optimizers], {row.optimizer.name for row in rows.values() if row.optimizer}),
+    ):
+        for name in names:
+            if name not in run:
+                other = "optimizer" if kind == "methods" else "method"
+                raise ValueError(f"{kind}, {name}: no {other} is left for it: look at the lists of both, or remove it")
+
+
+def in_place(options: Options, optimizer: Optimizer | None, searched: str | None) -> Options:
+    """Options of a row: the optimizer's behind the others and in place of those of the same name.
+
+    What belongs to an option that is replaced, such as ``model.optimizer.momentum`` to ``model.optimizer``, is left
+    out with it.
+
+    Args:
+        options: of plan and method.
+        optimizer: of the row, or None.
+        searched: option that is chosen for each row, or None; it is left out where an optimizer comes behind it.
+    """
+    if optimizer is None or optimizer.is_own:
+        return options
+    replaced = {short(name) for name in optimizer.options} & {short(name) for name in options}
+    replaced |= {short(searched)} if searched else set()
+    kept = {
+        name: value
+        for name, value in options.items()
+        if not any(f"{short(name)}.".startswith(f"{other}.") for other in replaced)
+    }
+    return kept | optimizer.options

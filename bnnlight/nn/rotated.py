@@ -1,0 +1,141 @@
+"""Latent weights in a basis that is turned at random and fixed."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from bnnlight.nn.hadamard import transform
+from bnnlight.nn.latent import Latent
+from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
+
+_MODES = {"both": (True, True), "output": (True, False), "input": (False, True)}
+
+
+class Rotated(Latent):
+    """W̃ = R_O G R_I: a dense G, with the weight's channel modes turned by fixed random rotations.
+
+    An optimizer such as Adam, which steps each entry by itself, then does so in another basis than the weight's own.
+    Nothing is compressed, and nothing but G is trained. With T the orthogonal transform of
+    :mod:`bnnlight.nn.hadamard` (Walsh-Hadamard where the width is a power of two) and D random signs on a diagonal,
+
+        R_O = D_O T_O,    R_I = T_I D_I,    G = R_Oᵀ W R_Iᵀ at the start,
+
+    so that W̃ starts as the dense weight, up to rounding. The signs stand on W̃'s side: on G's they would change
+    nothing, since Adam's steps follow a change of an entry's sign.
+
+    Source of the randomized Hadamard transform T D: Tropp 2011, https://arxiv.org/abs/1011.1595.
+
+    Args:
+        weight: ``(O, I, *kernel)``, the initial value.
+        modes: which channel modes are turned: ``both``, ``output`` or ``input``.
+        seed: of the signs, which depend on it and on the weight's shape alone.
+        block: how many neighboring channels of a mode are mixed with each other at most, at least 2; None mixes all.
+            A small one costs less time; :func:`bnnlight.nn.hadamard.transform_factors` says what a width is cut into.
+
+    Parameters:
+        core G ``(O, I, *kernel)``.
+
+    Buffers:
+        output_signs ``(O,)``, input_signs ``(I,)``: ±1 as int8; None for a mode that is not turned. They are part of
+        the ``state_dict``: a checkpoint then means the same weights whatever seed the network was made with.
+
+    Raises:
+        ValueError: unknown modes, or a seed or a block that is no whole number in its range.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        modes: Literal["both", "output", "input"] = "both",
+        seed: int = 0,
+        block: int | None = None,
+    ) -> None:
+        super().__init__(weight.shape)
+        if modes not in _MODES:
+            raise ValueError(f"unknown modes {modes!r}: choose one of {', '.join(_MODES)}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed is {seed!r}: give a whole number of at least 0")
+        if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 2):
+            raise ValueError(f"block is {block!r}: give a whole number of at least 2, or null to mix all channels")
+        self.modes, self.seed, self.block = modes, seed, block
+        for dim, (name, turns) in enumerate(zip(("output_signs", "input_signs"), _MODES[modes], strict=True)):
+            signs = _signs(weight.shape[dim], f"mode {dim} of {tuple(weight.shape)}, seed {seed}") if turns else None
+            self.register_buffer(name, None if signs is None else signs.to(weight.device))
+        self.core = nn.Parameter(_to_basis(weight.detach(), self.output_signs, self.input_signs, block).contiguous())
+        # a rotation leaves the entries' mean square as it is
+        self.lr_scales = {"core": 1.0}
+
+    def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
+        # a rotation of a mode changes no singular value
+        return unfold_all(float64(self.core))
+
+    def forward(self) -> Tensor:
+        return _Rotation.apply(self.core, self.output_signs, self.input_signs, self.block)
+
+    def extra_repr(self) -> str:
+        text = f"{super().extra_repr()}, modes={self.modes}, seed={self.seed}"
+        return text if self.block is None else f"{text}, block={self.block}"
+
+
+class _Rotation(torch.autograd.Function):
+    """W̃ of G; its gradient goes the way back.
+
+    It saves no tensor for the backward pass: a layer that would compute W̃ again to have them does not need to.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, core: Tensor, output_signs: Tensor | None, input_signs: Tensor | None, block: int | None
+    ) -> Tensor:
+        ctx.rotation = output_signs, input_signs, block
+        return _from_basis(core, *ctx.rotation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _to_basis(grad, *ctx.rotation), None, None, None
+
+
+def _from_basis(core: Tensor, output_signs: Tensor | None, input_signs: Tensor | None, block: int | None) -> Tensor:
+    """D_O T_O G T_I D_I for G and W̃ ``(O, I, *kernel)``; in channels-last memory."""
+    rows = transform(_rows(core), _dims(output_signs, input_signs), block)
+    return _folded(rows.mul_(_flips(output_signs, input_signs, rows.dtype)), core.shape)
+
+
+def _to_basis(weight: Tensor, output_signs: Tensor | None, input_signs: Tensor | None, block: int | None) -> Tensor:
+    """T_O D_O W̃ D_I T_I, the inverse of :func:`_from_basis`."""
+    rows = _rows(weight) * _flips(output_signs, input_signs, weight.dtype)
+    return _folded(transform(rows, _dims(output_signs, input_signs), block, overwrite=True), weight.shape)
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """``(O, kernel, I)``, as convolutions of channels-last images have it in memory."""
+    return weight.detach().movedim(1, -1).contiguous().view(len(weight), -1, weight.shape[1])
+
+
+def _folded(rows: Tensor, shape: torch.Size) -> Tensor:
+    out_channels, in_channels, *kernel = shape
+    return rows.view(out_channels, *kernel, in_channels).movedim(-1, 1)
+
+
+def _dims(output_signs: Tensor | None, input_signs: Tensor | None) -> tuple[int, ...]:
+    return tuple(dim for dim, signs in ((0, output_signs), (2, input_signs)) if signs is not None)
+
+
+def _flips(output_signs: Tensor | None, input_signs: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The signs of both modes, multiplied, to multiply ``(O, kernel, I)`` with in one pass."""
+    if output_signs is None:
+        return input_signs.to(dtype)
+    rows = output_signs.to(dtype).view(-1, 1, 1)
+    return rows if input_signs is None else rows * input_signs.to(dtype)
+
+
+def _signs(size: int, key: str) -> Tensor:
+    """±1 as int8 ``(size,)`` from Python's own generator, whose numbers do not change with its version."""
+    draw = random.Random(key).random
+    return torch.tensor([1 if draw() < 0.5 else -1 for _ in range(size)], dtype=torch.int8)

@@ -1,0 +1,20 @@
+"""Optimizers for latent weights, beside torch's own.
+
+| file | what is in it |
+|---|---|
+| `soap.py` | `SOAP`: Adam in the eigenbases of the gradients' covariances |
+| `muon.py` | `Muon`: momentum whose every direction has the same length |
+| `as_matrices.py` | `AsMatrices`: any optimizer that takes matrices alone, such as `torch.optim.Muon` |
+| `adamw_inside.py` | what they share: matrices in a way of their own, vectors by AdamW |
+| `stack.py` | parameters of one shape, stepped as one |
+| `modes.py` | products and covariances along the modes of a tensor |
+| `eigenbasis.py` | eigenbases of covariances that change slowly |
+| `products.py` | products of stacks of matrices |
+| `polar.py` | the orthogonal matrix nearest to a matrix, by products alone |
+"""
+
+from bnnlight.optim.as_matrices import AsMatrices
+from bnnlight.optim.muon import Muon
+from bnnlight.optim.soap import SOAP
+
+__all__ = ["SOAP", "AsMatrices", "Muon"]

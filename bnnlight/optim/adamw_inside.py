@@ -1,0 +1,186 @@
+"""Optimizers that step matrices in a way of their own, and all else by AdamW."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from bnnlight.nn.product import full_precision
+from bnnlight.optim.stack import Stack
+
+Layers = Literal["all", "binary", "real"]
+
+MATRICES = "matrices"
+"""Option of a group: whether its parameters are stepped as matrices. It also keeps groups of both kinds apart."""
+
+_STEPPED_IN = {"weight": ("all", "real"), "norm": (), "alpha": ()}
+"""The first word of a group's name → the choices of ``layers`` with which its parameters are matrices."""
+
+_FUSED = ("cpu", "cuda")
+"""Types of devices with a kernel that steps all vectors in one call."""
+
+
+class AdamWInside(Optimizer):
+    """Steps latents as matrices, and vectors by AdamW; a subclass says how a matrix is stepped.
+
+    Latents are the groups whose name begins with ``latent``, real weights those whose name begins with ``weight``, as
+    :func:`bnnlight.nn.parameter_groups` names them. Whatever of them has two dimensions or more is a matrix. Groups
+    named ``norm`` or ``alpha`` have none. Groups without a name, or with another one, are taken for latents.
+
+    Weight decay is AdamW's: decoupled, and relative to the learning rate.
+
+    Args:
+        params: parameters, or groups of them.
+        defaults: options of a group; with ``lr``, ``betas``, ``eps`` and ``weight_decay``.
+        layers: whose weights are stepped as matrices: of ``binary`` layers the latents, of ``real`` ones the weights,
+            or of ``all``.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], layers: Layers) -> None:
+        name = type(self).__name__
+        if layers not in ("all", "binary", "real"):
+            raise ValueError(f"layers of {name} is {layers!r}: choose all, binary or real")
+        if not (math.isfinite(defaults["lr"]) and defaults["lr"] > 0):
+            raise ValueError(f"lr of {name} is {defaults['lr']}: give a number above 0")
+        if len(defaults["betas"]) != 2:
+            raise ValueError(f"betas of {name} are {list(defaults['betas'])}: give two numbers")
+        for number, beta in enumerate(defaults["betas"]):
+            if not 0 <= beta < 1:
+                raise ValueError(f"betas[{number}] of {name} is {beta}: give a number of at least 0 and below 1")
+        for option in ("eps", "weight_decay"):
+            if not (math.isfinite(defaults[option]) and defaults[option] >= 0):
+                raise ValueError(f"{option} of {name} is {defaults[option]}: give a number of at least 0")
+        self._layers = layers
+        self._prepare()
+        super().__init__(params, defaults)
+
+    def _prepare(self) -> None:
+        """What is not part of a saved state."""
+        self._adamw = AdamW([torch.zeros(0)])
+        self._stacks: dict[Any, Stack] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_layers": self._layers}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, whose name tells whether its parameters are latents."""
+        role = str(param_group.get("name", "latent")).split("/")[0]
+        matrices = self._layers in _STEPPED_IN.get(role, ("all", "binary"))
+        super().add_param_group({MATRICES: matrices} | param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a state of an optimizer of the same class.
+
+        Raises:
+            ValueError: it is of another one.
+        """
+        lacking = {key for group in state_dict["param_groups"] for key in self.defaults.keys() - group.keys()}
+        if lacking:
+            raise ValueError(
+                f"the checkpoint is of another optimizer than {type(self).__name__}, its groups have no "
+                f"{min(lacking)}: go on with the optimizer that the run began with"
+            )
+        super().load_state_dict(state_dict)
+        self._stacks = {}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step of all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss and its gradients anew, if given.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        inside = []
+        for group in self.param_groups:
+            vectors = [p for p in group["params"] if not (group[MATRICES] and p.ndim > 1)]
+            if vectors:
+                inside.append(self._for_adamw(group, vectors) | {"params": vectors})
+        # groups and state are this optimizer's own: to be saved, loaded, scheduled and added to
+        self._adamw.param_groups, self._adamw.state = inside, self.state
+        self._adamw.step()
+        last, self._stacks = self._stacks, {}
+        stacks = [(stack, group) for group in self.param_groups for stack in self._stacked(group, last)]
+        self._begin(stacks)
+        for stack, group in stacks:
+            # a step may be taken where autocast is on; states keep their type
+            with full_precision(stack.params[0].device):
+                self._step_matrices(stack, group)
+        for stack in last.values():  # of other sets of parameters than have a gradient now
+            stack.leave([self.state.get(p, {}) for p in stack.params])
+        return loss
+
+    def _for_adamw(self, group: dict[str, Any], vectors: list[Tensor]) -> dict[str, Any]:
+        options = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
+        fused = all(map(self._is_fusible, vectors))
+        for p in vectors if fused else ():
+            state = self.state.get(p, {})
+            if "step" in state and state["step"].device != p.device:  # loaded: torch leaves it where it was
+                state["step"] = state["step"].to(p.device)
+        return self._adamw.defaults | options | {"fused": fused, "foreach": None}
+
+    def _is_fusible(self, p: Tensor) -> bool:
+        """Whether the fused kernel takes it; that of a CPU reads all tensors as if they lay in memory as p does."""
+        if p.device.type not in _FUSED or not p.is_floating_point():
+            return False
+        state = self.state.get(p, {})
+        others = (p.grad, state.get("exp_avg"), state.get("exp_avg_sq"))
+        return all(other is None or other.stride() == p.stride() or _strides(other) == _strides(p) for other in others)
+
+    def _stacked(self, group: dict[str, Any], last: dict[Any, Stack]) -> Iterator[Stack]:
+        """The matrices of a group that have a gradient, those of one shape and age together.
+
+        Args:
+            group: one of this optimizer's.
+            last: stacks of the last step, from which those that are used again are taken.
+        """
+        alike: dict[Any, list[Tensor]] = {}
+        for p in group["params"] if group[MATRICES] else ():
+            if p.ndim > 1 and p.grad is not None:
+                if p.grad.is_sparse:
+                    size = "×".join(map(str, p.shape))
+                    raise ValueError(
+                        f"{type(self).__name__} takes no sparse gradient, and a weight of {size} has one: make its "
+                        "embedding with sparse=False"
+                    )
+                age = self.state[p].get("step", 0)
+                alike.setdefault((tuple(p.shape), p.dtype, p.device, age), []).append(p)
+        for (shape, *_), members in alike.items():
+            key = tuple(map(id, members))
+            self._stacks[key] = last.pop(key, None) or Stack(members, self._layout(shape, group))
+            yield self._stacks[key]
+
+    def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
+        """What there is to do before any of the matrices is stepped; each comes with its group."""
+
+    @abstractmethod
+    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
+        """The order of dimensions in which matrices of that shape are stepped."""
+
+    @abstractmethod
+    def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
+        """One step of matrices of one shape."""
+
+
+def _strides(x: Tensor) -> list[int]:
+    """Without those of a single entry, which may be any."""
+    return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]

@@ -1,0 +1,86 @@
+"""When SOAP's bases are renewed, and how well single precision knows them."""
+
+import pytest
+import pytorch_optimizer
+import torch
+from torch import nn
+
+from bnnlight.optim import SOAP
+from bnnlight.optim.eigenbasis import eigenbasis, renewed
+
+
+def count_renewals(monkeypatch):
+    sizes = []
+
+    def count(matrix, basis):
+        sizes[-1] += len(basis) * basis.shape[-1] ** 3
+        return renewed(matrix, basis)
+
+    monkeypatch.setattr("bnnlight.optim.soap.renewed", count)
+    return sizes
+
+
+def steps(optimizer, params, number, sizes):
+    for _ in range(number):
+        sizes.append(0)
+        for p in params:
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+
+
+def test_work_is_spread_where_parameters_are_added_later(monkeypatch):
+    """As by BackboneFinetuning: their own step counts begin later."""
+    torch.manual_seed(0)
+    first, second, third = ([nn.Parameter(torch.randn(8, 8)) for _ in range(number)] for number in (3, 2, 3))
+    sizes = count_renewals(monkeypatch)
+    optimizer = SOAP([{"params": first, "name": "latent"}], interval=16)
+    steps(optimizer, first, 6, sizes)
+    optimizer.add_param_group({"params": second, "name": "latent/added1"})
+    steps(optimizer, first + second, 5, sizes)
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.add_param_group({"params": third, "name": "latent/added2"})
+    steps(optimizer, first + second + third, 33, sizes)
+    # two modes of eight matrices have sixteen bases: one in each step
+    assert sizes[-32:] == [8**3] * 32
+
+
+@pytest.mark.parametrize("n", [16, 96])
+def test_directions_of_small_eigenvalues_are_found_in_single_precision(n):
+    """Down to a ten-thousandth of the largest; such are most of a gradient's."""
+    torch.manual_seed(0)
+    exact = torch.linalg.qr(torch.randn(1, n, n, dtype=torch.float64)).Q
+    values = torch.logspace(0, -4, n, dtype=torch.float64)
+    matrix = (exact * values @ exact.mT).float()
+    basis = torch.linalg.qr(torch.randn(1, n, n)).Q
+    for _ in range(200):
+        basis, _ = renewed(matrix, basis)
+    for found in (basis, eigenbasis(matrix)):
+        torch.testing.assert_close((found.double().mT @ exact).abs(), torch.eye(n).double()[None], rtol=0, atol=0.03)
+
+
+def test_directions_without_gradients_are_told_from_small_ones():
+    torch.manual_seed(0)
+    for n in (16, 128):
+        rows = torch.linalg.qr(torch.randn(n, n)).Q[:, : n // 2] @ torch.randn(n // 2, 9 * n)
+        matrix = (rows @ rows.T)[None]
+        basis = eigenbasis(matrix)
+        kept, _ = renewed(matrix, basis)
+        torch.testing.assert_close(kept[..., n // 2 :], basis[..., n // 2 :], rtol=0, atol=1e-4)
+
+
+def test_single_precision_steps_as_double_precision_does():
+    """Of another library; with singular values of gradients that fall as those of real ones do."""
+    n, generator = 32, torch.Generator().manual_seed(0)
+    scales = torch.arange(1, n + 1, dtype=torch.float64) ** -0.5
+    left, right = (torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator)).Q for _ in range(2))
+    ours, theirs = nn.Parameter(torch.zeros(n, n)), nn.Parameter(torch.zeros(n, n, dtype=torch.float64))
+    options = {"lr": 0.01, "betas": (0.95, 0.95), "weight_decay": 0.0}
+    one = SOAP([ours], **options, interval=10, spread=False)
+    two = pytorch_optimizer.SOAP([theirs], **options, precondition_frequency=10)
+    for _ in range(40):
+        gradient = torch.randn(n, n, dtype=torch.float64, generator=generator)
+        theirs.grad = (left * scales) @ gradient @ (right * scales).T
+        ours.grad = theirs.grad.float()
+        one.step()
+        two.step()
+    assert (ours - theirs).norm() < 0.01 * theirs.norm()
