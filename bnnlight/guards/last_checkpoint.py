@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from bnnlight.guards import lightning_internals as internals
+from bnnlight.guards.callback_states import follow_moved_run, keep_patience
 from bnnlight.guards.first_callback import FirstCallback
 from bnnlight.guards.moment import (
     MOMENT,
@@ -261,8 +262,8 @@ class LastCheckpoint(Checkpoint):
                 live = checkpoint["callbacks"] if moment["place"] == "step" else {}
                 checkpoint["callbacks"] = live | moment["callbacks"]
             trainer.should_stop = moment["should_stop"] and not self.goes_on
-        _follow_moved_run(trainer, checkpoint)
-        _keep_patience(trainer, checkpoint)
+        follow_moved_run(trainer, checkpoint)
+        keep_patience(trainer, checkpoint)
         self._positions = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         if PROCESSES in checkpoint:
             self._restored = share_of(trainer.global_rank, trainer.world_size, checkpoint[PROCESSES])
@@ -332,28 +333,3 @@ class LastCheckpoint(Checkpoint):
         if self._stop:
             # Lightning kills rank zero, which may still have to send figures, if a process that it started fails
             raise SystemExit(0)
-
-
-def _keep_patience(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Lets EarlyStopping wait as long as it is told to now; Lightning would put back what it was told before."""
-    for callback in trainer.early_stopping_callbacks:
-        state = checkpoint["callbacks"].get(callback.state_key, {})
-        if "patience" in state:
-            state["patience"] = callback.patience
-
-
-def _follow_moved_run(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Lets ModelCheckpoint find the best checkpoints of a run whose directory has another path than it had.
-
-    Lightning would forget them, and take the next checkpoint for the best, whatever it is worth.
-    """
-    for callback in trainer.checkpoint_callbacks:
-        state = checkpoint["callbacks"].get(callback.state_key)
-        if not isinstance(callback, ModelCheckpoint) or not state or state["dirpath"] == callback.dirpath:
-            continue
-        here = {path: os.path.join(callback.dirpath, os.path.basename(path)) for path in state["best_k_models"]}
-        if here and all(map(os.path.exists, here.values())):
-            state["dirpath"] = callback.dirpath
-            state["best_k_models"] = {here[path]: score for path, score in state["best_k_models"].items()}
-            for name in ("best_model_path", "kth_best_model_path"):
-                state[name] = here.get(state[name], "")

@@ -39,10 +39,10 @@ def eigenbasis(covariance: Tensor) -> Tensor:
         ) from error
     # laid out as after a resume: products round by how their factors lie
     basis = vectors.flip(-1).contiguous()
-    fixed = torch.randn(covariance.shape[-2:], generator=torch.Generator().manual_seed(0)).to(basis)
     rounding = _is_rounding(values.flip(-1))
     if not bool(rounding.any()):
         return basis
+    fixed = torch.randn(covariance.shape[-2:], generator=torch.Generator().manual_seed(0)).to(basis)
     return torch.linalg.qr(torch.where(rounding.unsqueeze(-2), fixed, basis)).Q.contiguous()
 
 

@@ -95,6 +95,5 @@ class Muon(AdamWInside):
         update = orthogonalized(matrices, group["steps"], group["coefficients"], dtype)
         rate = float(group["lr"])
         size = rate * group["rms"] * math.sqrt(max(matrices.shape[-2:]))
-        if group["weight_decay"]:
-            torch._foreach_mul_(stack.params, 1 - rate * group["weight_decay"])
-        torch._foreach_add_(stack.params, stack.as_params(update.reshape(direction.shape)), alpha=-size)
+        stack.shrink(rate * group["weight_decay"])
+        stack.move(update.reshape(direction.shape), -size)

@@ -14,7 +14,6 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 
 Source: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon."""
 
-
 _SMALLEST = 1e-10
 """Norm of a matrix that is taken for rounding: it is not brought to length one, since squares would underflow."""
 

@@ -158,9 +158,8 @@ class SOAP(AdamWInside):
         update = rotate(average / square.sqrt().add_(group["eps"]), bases, back=True, dtype=dtype)
         rate = float(group["lr"])
         size = rate * math.sqrt(1 - beta2**age) / (1 - beta1**age)
-        torch._foreach_add_(stack.params, stack.as_params(update), alpha=-size)
-        if group["weight_decay"]:
-            torch._foreach_mul_(stack.params, 1 - rate * group["weight_decay"])
+        stack.move(update, -size)
+        stack.shrink(rate * group["weight_decay"])
         if group["last_renewal"] is not None and age > group["last_renewal"]:
             return
         if age % group["covariance_interval"] == 0:

@@ -29,6 +29,16 @@ class Stack:
         # stacking keeps the layout of what it is given
         return torch.stack([p.grad.permute(self.order) for p in self.params]).contiguous()
 
+    def move(self, change: Tensor, size: float) -> None:
+        """Adds ``size`` times a change, laid out as :meth:`gradients` are."""
+        for p, part in zip(self.params, self.as_params(change), strict=True):
+            p.add_(part, alpha=size)
+
+    def shrink(self, share: float) -> None:
+        """Takes away a share of every entry."""
+        for p in self.params if share else ():
+            p.mul_(1 - share)
+
     def as_params(self, whole: Tensor) -> list[Tensor]:
         """Views of the parts of such a tensor, each of a parameter's shape."""
         return [part.permute(self._back) for part in whole]

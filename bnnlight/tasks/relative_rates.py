@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -246,6 +247,12 @@ class RelativeRates(Optimizer):
                         parameter.requires_grad_(True)
             self.param_groups = groups
         super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            moments = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+            for name, moment in moments.items():
+                # of a network in another memory format: torch's fused kernel of a CPU pairs entries by their places
+                if moment.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
     def _check_kind(self, kind: str | None, groups: list[dict[str, Any]]) -> None:
         """Refuses the state of another optimizer, whose moments may have the same names and another meaning."""

@@ -6,7 +6,6 @@ import pickle
 from abc import ABC, abstractmethod
 
 import pytest
-import pytorch_optimizer
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -14,7 +13,6 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 from torch.optim.swa_utils import SWALR
 
-import bnnlight.optim
 from bnnlight.nn import BinaryConv2d, Bop, Dense, Tucker, factorize, named_binary_layers, parameter_groups
 from bnnlight.optim import SOAP, Muon
 from bnnlight.tasks.optimization import make_optimizer, step_schedule, warmup_cosine
@@ -107,39 +105,6 @@ def test_a_schedule_of_one_parameter_is_that_of_all_groups_and_goes_on_under_ano
     assert train(other, made, scheduler, range(4, 9)) == rates[4:]
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
-
-
-@pytest.mark.parametrize("first", [ADAMW, SGD, SOAPS, MUON], ids=["AdamW", "SGD", "SOAP", "Muon"])
-@pytest.mark.parametrize("second", [ADAMW, SGD, SOAPS, MUON], ids=["AdamW", "SGD", "SOAP", "Muon"])
-def test_the_state_of_another_optimizer_is_refused(first, second, check_one_line):
-    """Of the moments of SOAP, in its bases, AdamW would make steps without a word."""
-    model = network()
-    saved, other = make_optimizer(model, first), make_optimizer(model, second)
-    train(model, saved, warmup_cosine(saved, 9, 0.1), range(2))
-    if first is second:
-        other.load_state_dict(saved.state_dict())
-        return
-    for state in (saved.state_dict(), {k: v for k, v in saved.state_dict().items() if k != "optimizer"}):
-        if "optimizer" in state or {first, second} & {SGD} or second in (SOAPS, MUON):
-            with pytest.raises(ValueError) as error:
-                other.load_state_dict(state)
-            check_one_line(error, "the checkpoint is of", "that the run began with")
-
-
-@pytest.mark.parametrize("name", ["SOAP", "Muon"])
-def test_optimizers_of_one_name_from_two_packages_are_told_apart(name, check_one_line):
-    latent = Dense if name == "Muon" else HALF
-    models = [network(latent) for _ in range(2)]
-    kinds = [getattr(package, name) for package in (bnnlight.optim, pytorch_optimizer)]
-    for first, second in (kinds, kinds[::-1]):
-        saved, other = (
-            make_optimizer(m, functools.partial(k, lr=0.01)) for m, k in zip(models, (first, second), strict=True)
-        )
-        train(models[0], saved, warmup_cosine(saved, 9, 0.1), range(3))
-        with pytest.raises(ValueError) as error:
-            other.load_state_dict(saved.state_dict())
-        packages = [kind.__module__.partition(".")[0] for kind in (first, second)]
-        check_one_line(error, *(f"{package}.{name}" for package in packages), "that the run began with")
 
 
 class Abstract(ABC, torch.optim.Optimizer):
