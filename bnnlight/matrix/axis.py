@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnnlight.matrix.reading import Options, files_of, names_of, options_of, section, short, values_of
+from bnnlight.matrix.reading import (
+    Options,
+    files_of,
+    names_of,
+    one_of,
+    options_of,
+    section,
+    seeds_of,
+    short,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from bnnlight.matrix.plan import Method, Search
 
-_KEYS = ("configs", "options", "values", "methods")
+_KEYS = ("configs", "options", "values", "methods", "seeds", "rate_of")
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,9 @@ class Optimizer:
         options: in place of the plan's and the method's.
         values: of the searched option that are tried with it; the search's own unless given.
         methods: that are run with it.
+        seeds: of its final runs; the methods' own unless given.
+        rate_of: the optimizer whose search chooses its values, method by method; its own name unless it takes another
+            one's.
     """
 
     name: str
@@ -36,6 +49,8 @@ class Optimizer:
     options: Options
     values: tuple[float, ...] | None
     methods: tuple[str, ...]
+    seeds: tuple[int, ...] | None
+    rate_of: str
 
     @property
     def is_own(self) -> bool:
@@ -47,13 +62,11 @@ class Optimizer:
         return method if self.is_own else f"{method}, {self.name}"
 
 
-def read_optimizers(
-    content: Any, methods: Sequence[str], path: Path, search: Search | None
-) -> tuple[Optimizer, ...]:
+def read_optimizers(content: Any, methods: Sequence[str], path: Path, search: Search | None) -> tuple[Optimizer, ...]:
     """Reads the section ``optimizers`` of a plan.
 
     Args:
-        content: of the section: name → configs, options, values, methods.
+        content: of the section: name → configs, options, values, methods, seeds, rate_of.
         methods: of the plan, by name.
         path: of the plan's YAML, which other paths are relative to.
         search: of the plan, or None.
@@ -61,7 +74,14 @@ def read_optimizers(
     Raises:
         ValueError: a key or value is wrong; the message is one line that names it.
     """
-    found = [_optimizer(name, value, methods, path, search) for name, value in section(content, "optimizers").items()]
+    sections = section(content, "optimizers")
+    found = [_optimizer(name, value, methods, path, search, list(sections)) for name, value in sections.items()]
+    for optimizer in found:
+        lender = next(other for other in found if other.name == optimizer.rate_of)
+        if lender.rate_of != lender.name:
+            raise ValueError(
+                f"optimizers, {optimizer.name}: rate_of is {lender.name!r}, which has no search of its own either"
+            )
     own = [optimizer.name for optimizer in found if optimizer.is_own]
     if len(own) > 1:
         raise ValueError(
@@ -71,7 +91,9 @@ def read_optimizers(
     return tuple(found)
 
 
-def _optimizer(name: Any, content: Any, methods: Sequence[str], path: Path, search: Search | None) -> Optimizer:
+def _optimizer(
+    name: Any, content: Any, methods: Sequence[str], path: Path, search: Search | None, others: Sequence[str]
+) -> Optimizer:
     where = f"optimizers, {name}"
     if not isinstance(name, str) or not any(map(str.isalnum, name)):
         raise ValueError(f"{where}: no folder can be named after it: give a name with letters or digits, in quotes")
@@ -82,6 +104,9 @@ def _optimizer(name: Any, content: Any, methods: Sequence[str], path: Path, sear
     values = known.get("values")
     if search is None and values is not None:
         raise ValueError(f"{where}: values is given, but nothing is searched: add a search, or remove it")
+    rate_of = one_of(str(known.get("rate_of", name)), others, f"{where}: rate_of", "optimizers")
+    if rate_of != name and values is not None:
+        raise ValueError(f"{where}: has values and rate_of, so both choose {search.option}: remove one")
     if search and short(search.option) in map(short, options):
         raise ValueError(f"{where}: sets {search.option}, which the search chooses: give it as values")
     return Optimizer(
@@ -92,6 +117,8 @@ def _optimizer(name: Any, content: Any, methods: Sequence[str], path: Path, sear
         methods=names_of(known["methods"], methods, f"{where}: methods", "methods")
         if "methods" in known
         else tuple(methods),
+        seeds=seeds_of(known["seeds"], f"{where}: seeds") if "seeds" in known else None,
+        rate_of=rate_of,
     )
 
 
@@ -110,6 +137,7 @@ def with_optimizers(
             not there.
     """
     rows: dict[str, Method] = {}
+    by_name = {optimizer.name: optimizer for optimizer in optimizers}
     for optimizer in optimizers:
         for name, method in methods.items():
             if name not in optimizer.methods or optimizer.name not in asked.get(name, [optimizer.name]):
@@ -117,17 +145,22 @@ def with_optimizers(
             row = optimizer.row(name)
             if row in rows:
                 raise ValueError(f"methods: {row!r} is the name of two rows, with optimizers: rename one")
-            lender = methods[method.rate_of]
-            if lender.name not in optimizer.methods or optimizer.name not in asked.get(lender.name, [optimizer.name]):
+            lender, source = methods[method.rate_of], by_name[optimizer.rate_of]
+            if lender.name not in source.methods or source.name not in asked.get(lender.name, [source.name]):
                 raise ValueError(
-                    f"methods, {name}: rate_of is {lender.name!r}, which is not run with {optimizer.name!r}: run both "
-                    "with it, or neither"
+                    f"methods, {name}: its rate with {optimizer.name!r} is that of {lender.name!r}, which is not run "
+                    f"with {source.name!r}: run it with that too, or remove rate_of"
                 )
             search = method.search
-            if search and optimizer.values:
-                search = dataclasses.replace(search, values=optimizer.values)
+            if search and source.values:
+                search = dataclasses.replace(search, values=source.values)
             rows[row] = dataclasses.replace(
-                method, name=row, rate_of=optimizer.row(method.rate_of), search=search, optimizer=optimizer
+                method,
+                name=row,
+                rate_of=source.row(method.rate_of),
+                search=search,
+                optimizer=optimizer,
+                seeds=optimizer.seeds or method.seeds,
             )
     _check_all_are_run(methods, optimizers, rows)
     return rows

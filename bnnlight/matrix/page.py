@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -131,7 +131,8 @@ def _searched(record: Record) -> str:
     search, optimizers = record["search"], record.get("optimizers", [])
     if not search:
         return ""
-    values = [(optimizer["values"] or search["values"], optimizer["name"]) for optimizer in optimizers]
+    own = [optimizer for optimizer in optimizers if not optimizer.get("rate_of")]
+    values = [(optimizer["values"] or search["values"], optimizer["name"]) for optimizer in own]
     if all(len(tried) == 1 for tried, _ in values or [(search["values"], "")]):
         return ""
     each = "Each method has"
@@ -142,7 +143,16 @@ def _searched(record: Record) -> str:
     return (
         f" {each} the `{search['option']}` of {tried} that is best on held-out data in the mean over "
         f"{_seeds(search['seeds'])}, whose figures stand under “search”; there the test data are not looked at."
+        f"{_borrowed(optimizers)}"
     )
+
+
+def _borrowed(optimizers: Sequence[Mapping[str, Any]]) -> str:
+    borrowers: dict[str, list[str]] = {}
+    for optimizer in optimizers:
+        if optimizer.get("rate_of"):
+            borrowers.setdefault(optimizer["rate_of"], []).append(optimizer["name"])
+    return "".join(f" {lender}'s is taken with {'; '.join(names)}." for lender, names in borrowers.items())
 
 
 def _values(values: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bnnlight.matrix.axis import Optimizer
 from bnnlight.matrix.choice import Choice
 from bnnlight.matrix.curve import draw_curve
 from bnnlight.matrix.evidence import evidence, mean_evidence, validations
@@ -73,7 +74,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         "unit": unit.name,
         "baseline": plan.baseline,
         "search": _asked_search(plan),
-        **({"optimizers": [{"name": o.name, "values": o.values} for o in plan.optimizers]} if plan.optimizers else {}),
+        **({"optimizers": [_optimizer(o) for o in plan.optimizers]} if plan.optimizers else {}),
         **({"reach": reach} if reach else {}),
         "family": sum(found["p"] is not None for found in differences.values()),
         "methods": rows,
@@ -81,6 +82,11 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         "curve": dataclasses.asdict(plan.curve) if plan.curve else None,
         "repeat": _repeat(standings, command),
     }
+
+
+def _optimizer(optimizer: Optimizer) -> Record:
+    lender = {} if optimizer.rate_of == optimizer.name else {"rate_of": optimizer.rate_of}
+    return {"name": optimizer.name, "values": optimizer.values, **lender}
 
 
 def _pairs(plan: Plan, by_seed: Mapping[str, Mapping[int, float]]) -> Record:

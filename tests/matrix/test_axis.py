@@ -55,6 +55,26 @@ def test_each_pair_is_a_row_with_rates_of_its_own(plan, write, tmp_path):
         find_methods(read, ["SGB"])
 
 
+def test_an_optimizer_may_have_seeds_and_take_the_rates_of_another(plan, write, tmp_path):
+    plan["methods"]["low"] = {"rate_of": "dense"}
+    plan["optimizers"]["SGD"]["methods"] = ["dense"]
+    plan["optimizers"]["Nesterov"] = {
+        "options": {"model.optimizer": {"class_path": "torch.optim.SGD", "init_args": {"nesterov": True}}},
+        "methods": ["dense", "low"], "rate_of": "SGD", "seeds": [8, 9],
+    }  # fmt: skip
+    read = read_plan(write(plan))
+    rows = {
+        name: (row.rate_of, row.seeds, row.search.values)
+        for name, row in read.methods.items()
+        if "Nesterov" in name
+    }
+    taken = ("dense, SGD", (8, 9), (0.1, 0.3, 1.0))
+    assert rows == {"dense, Nesterov": taken, "low, Nesterov": taken}
+    assert read.methods["dense, SGD"].seeds == read.methods["dense"].seeds != (8, 9)
+    assert not list(search_runs(read, read.methods["dense, Nesterov"], tmp_path, {}))
+    assert [run.seed for run in final_runs(read, read.methods["low, Nesterov"], 0.3, tmp_path, {})] == [8, 9]
+
+
 def test_an_optimizer_takes_the_place_of_the_plans_with_all_that_belongs_to_it(plan, write, tmp_path):
     plan["options"] |= {
         "model.optimizer": "torch.optim.Adam", "model.init_args.optimizer.init_args.amsgrad": True,
@@ -115,10 +135,15 @@ def keep_apart(content):
     content["optimizers"]["SGD"]["methods"] = ["dense", "low"]
 
 
+def borrow_twice(content):
+    content["optimizers"]["SGD"] = {"options": {"model.optimizer": SGD}, "rate_of": "AdamW"}
+    content["optimizers"]["Nesterov"] = {"options": {"a": 1}, "rate_of": "SGD"}
+
+
 MISTAKES = {
     "none": (put("optimizers", value={}), ("optimizers: empty",)),
     "nothing": (put("optimizers", value=None), ("optimizers: empty",)),
-    "unknown key": (put("optimizers", "SGD", "rates", value=[1]), ("optimizers, SGD: no key 'rates'", "'values'")),
+    "unknown key": (put("optimizers", "SGD", "value", value=[1]), ("optimizers, SGD: no key 'value'", "'values'")),
     "twice the plan's own": (remove_all_options, ("'AdamW' and 'SGD'", "configs nor options")),
     "unknown in a method": (
         put("methods", "dense", "optimizers", value=["SGB"]), ("methods, dense: optimizers: 'SGB'", "mean 'SGD'?")
@@ -153,7 +178,19 @@ MISTAKES = {
     "a name that is no text": (put("optimizers", True, value={"options": {"a": 1}}), ("optimizers, True", "no folder")),
     "a method's name": (put("optimizers", "dense", value={"options": {"a": 1}}), ("optimizers, dense", "rename one")),
     "a row's name": (put("methods", "dense, SGD", value={}), ("'dense, SGD' is the name of two rows",)),
-    "a rate of a row that is not there": (keep_apart, ("methods, low: rate_of", "is not run with 'SGD'")),
+    "a rate of a row that is not there": (
+        keep_apart, ("methods, low: its rate with 'SGD' is that of 'Tucker, rank ½'", "is not run with 'SGD'")
+    ),
+    "a rate of an optimizer that is not there": (
+        put("optimizers", "SGD", "rate_of", value="Adam"), ("SGD: rate_of: 'Adam'", "mean 'AdamW'?")
+    ),
+    "a rate of two sources": (
+        put("optimizers", "SGD", "rate_of", value="AdamW"), ("SGD: has values and rate_of", "remove one")
+    ),
+    "a rate of one that takes another's": (
+        borrow_twice, ("optimizers, Nesterov: rate_of is 'SGD', which has no search of its own",)
+    ),
+    "no seeds": (put("optimizers", "SGD", "seeds", value=[]), ("optimizers, SGD: seeds",)),
     "a baseline of no row": (put("baseline", value="Tucker, rank ½, SGD"), ("baseline", "not among the rows")),
     "reach of a share": (put("reach", value=0.7), ("reach is 0.7: give a number in %",)),
     "reach of a word": (put("reach", value="best"), ("reach is 'best'", "or baseline")),

@@ -167,3 +167,16 @@ def test_the_picture_has_a_pair_of_panels_for_each_optimizer(report):
     bare = [{key: value for key, value in row.items() if key not in ("optimizer", "base")} for row in report["methods"]]
     # headings of the optimizers take places of their own, but for groups that stand side by side otherwise
     assert picture(bare).shape[0] < both.shape[0] > picture(report["methods"][:2]).shape[0]
+
+
+def test_a_page_says_whose_rates_are_taken(plan, tmp_path):
+    sgd = {"options": {"model.optimizer": "torch.optim.SGD"}}
+    search = {"option": "model.optimizer.lr", "values": [0.1, 0.2], "seeds": [7]}
+    read = plan(
+        optimizers={"AdamW": None, "SGD": sgd | {"values": [1, 2]}, "late": sgd | {"rate_of": "SGD"}}, search=search
+    )
+    standings = look(read, tmp_path / "runs", {}, Ledger(tmp_path / "out.runs.jsonl", "acc1"))
+    page = as_markdown(as_record(read, standings, ["bnnlight"]), "out.png")
+    assert "`model.optimizer.lr` of 0.1, 0.2 (AdamW); 1, 2 (SGD) that is best" in page
+    assert "SGD's is taken with late." in page
+    assert "| dense, late | search: 0 of 2 runs | 0 of 3 seeds |" in page
