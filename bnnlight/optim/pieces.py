@@ -42,7 +42,8 @@ class Pieces:
             return x
         missing = [end for whole, filled in zip(self._whole, self._fill, strict=True) for end in (filled - whole, 0)]
         x = pad(x, missing[::-1]).view(len(x), *(n for pair in zip(self._parts, self.size, strict=True) for n in pair))
-        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, *self.size)
+        # of a single weight reshaping may leave them as they lie
+        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, *self.size).contiguous()
 
     def join(self, x: Tensor) -> Tensor:
         """The reverse of :meth:`cut`."""

@@ -28,6 +28,10 @@ _MODES = {
 _NAMES = {OUTPUT: "output", KERNEL: "kernel", INPUT: "input"}
 
 
+_AT_ONCE = 300_000
+"""Entries that are turned and stepped together on a CPU: about what its nearer caches hold."""
+
+
 class SOAP(AdamWInside):
     """Adam in the eigenbases of the gradients' covariances, for latents and real weights; AdamW for vectors.
 
@@ -86,7 +90,7 @@ class SOAP(AdamWInside):
         interval: int = 10,
         spread: bool = True,
         last_renewal: int | None = None,
-        block: int = 256,
+        block: int = 128,
         layers: Layers = "all",
         products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
@@ -159,10 +163,15 @@ class SOAP(AdamWInside):
         if is_first:
             return
         dtype = torch.bfloat16 if group["products"] == "bfloat16" else None
-        turned = rotate(gradient, bases, dtype=dtype)
-        average.lerp_(turned, 1 - beta1)
-        square.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
-        update = rotate(average / square.sqrt().add_(group["eps"]), bases, back=True, dtype=dtype)
+        update = torch.empty_like(gradient)
+        at_once = max(1, _AT_ONCE // gradient[0].numel()) if gradient.device.type == "cpu" else len(gradient)
+        for begin in range(0, len(gradient), at_once):
+            part = slice(begin, begin + at_once)
+            some = {place: basis[part] for place, basis in bases.items()}
+            turned = rotate(gradient[part], some, dtype=dtype)
+            mean = average[part].lerp_(turned, 1 - beta1)
+            root = square[part].mul_(beta2).addcmul_(turned, turned, value=1 - beta2).sqrt().add_(group["eps"])
+            update[part] = rotate(torch.div(mean, root, out=turned), some, back=True, dtype=dtype)
         rate = float(group["lr"])
         size = rate * math.sqrt(1 - beta2**age) / (1 - beta1**age)
         stack.move(pieces.join(update), -size)

@@ -85,6 +85,20 @@ def test_blocks_are_stepped_as_weights_of_their_own():
             assert (whole[0][r, c].flatten(2) - part).norm() <= 1e-5 * part.norm()
 
 
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_few_pieces_at_once_are_stepped_as_all_together(products, monkeypatch):
+    one, two = parameters([(8, 6, 3, 3)] * 5, torch.float32), parameters([(8, 6, 3, 3)] * 5, torch.float32)
+    with torch.no_grad():
+        for p, q in zip(one, two, strict=True):
+            q.copy_(p)
+    options = {"block": 4, "interval": 3, "products": products}
+    train(SOAP(latents(one), **options), one, 7)
+    monkeypatch.setattr("bnnlight.optim.soap._AT_ONCE", 3 * 4 * 9 * 3)  # of twenty pieces three
+    train(SOAP(latents(two), **options), two, 7)
+    for p, q in zip(one, two, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
 def test_pieces_hold_every_entry_once_and_are_no_larger_than_asked():
     for shape, limit, size, number in (
         ((7, 5, 3, 3), 4, (4, 3, 3), 12), ((513, 2), 256, (171, 1, 2), 3), ((4, 4, 2), 9, (4, 2, 4), 1),
@@ -274,12 +288,21 @@ def test_a_covariance_that_is_not_finite_begins_anew_and_says_so_once(capsys):
     assert capsys.readouterr().err.count("is not finite") == 1
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 1, 1), (6, 4), (2, 9), (9, 2, 3), (3, 3, 3, 3), (1, 8, 2, 2), (5, 1, 1, 5)])
+@pytest.mark.parametrize("modes", ["all", "output", "input", "kernel"])
+def test_single_weights_of_any_shape_are_cut(shape, modes):
+    params = parameters([shape])
+    before = params[0].detach().clone()
+    train(SOAP(latents(params), block=3, interval=2, modes=modes), params, 5)
+    assert params[0].isfinite().all() and (params[0] != before).all()
+
+
 def test_a_mode_of_ten_thousand_is_cut():
     params = parameters([(10_000, 3)], torch.float32)
     optimizer = SOAP(latents(params))
     train(optimizer, params, 3)
     state = optimizer.state[params[0]]
-    assert state["basis_output"].shape == (40, 250, 250) and state["basis_input"].shape == (40, 3, 3)
+    assert state["basis_output"].shape == (79, 127, 127) and state["basis_input"].shape == (79, 3, 3)
 
 
 def test_bf16_products_are_near_the_exact_ones():
