@@ -182,6 +182,7 @@ def _flip_rates() -> list[Any]:
     # by orders of magnitude: the rate falls by hundreds while a network learns
     return [
         _line("Flip rate of all weights", "bnn/flip_rate", log_y=True),
+        _line("Share of steps that the optimizer's ε shortens", "bnn/damped"),
         _layers("Flip rate", "flip_rate", log_y=True),
     ]
 
