@@ -21,7 +21,6 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `rounding.py` | sums, α and the output's dtype: rounded once, whichever way they are computed |
 | `product.py` | the matrix products that weights are rebuilt with |
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
-| `bop.py` | `Bop`, an optimizer that flips weights: the baseline without latent weights |
 | `relaxed.py` `stages.py` | real weights, real or binary activations, under the same α; a network's stage |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |
@@ -38,7 +37,6 @@ fill `lr_scales`; then name the class in a config under `latent:`. Nothing else 
 """
 
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
-from bnnlight.nn.bop import Bop
 from bnnlight.nn.convert import convert
 from bnnlight.nn.convert_plan import SHORTCUTS, ConversionPlan, plan_conversion
 from bnnlight.nn.converted import ConvertedConv2d
@@ -67,7 +65,6 @@ __all__ = [
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
-    "Bop",
     "ConversionPlan",
     "ConvertedConv2d",
     "Dense",

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.nn import BinaryConv2d, Bop, Holistic, Matrix, Tucker, factorize, parameter_groups
+from bnnlight.nn import BinaryConv2d, Holistic, Matrix, Tucker, factorize, parameter_groups
+from bnnlight.optim import Bop
 from bnnlight.tasks.optimization import make_optimizer, warmup_cosine
 
 
