@@ -29,7 +29,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
 | `start.py` | a binary network started from the weights of a trained one |
-| `inspect.py` | what callbacks, summary and deployment may know of a network |
+| `inspect.py` | what callbacks, optimizers, summary and deployment may know of a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 
 Add your own latent: subclass `Latent`, take a dense weight as the first argument, return W̃ from `forward`,
@@ -43,7 +43,7 @@ from bnnlight.nn.converted import ConvertedConv2d
 from bnnlight.nn.cp import CP
 from bnnlight.nn.factorize import factorize, restart_alpha
 from bnnlight.nn.holistic import Holistic
-from bnnlight.nn.inspect import ParameterGroup, named_binary_layers, parameter_groups
+from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.latent import Dense, Latent, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnnlight.nn.matrix import Matrix
@@ -73,7 +73,6 @@ __all__ = [
     "Latent",
     "LatentFactory",
     "Matrix",
-    "ParameterGroup",
     "RPReLU",
     "Rank",
     "Rotated",
@@ -86,7 +85,6 @@ __all__ = [
     "factorize",
     "make_spatial",
     "named_binary_layers",
-    "parameter_groups",
     "plan_conversion",
     "real_valued",
     "restart_alpha",

@@ -38,7 +38,7 @@ class SOAP(AdamWInside):
     take about equally long. Each basis takes memory for two n × n matrices. The kernel's modes cost next to nothing.
 
     Args:
-        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
         eps: ε.
