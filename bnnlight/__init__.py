@@ -10,7 +10,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
 | `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
-| `optim` | optimizers for latent weights: SOAP, Muon | `nn.product` |
+| `optim` | optimizers for latent weights: SOAP, Muon, Bop; what a parameter group is | parts of `nn` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |

@@ -16,11 +16,11 @@ ALLOWED = {
     "backbones": {"nn"},
     "data": {"imaging"},
     "deploy": {"nn", "imaging"},
-    "tasks": {"metrics", "nn.inspect", "optim", "data.heatmaps", "imaging"},
+    "tasks": {"metrics", "optim", "data.heatmaps", "imaging"},
     # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},
-    "optim": {"nn.product"},
+    "optim": {"nn.product", "nn.inspect", "nn.latent"},
     "guards": {"nn.inspect", "tracking.log_book", "tracking.metrics_file"},
 }
 EVERYTHING_BUT_CLI = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"commands"}

@@ -22,6 +22,9 @@ _CALLABLE = re.compile(r"Type \S*Callable\[.*?\] expects a function or a callabl
 _STEP = re.compile(r"(?:Parser key \"([^\"]+)\"|Problem with given class_path '([^']+)'):\s*")
 _CLASS = re.compile(r"Namespace\(class_path='([^']+)'")
 
+_MOVED = {"bnnlight.nn.Bop": "bnnlight.optim.Bop"}
+"""Names that configs of earlier versions have → those of now."""
+
 
 @dataclass
 class Cause:
@@ -146,6 +149,9 @@ def _hint(found_cause: Cause) -> str:
     if found := re.search(r"Expected a dot import path string: (\S+)", cause):
         return f"no class named {found[1]!r}" + _nearest(found[1], _class_names())
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", cause):
+        moved = _MOVED.get(f"{found[1]}.{found[2]}")
+        if moved:
+            return f"{found[1]}.{found[2]} has moved: write {moved}"
         names = {n: f"{found[1]}.{n}" for n in _public_names(found[1])}
         return f"{found[1]} has no class named {found[2]!r}" + _nearest(found[2], names)
     if found := re.search(r"typing\.Literal\[(.*?)\]", cause):
@@ -214,6 +220,6 @@ def _public_names(module: str) -> list[str]:
 
 
 def _class_names() -> dict[str, str]:
-    modules = ("nn", "backbones", "data", "tasks", "callbacks")
+    modules = ("nn", "optim", "backbones", "data", "tasks", "callbacks")
     names = {n: f"bnnlight.{m}.{n}" for m in modules for n in _public_names(f"bnnlight.{m}")}
     return names | {n: f"torch.optim.{n}" for n in _public_names("torch.optim")}

@@ -23,12 +23,12 @@ def check_config_files(args: Sequence[str]) -> None:
             options it changes; the message names it.
     """
     named: set[str] = set()
-    for option, value in _options(args):
+    for option, value in options_in(args):
         if option in (f"{name}{end}" for name in _OBJECTS for end in ("", ".class_path")):
             named.add(option.split(".")[0])
         if option != "config" or not Path(value).is_file():
             continue
-        content = _read(Path(value))
+        content = read_config(Path(value))
         for name in _OBJECTS:
             section = content.get(name)
             if isinstance(section, dict) and "init_args" in section and "class_path" not in section:
@@ -41,7 +41,7 @@ def check_config_files(args: Sequence[str]) -> None:
                 named.add(name)
 
 
-def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+def options_in(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Options in their order, without dashes, with their values."""
     rest = list(args)
     while rest:
@@ -51,7 +51,12 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, value if is_joined else rest[0] if rest else ""
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """The options in a file.
+
+    Raises:
+        ValueError: it is no YAML, is empty, or holds something else than options; the message names it.
+    """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:

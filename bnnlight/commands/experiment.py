@@ -49,6 +49,7 @@ from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.commands.run_lock import RunLock
 from bnnlight.commands.save_config import SaveConfig
+from bnnlight.commands.swapped_classes import forget_replaced
 from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite
@@ -154,6 +155,7 @@ class Experiment(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_config_files(self._args)
         self.config = parser.parse_args(self._args)
+        forget_replaced(self.config, self._args)
         check_nulls(self.config)
         check_ranges(self.config)
         if not (self._for_fit and self.config.resume):  # what a run began with may be gone as it goes on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ LOG_NAME = "log.txt"
 
 _FREE = ("data.root", "data.lsp_root", "data.lspet_root", "data.num_workers", "data.download", "num_threads")
 """Options that say where or how fast, and not what: a run may be taken that was made with others."""
+
+_SWAPPED = ("model.optimizer", "model.scheduler")
+"""Options whose class leaves nothing of the one that it replaces, but what an option of its own has set."""
 
 _MAX_BYTES = 255
 """Of a folder's name, on the usual file systems."""
@@ -74,10 +77,14 @@ class Run:
     def asked(self) -> dict[str, Any]:
         """Configs and options as one flat table, the later ones in front: what makes another run of it."""
         found: dict[str, Any] = {}
+        typed: set[str] = set()
         for config in self.configs:
-            found |= _flat(yaml.safe_load(config.read_text(encoding="utf-8")) or {})
+            found = _with(found, _flat(yaml.safe_load(config.read_text(encoding="utf-8")) or {}), typed)
         for name, value in self.options.items():
-            found |= _flat(value, name)
+            part = _flat(value, name)
+            found = _with(found, part, typed)
+            if short(name) not in _SWAPPED:
+                typed |= part.keys()
         found["seed_everything"] = self.seed
         kept = {key: value for key, value in found.items() if key not in _FREE}
         return json.loads(json.dumps(kept, default=str))  # as it will be read again
@@ -242,6 +249,16 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         parts = ((f"{prefix}.{name}" if prefix else str(name), part) for name, part in value.items())
         return {key: v for name, part in parts for key, v in _flat(part, name).items()}
     return {short(prefix): value}
+
+
+def _with(found: dict[str, Any], part: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """A flat table with a further config or option in front, as `bnnlight fit` puts them together."""
+    for owner in _SWAPPED:
+        before, now = (table.get(f"{owner}.class_path", table.get(owner)) for table in (found, part))
+        if before is not None and now is not None and before != now:
+            gone = {key for key in found if key == owner or key.startswith(f"{owner}.")}.difference(typed)
+            found = {key: value for key, value in found.items() if key not in gone}
+    return found | part
 
 
 def _show(value: Any) -> str:

@@ -21,7 +21,6 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `rounding.py` | sums, α and the output's dtype: rounded once, whichever way they are computed |
 | `product.py` | the matrix products that weights are rebuilt with |
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
-| `bop.py` | `Bop`, an optimizer that flips weights: the baseline without latent weights |
 | `relaxed.py` `stages.py` | real weights, real or binary activations, under the same α; a network's stage |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |
@@ -30,7 +29,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `sync_norm.py` | batch norm over all processes of a run, on any device |
 | `real.py` | the real-valued twin of a binary network |
 | `start.py` | a binary network started from the weights of a trained one |
-| `inspect.py` | what callbacks, summary and deployment may know of a network |
+| `inspect.py` | what callbacks, optimizers, summary and deployment may know of a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 
 Add your own latent: subclass `Latent`, take a dense weight as the first argument, return W̃ from `forward`,
@@ -38,14 +37,13 @@ fill `lr_scales`; then name the class in a config under `latent:`. Nothing else 
 """
 
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
-from bnnlight.nn.bop import Bop
 from bnnlight.nn.convert import convert
 from bnnlight.nn.convert_plan import SHORTCUTS, ConversionPlan, plan_conversion
 from bnnlight.nn.converted import ConvertedConv2d
 from bnnlight.nn.cp import CP
 from bnnlight.nn.factorize import factorize, restart_alpha
 from bnnlight.nn.holistic import Holistic
-from bnnlight.nn.inspect import ParameterGroup, named_binary_layers, parameter_groups
+from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.latent import Dense, Latent, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnnlight.nn.matrix import Matrix
@@ -67,7 +65,6 @@ __all__ = [
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
-    "Bop",
     "ConversionPlan",
     "ConvertedConv2d",
     "Dense",
@@ -76,7 +73,6 @@ __all__ = [
     "Latent",
     "LatentFactory",
     "Matrix",
-    "ParameterGroup",
     "RPReLU",
     "Rank",
     "Rotated",
@@ -89,7 +85,6 @@ __all__ = [
     "factorize",
     "make_spatial",
     "named_binary_layers",
-    "parameter_groups",
     "plan_conversion",
     "real_valued",
     "restart_alpha",

@@ -4,6 +4,8 @@
 |---|---|
 | `soap.py` | `SOAP`: Adam in the eigenbases of the gradients' covariances |
 | `muon.py` | `Muon`: momentum whose every direction has the same length |
+| `bop.py` | `Bop`, which flips weights: the baseline without latent weights |
+| `groups.py` | `parameter_groups`: which parameters share a rate and a weight decay |
 | `as_matrices.py` | `AsMatrices`: any optimizer that takes matrices alone, such as `torch.optim.Muon` |
 | `adamw_inside.py` | what they share: matrices in a way of their own, vectors by AdamW |
 | `stack.py` | parameters of one shape, stepped as one |
@@ -14,7 +16,9 @@
 """
 
 from bnnlight.optim.as_matrices import AsMatrices
+from bnnlight.optim.bop import Bop
+from bnnlight.optim.groups import ParameterGroup, parameter_groups
 from bnnlight.optim.muon import Muon
 from bnnlight.optim.soap import SOAP
 
-__all__ = ["SOAP", "AsMatrices", "Muon"]
+__all__ = ["SOAP", "AsMatrices", "Bop", "Muon", "ParameterGroup", "parameter_groups"]

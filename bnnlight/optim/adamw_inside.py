@@ -30,7 +30,7 @@ class AdamWInside(Optimizer):
     """Steps latents as matrices, and vectors by AdamW; a subclass says how a matrix is stepped.
 
     Latents are the groups whose name begins with ``latent``, real weights those whose name begins with ``weight``, as
-    :func:`bnnlight.nn.parameter_groups` names them. Whatever of them has two dimensions or more is a matrix. Groups
+    :func:`bnnlight.optim.parameter_groups` names them. Whatever of them has two dimensions or more is a matrix. Groups
     named ``norm`` or ``alpha`` have none. Groups without a name, or with another one, are taken for latents.
 
     Weight decay is AdamW's: decoupled, and relative to the learning rate.
@@ -112,7 +112,7 @@ class AdamWInside(Optimizer):
                 loss = closure()
         inside = []
         for group in self.param_groups:
-            vectors = [p for p in group["params"] if not (group[MATRICES] and p.ndim > 1)]
+            vectors = [p for p in group["params"] if not self._is_matrix(p, group)]
             if vectors:
                 inside.append(self._for_adamw(group, vectors) | {"params": vectors})
         # groups and state are this optimizer's own: to be saved, loaded, scheduled and added to
@@ -154,8 +154,8 @@ class AdamWInside(Optimizer):
             last: stacks of the last step, from which those that are used again are taken.
         """
         alike: dict[Any, list[Tensor]] = {}
-        for p in group["params"] if group[MATRICES] else ():
-            if p.ndim > 1 and p.grad is not None:
+        for p in group["params"]:
+            if p.grad is not None and self._is_matrix(p, group):
                 if p.grad.is_sparse:
                     size = "×".join(map(str, p.shape))
                     raise ValueError(
@@ -168,6 +168,9 @@ class AdamWInside(Optimizer):
             key = tuple(map(id, members))
             self._stacks[key] = last.pop(key, None) or Stack(members, self._layout(shape, group))
             yield self._stacks[key]
+
+    def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
+        return group[MATRICES] and p.ndim > 1
 
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         """What there is to do before any of the matrices is stepped; each comes with its group."""

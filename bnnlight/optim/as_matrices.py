@@ -24,7 +24,7 @@ class AsMatrices(AdamWInside):
     this by itself where the optimizer that a config names refuses vectors.
 
     Args:
-        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         make: makes the optimizer of matrices from groups. Its rate and weight decay are AdamW's too.
 
     Raises:
@@ -63,7 +63,7 @@ class AsMatrices(AdamWInside):
         super().__setstate__(state)
 
     def _stacked(self, group: dict[str, Any], last: dict[Any, Stack]) -> Iterator[Stack]:
-        matrices = [p for p in group["params"] if group[MATRICES] and p.ndim > 1 and p.grad is not None]
+        matrices = [p for p in group["params"] if self._is_matrix(p, group) and p.grad is not None]
         if matrices:
             with full_precision(matrices[0].device):
                 self._step_each(matrices, group)

@@ -29,7 +29,7 @@ class Muon(AdamWInside):
     weight.
 
     Args:
-        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         momentum: μ.
         rms: root mean square of a step's entries at a learning rate of 1; AdamW's is some 0.2 to 0.4.

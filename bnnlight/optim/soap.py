@@ -52,7 +52,7 @@ class SOAP(AdamWInside):
     is more than ``block``, one n in each n³ is that size, and one in n × n.
 
     Args:
-        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
         eps: ε.

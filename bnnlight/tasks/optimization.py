@@ -12,16 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from bnnlight.nn.inspect import parameter_groups
 from bnnlight.optim.as_matrices import AsMatrices, takes_matrices_alone
+from bnnlight.optim.groups import parameter_groups
 from bnnlight.tasks.relative_rates import RelativeRates, relative_rates
 
 
 def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: float = 1.0) -> Optimizer:
     """An optimizer with a group for each kind of parameter, and for each factor of each layer.
 
-    The groups are those of :func:`bnnlight.nn.parameter_groups`. Latents, α, batch norm, biases and PReLU get no weight
-    decay. Each group has its relative rate as ``lr_scale``, and keeps it under any schedule; see
+    The groups are those of :func:`bnnlight.optim.parameter_groups`. Latents, α, batch norm, biases and PReLU get no
+    weight decay. Each group has its relative rate as ``lr_scale``, and keeps it under any schedule; see
     :class:`bnnlight.tasks.relative_rates.RelativeRates`. Frozen parameters are left out, and known when they are added.
 
     Args:

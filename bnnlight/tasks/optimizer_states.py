@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn.inspect import parameter_groups
+from bnnlight.optim.groups import parameter_groups
 
 _REMEDY = "go on with the config and seed that the run began with"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bnnlight.nn.inspect import ParameterGroup, parameter_groups
 from bnnlight.optim.as_matrices import AsMatrices
+from bnnlight.optim.groups import ParameterGroup, parameter_groups
 from bnnlight.tasks.optimizer_states import fitting_groups, with_names
 
 _OF_A_GROUP = ("params", "name", "lr_scale", "added", "added_scale")

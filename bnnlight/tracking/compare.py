@@ -51,7 +51,7 @@ def _finite(value: float) -> float | None:
 
 
 def as_page(runs: Sequence[Run], unreadable: Sequence[str]) -> str:
-    """One HTML file that needs no other: a table to sort, learning curves, flip rates, ranks, α, activations."""
+    """One HTML file that needs no other: a table to sort, and every figure that there are data for."""
     names = labels(runs)
     problems = [*unreadable, *(problem for run in runs for problem in run.problems)]
     warning = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
@@ -99,6 +99,8 @@ def _setting(key: str, value: Any) -> str:
 def _result(key: str, value: float | None) -> str:
     if value is None:
         return ""
+    if key.endswith("time/processor"):
+        return f"{value:.0f} s"
     return f"{100 * value:.2f} %" if "/acc" in key or "/pck" in key else f"{value:.4f}"
 
 

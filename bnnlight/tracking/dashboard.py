@@ -64,6 +64,7 @@ def sections() -> list[ws.Section]:
         _section("Ranks", _ranks()),
         _section("α", [_layers(f"α, {what}", f"alpha_{key}") for key, what in _ALPHA.items()]),
         _section("Activations", [_layers(what, key) for key, what in _ACTIVATIONS.items()]),
+        _section("Updates", _updates()),
         _section("Speed", _speed()),
         _section("Pictures", [_pictures("val/pictures"), _pictures("test/pictures")]),
         _section("Comparison", _comparison()),
@@ -114,6 +115,11 @@ _ACTIVATIONS = {
     "positive": "Share of activations that are +1",
     "dead": "Share of channels with one sign only",
     "cut": "Share of activations without a gradient",
+}
+
+_UPDATES = {
+    "update_rank": "Effective rank of a step's change",
+    "update_follows": "Share of weights that a step moves against their gradient",
 }
 
 
@@ -193,6 +199,14 @@ def _ranks() -> list[Any]:
         for key, title in _RANKS.items()
         # the kind that tells most one mode a panel, the others all together
         for end, of in (_MODES_APART if key == "effective" else _MODES).items()
+    ]
+
+
+def _updates() -> list[Any]:
+    return [
+        panel
+        for key, title in _UPDATES.items()
+        for panel in (_line(f"{title}, mean of the layers", f"bnn/{key}"), _layers(title, key))
     ]
 
 

@@ -19,6 +19,7 @@ _CURVES = {
     "val/pckh": "PCKh@0.5, validation",
     "val/pck": "PCK@0.2, validation",
 }
+_PROCESSOR_TIME = "time/processor"
 _COLORS = qualitative.Safe
 _SMALLEST_RATE = 1e-5
 """Flip rates below it have the colour of no flips at all."""
@@ -38,6 +39,9 @@ def all_figures(runs: Sequence[Run], names: Sequence[str]) -> Iterator[Described
     if keys & _CURVES.keys():
         text = "The training loss is that of single batches; the training accuracy is the epoch's mean."
         yield "Learning curves", text, learning_curves(runs, names)
+    if any(_by_processor_time(run) for run in runs):
+        text = "Accuracy of validations against the seconds of processor time since training began."
+        yield "Accuracy by processor time", text, time_curves(runs, names)
     if any(key.startswith("bnn/flip_rate/") for key in keys):
         text = "Share of a layer's binary weights that changed sign since the look before; layers from the input down."
         yield "Flip rates", text, heat_maps(runs, names, "bnn/flip_rate/")
@@ -51,6 +55,16 @@ def all_figures(runs: Sequence[Run], names: Sequence[str]) -> Iterator[Described
         ("bnn/alpha_mean/", "α", "Mean scaling factor of each layer: their mean over time, and by layer at the end."),
         ("bnn/dead/", "Dead channels", "Share of channels whose binary activation never changed in a look's batches."),
         ("bnn/cut/", "Cut gradients", "Share of activations beyond ±1, where the clipped gradient is zero."),
+        (
+            "bnn/update_rank/",
+            "Rank of updates",
+            "Effective rank of the change of a latent weight in one optimizer step.",
+        ),
+        (
+            "bnn/update_follows/",
+            "Updates and gradients",
+            "Share of latent weights that one optimizer step moves against their gradient; 1 for a step by its signs.",
+        ),
     ):
         if any(key.startswith(prefix) for key in keys):
             yield title, text, over_time_and_layers(runs, names, prefix)
@@ -76,6 +90,35 @@ def learning_curves(runs: Sequence[Run], names: Sequence[str]) -> go.Figure:
         figure.update_yaxes(title_text="loss" if "loss" in key else "%", row=place // 2 + 1, col=place % 2 + 1)
         figure.update_xaxes(title_text="step", row=place // 2 + 1, col=place % 2 + 1)
     return _styled(figure, 340 * num_rows)
+
+
+def time_curves(runs: Sequence[Run], names: Sequence[str]) -> go.Figure:
+    """Accuracies of validations, %, against the processor seconds that they came after, one colour a run."""
+    shown = [key for key in _CURVES if any(key in _by_processor_time(run) for run in runs)]
+    figure = make_subplots(1, len(shown), subplot_titles=[_CURVES[key] for key in shown])
+    for place, key in enumerate(shown, 1):
+        for number, (run, name) in enumerate(zip(runs, names, strict=True)):
+            points = _by_processor_time(run).get(key, [])
+            curve = go.Scatter(
+                x=[seconds for seconds, _ in points], y=[100 * value for _, value in points], name=name,
+                legendgroup=name, line={"color": _color(number)}, mode="lines+markers", showlegend=place == 1,
+            )  # fmt: skip
+            if points:
+                figure.add_trace(curve, 1, place)
+        figure.update_yaxes(title_text="%", row=1, col=place)
+        figure.update_xaxes(title_text="processor seconds", row=1, col=place)
+    return _styled(figure, 400)
+
+
+def _by_processor_time(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """Of each accuracy of validations: (processor seconds, value), where both were logged."""
+    seconds = run.series.get(_PROCESSOR_TIME, {})
+    found = {
+        key: [(seconds[step], value) for step, value in run.series.get(key, {}).items() if step in seconds]
+        for key in _CURVES
+        if key.startswith("val/") and "loss" not in key
+    }
+    return {key: points for key, points in found.items() if points}
 
 
 def heat_maps(runs: Sequence[Run], names: Sequence[str], prefix: str) -> go.Figure:

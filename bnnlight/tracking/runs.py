@@ -63,6 +63,8 @@ class Run:
                 self.results[f"best {key}"] = best([v for step, v in values.items() if step > begin] or values.values())
             elif key.startswith(("test/", "train/")):
                 self.results[f"last {key}" if key.startswith("train/") else key] = list(values.values())[-1]
+            elif key == "time/processor":
+                self.results[f"last {key}"] = list(values.values())[-1]
         return self
 
     def _last_stage(self) -> int:

@@ -19,8 +19,9 @@ def rows(scale):
             row |= {f"bnn/flip_rate/{layer}": 0.1 * scale / (1 + step), f"bnn/alpha_mean/{layer}": 0.1 + number}
             row |= {f"bnn/rank_effective/{layer}/mode0": 3.0, f"bnn/rank_nominal/{layer}/mode0": 4.0}
             row |= {f"bnn/dead/{layer}": 0.0, f"bnn/cut/{layer}": 0.25}
+            row |= {f"bnn/update_rank/{layer}": 2.5, f"bnn/update_follows/{layer}": 0.75}
         yield row
-    yield {"step": 20, "val/acc1": 0.5 * scale, "val/loss": 1 / scale}
+    yield {"step": 20, "val/acc1": 0.5 * scale, "val/loss": 1 / scale, "time/processor": 90 * scale}
     yield {"step": 20, "test/acc1": 0.4 * scale}
 
 
@@ -50,6 +51,7 @@ def test_json_has_the_runs_own_figures(three_runs, bnnlight):
             "best val/loss": 1 / scale,
             "test/acc1": 0.4 * scale,
             "last train/loss": 2 - scale,
+            "last time/processor": 90 * scale,
         }
         for row in rows(scale):
             for name, value in row.items():
@@ -104,9 +106,11 @@ def test_the_page_draws_itself_in_a_browser_without_a_network(three_runs, bnnlig
     dom = browser(tmp_path / "asking.html", "--dump-dom")
     told = json.loads(re.search(r"<title>(\{.*?\})</title>", dom)[1])
     assert told["names"] == ["runs-run0", "runs-run2", "runs-run1"]
-    assert told["titles"] == ["Learning curves", "Flip rates", "Ranks", "α", "Dead channels", "Cut gradients"]
-    # of three runs three learning curves each, a map each, and two places in each of the other four figures
-    assert (told["curves"], told["maps"]) == (3 * 3 + 4 * 3 * 2, 3)
+    of_layers = ["Ranks", "α", "Dead channels", "Cut gradients", "Rank of updates", "Updates and gradients"]
+    assert told["titles"] == ["Learning curves", "Accuracy by processor time", "Flip rates", *of_layers]
+    # of three runs three learning curves and one over time each, a map each, and two places in each figure of layers
+    assert (told["curves"], told["maps"]) == (3 * 3 + 3 + len(of_layers) * 3 * 2, 3)
+    assert "45 s" in dom and "90 s" in dom
     browser(page, f"--screenshot={tmp_path / 'c.png'}", "--window-size=1300,3600")
     assert (tmp_path / "c.png").stat().st_size > 50_000
 

@@ -89,6 +89,26 @@ def test_an_optimizer_takes_the_place_of_the_plans_with_all_that_belongs_to_it(p
     assert other.options["model.optimizer"] == SGD and other.options["model.optimizer.lr"] == 0.1
 
 
+def test_what_a_run_is_asked_for_has_nothing_of_an_optimizer_that_was_replaced(plan, write, tmp_path):
+    """As `bnnlight fit` reads it: else a plan that says it by itself would take runs that were made without it."""
+    (tmp_path / "adam.yaml").write_text(
+        "model: {init_args: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.5, weight_decay: 0.1}}}}"
+    )
+    plan["methods"]["dense"] = {"configs": ["adam.yaml"]}
+    plan["options"] |= {"model.optimizer.eps": 1e-3}
+    plan["optimizers"]["kept"] = {"options": {"model.optimizer.amsgrad": True}}
+    plan["optimizers"]["SGD"]["options"] |= {"model.optimizer.maximize": True}
+    read = read_plan(write(plan))
+    asked = {}
+    for name in ("dense", "dense, SGD", "dense, kept"):
+        found = next(final_runs(read, read.methods[name], 0.1, tmp_path, {})).asked()
+        asked[name] = {k.removeprefix("model.optimizer."): v for k, v in found.items() if "optimizer" in k}
+    of_adam = {"class_path": "torch.optim.Adam", "weight_decay": 0.1, "eps": 1e-3, "lr": 0.1}
+    assert asked["dense"] == of_adam and asked["dense, kept"] == of_adam | {"amsgrad": True}
+    of_sgd = {"class_path": "torch.optim.SGD", "momentum": 0.9, "maximize": True, "eps": 1e-3, "lr": 0.1}
+    assert asked["dense, SGD"] == of_sgd
+
+
 def test_finished_runs_are_kept_when_a_plan_gets_optimizers(matrix, content, starts, tmp_path):
     assert matrix()[0] == 0
     before = {name: len(told) for name, told in starts(tmp_path / "runs").items()}

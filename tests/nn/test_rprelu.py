@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from bnnlight.backbones import BinaryUnit
-from bnnlight.nn import RPReLU, parameter_groups, sign
+from bnnlight.nn import RPReLU, sign
 from bnnlight.nn.summary import summarize
+from bnnlight.optim import parameter_groups
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 from torch.optim.swa_utils import SWALR
 
-from bnnlight.nn import BinaryConv2d, Bop, Dense, Tucker, factorize, named_binary_layers, parameter_groups
-from bnnlight.optim import SOAP, Muon
+from bnnlight.nn import BinaryConv2d, Dense, Tucker, factorize, named_binary_layers
+from bnnlight.optim import SOAP, Bop, Muon, parameter_groups
 from bnnlight.tasks.optimization import make_optimizer, step_schedule, warmup_cosine
 
 HALF = functools.partial(Tucker, rank=0.5)

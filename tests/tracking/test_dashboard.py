@@ -58,6 +58,7 @@ def test_each_pattern_takes_its_own_layers_alone():
         ],
         "α": [f"alpha_{kind}/{layer}" for kind in ("mean", "std", "min", "max", "negative")],
         "Activations": [f"{kind}/{layer}" for kind in ("positive", "dead", "cut")],
+        "Updates": [f"update_{kind}/{layer}" for kind in ("rank", "follows")],
     }.items():
         # every key by one panel, and every panel for one key
         hits = [[n for n, p in enumerate(patterns(section)) if p.match(f"bnn/{name}")] for name in names]
@@ -75,7 +76,8 @@ def test_lines_are_drawn_over_optimizer_steps():
 
 
 def test_speed_pictures_and_comparison():
-    assert {"time/step", "time/data", "mem/peak"} <= keys()
+    assert {"time/step", "time/data", "time/processor", "mem/peak"} <= keys()
+    assert {"bnn/update_rank", "bnn/update_follows"} <= keys()
     kinds, factors = patterns("Speed")
     for key in ("lr-AdamW", "lr-Bop/latent", "lr-AdamW/weight/added1"):
         assert kinds.match(key) and not factors.match(key)
@@ -97,4 +99,4 @@ def test_record_is_the_same_every_time_and_fits_json():
     assert first == again
     record = json.loads(first)
     assert (record["entity"], record["project"], record["name"]) == ("ann", "bnn", "nightly")
-    assert [section["is_open"] for section in record["sections"]] == [True] * 3 + [False] * 6
+    assert [section["is_open"] for section in record["sections"]] == [True] * 3 + [False] * 7

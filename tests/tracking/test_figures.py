@@ -52,5 +52,24 @@ def test_learning_curves_have_accuracies_in_percent():
     assert traces[0].line.color == traces[2].line.color != traces[1].line.color
 
 
+def test_accuracies_stand_at_the_processor_seconds_of_their_validations():
+    series = {
+        "val/acc1": ({5: 0.5, 10: 0.75}, {5: 0.25, 10: 0.5}), "val/loss": ({5: 2.0}, {5: 3.0}),
+        "time/processor": ({5: 60.0, 10: 130.0, 12: 150.0}, {10: 40.0}), "train/acc": ({5: 1.0}, {5: 1.0}),
+    }  # fmt: skip
+    first, second = figures.time_curves(runs(**series), ["x", "y"]).data
+    assert (first.name, list(first.x), list(first.y)) == ("x", [60, 130], [50, 75])
+    assert (second.name, list(second.x), list(second.y)) == ("y", [40], [50])
+
+
+def test_what_steps_did_and_how_long_it_took_is_shown_where_runs_have_it():
+    series = {f"bnn/update_{kind}/{layer}": ({7: 0.5}, {}) for kind in ("rank", "follows") for layer in LAYERS}
+    series |= {"val/acc1": ({7: 0.5}, {7: 0.5}), "time/processor": ({7: 9.0}, {})}
+    found = {title: figure for title, _, figure in figures.all_figures(runs(**series), ["x", "y"])}
+    assert list(found) == ["Learning curves", "Accuracy by processor time", "Rank of updates", "Updates and gradients"]
+    by_layer = found["Updates and gradients"].data[1]
+    assert (by_layer.name, list(by_layer.x), list(by_layer.y)) == ("x", IN_ORDER, [0.5] * 3)
+
+
 def test_runs_without_figures_have_no_figures():
     assert list(figures.all_figures([Run("x", "")], ["x"])) == []

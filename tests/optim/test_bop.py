@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.nn import BinaryConv2d, Bop, Holistic, Matrix, Tucker, factorize, parameter_groups
+from bnnlight.nn import BinaryConv2d, Holistic, Matrix, Tucker, factorize
+from bnnlight.optim import Bop, parameter_groups
 from bnnlight.tasks.optimization import make_optimizer, warmup_cosine
 
 
@@ -135,6 +136,24 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been():
         assert torch.equal(a, b), name
 
 
+def test_a_state_from_when_bop_was_built_on_torch_alone_goes_on():
+    """Its groups had torch's AdamW's options, and nothing of matrices."""
+    weight, other = nn.Parameter(torch.ones(2, 1)), nn.Parameter(torch.ones(2, 1))
+    optimizer = make(weight, other, lr=0.5, gamma=0.5, threshold=0.1)
+    weight.grad, other.grad = torch.full((2, 1), 0.18), torch.ones(2, 1)
+    optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    plain = torch.optim.AdamW([torch.zeros(1)]).defaults
+    state["param_groups"] = [plain | {k: v for k, v in g.items() if k != "matrices"} for g in state["param_groups"]]
+    optimizer = make(weight, other, lr=0.1)
+    optimizer.load_state_dict(state)
+    optimizer.step()
+    # m = 0.09, below τ; then 0.135, above it
+    assert weight.tolist() == [[-1], [-1]]
+    assert other[0].item() == pytest.approx((0.995 - 0.5) * 0.995 - 0.5, abs=1e-6)
+    assert optimizer.state[other]["step"].item() == 2
+
+
 def test_a_copy_steps_its_own_parameters():
     weight, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = make(weight, other, gamma=1.0)
@@ -225,6 +244,7 @@ def test_factors_are_an_error_that_says_what_to_do(latent, check_one_line):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
+        ({"lr": 0.0}, "lr of Bop is 0.0: give"),
         ({"gamma": 0.0}, "gamma of Bop is 0.0: give"),
         ({"gamma": 1.5}, "gamma of Bop is 1.5"),
         ({"gamma": float("nan")}, "gamma of Bop is nan"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+
+from bnnlight.optim.adamw_inside import AdamWInside
+from bnnlight.optim.stack import Stack
 
 
-class Bop(Optimizer):
+class Bop(AdamWInside):
     """Flips the binary weights of groups whose name begins with ``latent``, and runs AdamW on all other groups.
 
     With g the gradient of a weight w, at every step
@@ -28,7 +30,7 @@ class Bop(Optimizer):
     A group that is added later is AdamW's, unless its name begins with ``latent``.
 
     Args:
-        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.nn.parameter_groups` names them.
+        params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate of AdamW.
         gamma: γ, the adaptivity rate, in (0, 1].
         threshold: τ, at least 0.
@@ -65,12 +67,7 @@ class Bop(Optimizer):
                     "choose latent bnnlight.nn.Dense, or another optimizer"
                 )
             group |= {"lr": gamma, "threshold": threshold}
-        self._adamw = _idle_adamw(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
-        super().__init__(groups, self._adamw.defaults)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._adamw = _idle_adamw()
+        super().__init__(groups, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}, "binary")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group. Latents by their name are flipped, with the γ and τ of those before; all others are AdamW's."""
@@ -80,29 +77,15 @@ class Bop(Optimizer):
                 break
         super().add_param_group(param_group)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One step of both.
+    def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
+        return _is_latent(group)
 
-        Args:
-            closure: computes the loss and its gradients anew, if given.
+    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(range(len(shape)))
 
-        Returns:
-            What the closure returns.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        groups = self.param_groups
-        # groups and state are this optimizer's own: to be saved, loaded, scheduled and added to
-        self._adamw.param_groups, self._adamw.state = [group for group in groups if not _is_latent(group)], self.state
-        self._adamw.step()
-        for group in filter(_is_latent, groups):
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._flip(weight, group["lr"], group["threshold"])
-        return loss
+    def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
+        for weight in stack.params:
+            self._flip(weight, group["lr"], group["threshold"])
 
     def _flip(self, weight: Tensor, gamma: float, threshold: float) -> None:
         state = self.state[weight]
@@ -113,10 +96,6 @@ class Bop(Optimizer):
         average = state["exp_avg"].lerp_(weight.grad, gamma)
         flipped = (average.abs() > threshold) & ((average > 0) == (weight > 0))
         weight.copy_(torch.where(flipped, -weight, weight))
-
-
-def _idle_adamw(**options: Any) -> AdamW:
-    return AdamW([torch.zeros(0)], **options)
 
 
 def _is_latent(group: dict[str, Any]) -> bool:
