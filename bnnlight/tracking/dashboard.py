@@ -188,7 +188,6 @@ def _flip_rates() -> list[Any]:
     # by orders of magnitude: the rate falls by hundreds while a network learns
     return [
         _line("Flip rate of all weights", "bnn/flip_rate", log_y=True),
-        _line("Share of steps that the optimizer's ε shortens", "bnn/damped"),
         _layers("Flip rate", "flip_rate", log_y=True),
     ]
 
@@ -203,11 +202,12 @@ def _ranks() -> list[Any]:
 
 
 def _updates() -> list[Any]:
-    return [
+    watched = [
         panel
         for key, title in _UPDATES.items()
         for panel in (_line(f"{title}, mean of the layers", f"bnn/{key}"), _layers(title, key))
     ]
+    return [_line("Share of steps that the optimizer's ε shortens", "bnn/damped"), *watched]
 
 
 def _speed() -> list[Any]:
