@@ -24,7 +24,7 @@ class Damping(L.Callback):
     and joints, and a scale α in each layer, leave gradients of 1e-9 to 1e-8.
 
     Entries are those in which the optimizer steps: of the latents, or of their gradients in SOAP's bases. Those that
-    never had a gradient are left out. Optimizers without ε or without a mean of squares log nothing. Where more than
+    never had a gradient are left out. RMSprop's are counted likewise, without its start's correction. Optimizers without ε or without a mean of squares log nothing. Where more than
     half are shortened, one line on standard error says so, once.
 
     Source of the step: Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
@@ -56,11 +56,13 @@ class Damping(L.Callback):
 def _roots(optimizer: Optimizer) -> Iterator[tuple[Tensor, float]]:
     """√v̂ and ε of each latent."""
     for group in optimizer.param_groups:
-        if not str(group.get("name", "")).startswith("latent") or "eps" not in group or "betas" not in group:
+        if not str(group.get("name", "")).startswith("latent") or "eps" not in group:
             continue
         for p in group["params"]:
             state: dict[str, Any] = optimizer.state.get(p, {})
-            if "exp_avg_sq" in state:
+            if "square_avg" in state:
+                yield state["square_avg"].sqrt(), float(group["eps"])
+            elif "exp_avg_sq" in state and "betas" in group:
                 steps = float(state.get("step", group.get("step", 1)))
                 square = state["exp_avg_sq"] / max(1 - group["betas"][1] ** steps, torch.finfo(torch.float32).eps)
                 yield square.sqrt(), float(group["eps"])

@@ -55,7 +55,7 @@ class SOAP(AdamWInside):
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
-        eps: ε.
+        eps: ε. Small, as gradients of latents are: in networks that predict heat maps some 1e-9.
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
         modes: which modes of a weight get a basis: ``all``, ``channels`` (output and input), ``output``, ``input`` or
             ``kernel`` (its pixels, as one mode). A matrix, such as a factor, has the first two alone.
@@ -82,7 +82,7 @@ class SOAP(AdamWInside):
         params: Iterable[Any],
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
-        eps: float = 1e-8,
+        eps: float = 1e-15,
         weight_decay: float = 1e-2,
         modes: Modes = "all",
         covariance_beta: float | None = None,

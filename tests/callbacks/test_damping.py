@@ -54,6 +54,14 @@ def test_roots_are_the_gradients_of_a_first_step(kind):
     assert eps == 1e-8
 
 
+def test_rmsprop_has_no_correction():
+    optimizer = torch.optim.RMSprop(groups(), alpha=0.75, eps=1e-7)
+    optimizer.step()
+    ((root, eps),) = _roots(optimizer)
+    torch.testing.assert_close(root, GRADIENTS / 2)
+    assert eps == 1e-7
+
+
 def test_soap_is_looked_at_in_its_bases():
     made = groups()
     optimizer = SOAP(made, eps=1e-7, betas=(0.9, 0.9))
