@@ -24,8 +24,9 @@ class Damping(L.Callback):
     and joints, and a scale α in each layer, leave gradients of 1e-9 to 1e-8.
 
     Entries are those in which the optimizer steps: of the latents, or of their gradients in SOAP's bases. Those that
-    never had a gradient are left out. RMSprop's are counted likewise, without its start's correction. Optimizers without ε or without a mean of squares log nothing. Where more than
-    half are shortened, one line on standard error says so, once.
+    never had a gradient are left out. RMSprop's are counted likewise, without a correction for its start. Optimizers
+    without ε or without a mean of squares log nothing. Where more than half are shortened, one line on standard error
+    says so, once.
 
     Source of the step: Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
     """
