@@ -59,6 +59,7 @@ class SOAP(AdamWInside):
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
         modes: which modes of a weight get a basis: ``all``, ``channels`` (output and input), ``output``, ``input`` or
             ``kernel`` (its pixels, as one mode). A matrix, such as a factor, has the first two alone.
+        nesterov: whether the gradient counts once more in a step: β₁ M + (1 − β₁) G′ in place of M.
         covariance_beta: β; β₂ unless given.
         covariance_interval: steps from one update of the covariances to the next.
         interval: steps from one renewal of a basis to the next.
@@ -85,6 +86,7 @@ class SOAP(AdamWInside):
         eps: float = 1e-15,
         weight_decay: float = 1e-2,
         modes: Modes = "all",
+        nesterov: bool = False,
         covariance_beta: float | None = None,
         covariance_interval: int = 1,
         interval: int = 10,
@@ -110,7 +112,11 @@ class SOAP(AdamWInside):
                 raise ValueError(f"{name} of SOAP is {value}: give at least {least}")
         self._said: set[str] = set()
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "modes": modes}
-        defaults |= {"covariance_beta": covariance_beta, "covariance_interval": covariance_interval}
+        defaults |= {
+            "nesterov": nesterov,
+            "covariance_beta": covariance_beta,
+            "covariance_interval": covariance_interval,
+        }
         defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "block": block}
         super().__init__(params, defaults | {"products": products}, layers)
 
@@ -170,6 +176,8 @@ class SOAP(AdamWInside):
             some = {place: basis[part] for place, basis in bases.items()}
             turned = rotate(gradient[part], some, dtype=dtype)
             mean = average[part].lerp_(turned, 1 - beta1)
+            if group["nesterov"]:
+                mean = mean.lerp(turned, 1 - beta1)
             root = square[part].mul_(beta2).addcmul_(turned, turned, value=1 - beta2).sqrt().add_(group["eps"])
             update[part] = rotate(torch.div(mean, root, out=turned), some, back=True, dtype=dtype)
         rate = float(group["lr"])
