@@ -154,6 +154,20 @@ def test_a_diagonal_covariance_leaves_adam():
         torch.testing.assert_close(weight, alone)
 
 
+def test_nesterovs_momentum_by_hand():
+    weight = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
+    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.8), nesterov=True, eps=0.0, weight_decay=0.0)
+    weight.grad = torch.eye(3, dtype=torch.float64)
+    optimizer.step()
+    mean = square = place = 0.0
+    for t, g in enumerate((1.0, -2.0, 0.5), 1):
+        weight.grad = g * torch.eye(3, dtype=torch.float64)
+        optimizer.step()
+        mean, square = 0.9 * mean + 0.1 * g, 0.8 * square + 0.2 * g * g
+        place -= 0.1 * math.sqrt(1 - 0.8**t) / (1 - 0.9**t) * (0.9 * mean + 0.1 * g) / math.sqrt(square)
+        torch.testing.assert_close(weight.diagonal().detach(), torch.full((3,), place, dtype=torch.float64))
+
+
 def test_vectors_are_stepped_by_adamw_and_real_weights_where_asked():
     groups = lambda: [  # noqa: E731
         {"params": [nn.Parameter(torch.ones(3, 4))], "name": "weight"},
