@@ -156,7 +156,7 @@ def test_a_diagonal_covariance_leaves_adam():
 
 def test_nesterovs_momentum_by_hand():
     weight = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
-    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.8), nesterov=True, eps=0.0, weight_decay=0.0)
+    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.8), nesterov=True, eps=1e-12, weight_decay=0.0)
     weight.grad = torch.eye(3, dtype=torch.float64)
     optimizer.step()
     mean = square = place = 0.0
