@@ -92,7 +92,7 @@ class Plan:
     Attributes:
         path: of the YAML.
         title: of the page.
-        config: the experiment's YAML.
+        configs: the experiment's YAML, and overlays in front of the methods'.
         metric: name behind ``val/`` and ``test/``.
         metric_name: for the table.
         direction: ``max`` or ``min``: which figure is the better one.
@@ -109,7 +109,7 @@ class Plan:
 
     path: Path
     title: str
-    config: Path
+    configs: tuple[Path, ...]
     metric: str
     metric_name: str
     direction: str
@@ -156,7 +156,7 @@ def _plan(path: Path, content: Any) -> Plan:
     return Plan(
         path=path,
         title=str(top.get("title", path.stem)),
-        config=file_of(top["config"], "config", path),
+        configs=_configs(top["config"], path),
         metric=str(top["metric"]),
         metric_name=str(top.get("metric_name", top["metric"])),
         direction=direction,
@@ -169,6 +169,12 @@ def _plan(path: Path, content: Any) -> Plan:
         optimizers=optimizers,
         reach=_reach(top["reach"], str(top["metric"])) if top.get("reach") is not None else None,
     )
+
+
+def _configs(content: Any, path: Path) -> tuple[Path, ...]:
+    if content == []:
+        raise ValueError("config is empty: give the experiment's file")
+    return tuple(file_of(name, "config", path) for name in (content if isinstance(content, list) else [content]))
 
 
 def _method(

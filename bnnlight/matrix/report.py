@@ -67,7 +67,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
     return {
         "title": plan.title,
         "note": plan.note,
-        "config": str(plan.config),
+        "config": " + ".join(map(str, plan.configs)),
         "metric": plan.metric,
         "metric_name": plan.metric_name,
         "direction": plan.direction,

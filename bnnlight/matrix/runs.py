@@ -170,7 +170,7 @@ def final_runs(plan: Plan, method: Method, value: float | None, folder: Path, mo
 
 
 def _configs(plan: Plan, method: Method) -> tuple[Path, ...]:
-    return (plan.config, *method.configs, *(method.optimizer.configs if method.optimizer else ()))
+    return (*plan.configs, *method.configs, *(method.optimizer.configs if method.optimizer else ()))
 
 
 def _options(plan: Plan, method: Method) -> Options:

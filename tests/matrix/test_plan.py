@@ -3,7 +3,7 @@
 import pytest
 
 from bnnlight.matrix.plan import read_plan
-from bnnlight.matrix.runs import check_folders, handed_on, slug
+from bnnlight.matrix.runs import check_folders, final_runs, handed_on, slug
 
 
 def test_a_plan_as_it_is_read(content, write, tmp_path):
@@ -25,7 +25,17 @@ def test_paths_are_relative_to_the_file(content, write, tmp_path, monkeypatch):
     content["config"] = "../base.yaml"
     path = write(content, "deep/plan.yaml")
     monkeypatch.chdir(tmp_path)
-    assert read_plan(path).config == tmp_path / "base.yaml"
+    assert read_plan(path).configs == (tmp_path / "base.yaml",)
+
+
+def test_overlays_of_the_experiment_stand_in_front_of_a_methods(content, write, tmp_path):
+    for name in ("over.yaml", "own.yaml"):
+        (tmp_path / name).write_text("{}")
+    content["config"] = [content["config"], "over.yaml"]
+    content["methods"]["dense"]["configs"] = ["own.yaml"]
+    plan = read_plan(write(content))
+    (run, *_) = final_runs(plan, plan.methods["dense"], 0.1, tmp_path, {})
+    assert run.configs == (*plan.configs, tmp_path / "own.yaml") and plan.configs[1] == tmp_path / "over.yaml"
 
 
 def remove(key):
@@ -57,6 +67,8 @@ MISTAKES = {
     "no values": (put("search", "values", value=[]), ("search: values is empty",)),
     "values that are none": (put("search", "values", value=["fast"]), ("search: values", "numbers")),
     "no config": (put("config", value="lost.yaml"), ("config", "no such file", "lost.yaml")),
+    "no config at all": (put("config", value=[]), ("config is empty",)),
+    "no overlay of the experiment": (put("config", value=["lost.yaml"]), ("config", "no such file", "lost.yaml")),
     "no overlay": (put("methods", "dense", "configs", value=["x.yaml"]), ("methods, dense: configs", "x.yaml")),
     "one overlay": (put("methods", "dense", "configs", value="x.yaml"), ("methods, dense", "list of files")),
     "a direction": (put("direction", value="up"), ("direction", "max or min")),
