@@ -55,6 +55,7 @@ class SOAP(AdamWInside):
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
             instructions; statistics stay as they are.
+        share: whether processes that train together step a part of the matrices each, instead of all of them.
 
     Raises:
         ValueError: a number is out of range, or the device cannot compute eigenvectors.
@@ -78,6 +79,7 @@ class SOAP(AdamWInside):
         max_size: int = 4096,
         layers: Layers = "all",
         products: Literal["float32", "bfloat16"] = "float32",
+        share: bool = False,
     ) -> None:
         if modes not in ("all", *_MODES):
             raise ValueError(f"modes of SOAP is {modes!r}: choose all, {', '.join(_MODES)}")
@@ -97,7 +99,7 @@ class SOAP(AdamWInside):
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "modes": modes}
         defaults |= {"covariance_beta": covariance_beta, "covariance_interval": covariance_interval}
         defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "max_size": max_size}
-        super().__init__(params, defaults | {"products": products}, layers)
+        super().__init__(params, defaults | {"products": products}, layers, share)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
