@@ -11,6 +11,7 @@ optimizer steps, whatever the gradient accumulation.
 | `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
 | `StepTime` | `time/step`, `time/data` (seconds), `mem/peak` (bytes) | 50 |
 | `ProcessorTime` | `time/processor` (seconds of processor time since training began) | each validation |
+| `Damping` | `bnn/damped` (share of binary weights' steps that the optimizer's ε shortens) | each validation |
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
@@ -24,6 +25,7 @@ at first, then with binary activations, then binary, and logs `stage` and `stage
 from bnnlight.callbacks.activations import Activations
 from bnnlight.callbacks.alphas import Alphas
 from bnnlight.callbacks.bad_images import BadImages
+from bnnlight.callbacks.damping import Damping
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
@@ -37,6 +39,7 @@ __all__ = [
     "Activations",
     "Alphas",
     "BadImages",
+    "Damping",
     "FactorRanks",
     "FlipRates",
     "Pictures",

@@ -24,7 +24,17 @@ import bnnlight.backbones
 import bnnlight.data
 import bnnlight.nn
 import bnnlight.tasks  # noqa: F401  (makes short class names known to the parser)
-from bnnlight.callbacks import Activations, Alphas, BadImages, FactorRanks, FlipRates, Pictures, ProcessorTime, StepTime
+from bnnlight.callbacks import (
+    Activations,
+    Alphas,
+    BadImages,
+    Damping,
+    FactorRanks,
+    FlipRates,
+    Pictures,
+    ProcessorTime,
+    StepTime,
+)
 from bnnlight.callbacks.averages import whole
 from bnnlight.commands.changed_config import check_changes
 from bnnlight.commands.checkpoint_io import WholeCheckpointIO
@@ -245,7 +255,7 @@ class Experiment(LightningCLI):
             config["callbacks"] = [c for c in config["callbacks"] if not isinstance(c, Checkpoint)]
             callbacks = [c for c in callbacks if not isinstance(c, Heartbeat)]
         if self._for_fit:
-            callbacks = [*callbacks, ProcessorTime()]  # it has no options
+            callbacks = [*callbacks, ProcessorTime(), Damping()]  # they have no options
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
         plugins = config.get("plugins") or []

@@ -50,7 +50,7 @@ _RANGES: dict[str, Check] = {
     "model.alpha_lr": _NOT_NEGATIVE,
     "model.optimizer.lr": _NOT_NEGATIVE,
     "model.optimizer.weight_decay": _NOT_NEGATIVE,
-    **{f"model.optimizer.{name}": _POSITIVE for name in ("interval", "covariance_interval", "max_size", "steps")},
+    **{f"model.optimizer.{name}": _POSITIVE for name in ("interval", "covariance_interval", "block", "steps")},
     "model.optimizer.last_renewal": _NOT_NEGATIVE,
     "model.optimizer.covariance_beta": (lambda v: 0 <= v < 1, "a number from 0 to below 1"),
     "model.optimizer.rms": (lambda v: v > 0, "a number above 0"),

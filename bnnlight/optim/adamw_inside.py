@@ -162,7 +162,14 @@ class AdamWInside(Optimizer):
         self._begin(stacks)
         shares = self._sharing is not None and num_processes() > 1
         if shares:
-            self._sharing.assign(p for group in self.param_groups for p in group["params"] if self._is_matrix(p, group))
+            self._sharing.assign(
+                {
+                    p: self._work(tuple(p.shape), group)
+                    for group in self.param_groups
+                    for p in group["params"]
+                    if self._is_matrix(p, group)
+                }
+            )
         for stack, group in self._sharing.own(stacks, self._stack) if shares else stacks:
             # a step may be taken where autocast is on; states keep their type
             with full_precision(stack.params[0].device):
@@ -218,6 +225,10 @@ class AdamWInside(Optimizer):
 
     def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
         return group[MATRICES] and p.ndim > 1
+
+    def _work(self, shape: tuple[int, ...], group: dict[str, Any]) -> int:
+        """About how much it takes to step a matrix of that shape, relative to others: multiply-adds along each side."""
+        return math.prod(shape) * sum(shape)
 
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         """What there is to do before any of the matrices is stepped; each comes with its group."""

@@ -35,17 +35,17 @@ class Sharing:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_parts": {}, "_left": []}
 
-    def assign(self, params: Iterable[Tensor]) -> None:
-        """Chooses owners for those that have none.
+    def assign(self, works: dict[Tensor, int]) -> None:
+        """Chooses owners for matrices that have none.
 
         Args:
-            params: matrices, in an order that all processes have.
+            works: how much it takes to step each matrix, in an order that all processes have.
         """
         self._work = self._work or [0] * num_processes()
-        for p in sorted((p for p in params if p not in self._owners), key=_work, reverse=True):
+        for p in sorted((p for p in works if p not in self._owners), key=works.__getitem__, reverse=True):
             rank = min(range(len(self._work)), key=self._work.__getitem__)
             self._owners[p] = rank
-            self._work[rank] += _work(p)
+            self._work[rank] += works[p]
 
     def own(self, stacks: Stacks, make: Callable[[list[Tensor], dict[str, Any]], Stack]) -> Stacks:
         """The parts of stacks that this process is to step.
@@ -119,11 +119,6 @@ class Sharing:
 def num_processes() -> int:
     """That train together; 1 for a process that trains alone."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _work(p: Tensor) -> int:
-    """Multiply-adds of a product along each dimension, which all that is done to a matrix grows with."""
-    return p.numel() * sum(p.shape)
 
 
 def _by_type(params: Iterable[Tensor]) -> list[list[Tensor]]:

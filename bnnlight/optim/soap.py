@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -13,17 +13,30 @@ from torch import Tensor
 from bnnlight.optim.adamw_inside import AdamWInside, Layers
 from bnnlight.optim.eigenbasis import eigenbasis, renewed
 from bnnlight.optim.modes import covariance, rotate
+from bnnlight.optim.pieces import INPUT, KERNEL, OUTPUT, Pieces
 from bnnlight.optim.products import products as product
 from bnnlight.optim.stack import Stack
 
 Modes = Literal["all", "channels", "output", "input", "kernel"]
-_MODES = {"channels": slice(0, 2), "output": slice(0, 1), "input": slice(1, 2), "kernel": slice(2, None)}
+_MODES = {
+    "all": (OUTPUT, KERNEL, INPUT),
+    "channels": (OUTPUT, INPUT),
+    "output": (OUTPUT,),
+    "input": (INPUT,),
+    "kernel": (KERNEL,),
+}
+_NAMES = {OUTPUT: "output", KERNEL: "kernel", INPUT: "input"}
+
+
+_AT_ONCE = 300_000
+"""Entries that are turned and stepped together on a CPU: about what its nearer caches hold."""
 
 
 class SOAP(AdamWInside):
     """Adam in the eigenbases of the gradients' covariances, for latents and real weights; AdamW for vectors.
 
-    For a gradient G of a weight (O, I, kh, kw), with a covariance C_m and a basis Q_m for each mode m that gets one:
+    For a gradient G of a weight (O, I, kh, kw), taken as (O, I, kh·kw), with a covariance C_m and a basis Q_m for each
+    mode m that gets one:
 
         C_m ← β C_m + (1 − β) G_(m) G_(m)ᵀ       G_(m): the gradient as a matrix with mode m as its rows
         Q_m ← eigenvectors of C_m                 now and then, by one step of orthogonal iteration
@@ -35,23 +48,26 @@ class SOAP(AdamWInside):
 
     It costs, for n output and n input channels and 3×3 px, 36 n³ multiply-adds a step, and 18 n³ where the covariances
     are updated; a basis costs some 15 n³ when it is renewed, and of all bases only a few are in one step, so that steps
-    take about equally long. Each basis takes memory for two n × n matrices. The kernel's modes cost next to nothing.
+    take about equally long. Each basis takes memory for two n × n matrices. The kernel's costs next to nothing. Where n
+    is more than ``block``, one n in each n³ is that size, and one in n × n.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
-        eps: ε.
+        eps: ε. Small, as gradients of latents are: in networks that predict heat maps some 1e-9.
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
         modes: which modes of a weight get a basis: ``all``, ``channels`` (output and input), ``output``, ``input`` or
-            ``kernel`` (height and width). A matrix, such as a factor, has the first two alone.
+            ``kernel`` (its pixels, as one mode). A matrix, such as a factor, has the first two alone.
+        nesterov: whether the gradient counts once more in a step: β₁ M + (1 − β₁) G′ in place of M.
         covariance_beta: β; β₂ unless given.
         covariance_interval: steps from one update of the covariances to the next.
         interval: steps from one renewal of a basis to the next.
         spread: whether the bases are renewed a few at a time, each ``interval`` steps after its last renewal; else all
             are in the same step.
         last_renewal: a weight's own step, behind which bases and covariances stay as they are; None: they never do.
-        max_size: a mode with more entries gets no basis, and a line says so.
+        block: a mode with more entries is cut into equal blocks of at most so many, and the pieces of a weight are
+            stepped as weights of their own: time and memory for a mode grow with its size and not with its square.
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
             instructions; statistics stay as they are.
@@ -68,21 +84,22 @@ class SOAP(AdamWInside):
         params: Iterable[Any],
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
-        eps: float = 1e-8,
+        eps: float = 1e-15,
         weight_decay: float = 1e-2,
         modes: Modes = "all",
+        nesterov: bool = False,
         covariance_beta: float | None = None,
         covariance_interval: int = 1,
         interval: int = 10,
         spread: bool = True,
         last_renewal: int | None = None,
-        max_size: int = 4096,
+        block: int = 128,
         layers: Layers = "all",
         products: Literal["float32", "bfloat16"] = "float32",
         share: bool = False,
     ) -> None:
-        if modes not in ("all", *_MODES):
-            raise ValueError(f"modes of SOAP is {modes!r}: choose all, {', '.join(_MODES)}")
+        if modes not in _MODES:
+            raise ValueError(f"modes of SOAP is {modes!r}: choose from {', '.join(_MODES)}")
         if products not in ("float32", "bfloat16"):
             raise ValueError(f"products of SOAP is {products!r}: choose float32 or bfloat16")
         if covariance_beta is not None and not 0 <= covariance_beta < 1:
@@ -91,36 +108,37 @@ class SOAP(AdamWInside):
             ("covariance_interval", covariance_interval, 1),
             ("interval", interval, 1),
             ("last_renewal", last_renewal, 0),
-            ("max_size", max_size, 1),
+            ("block", block, 1),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name} of SOAP is {value}: give at least {least}")
         self._said: set[str] = set()
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "modes": modes}
-        defaults |= {"covariance_beta": covariance_beta, "covariance_interval": covariance_interval}
-        defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "max_size": max_size}
+        defaults |= {
+            "nesterov": nesterov,
+            "covariance_beta": covariance_beta,
+            "covariance_interval": covariance_interval,
+        }
+        defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "block": block}
         super().__init__(params, defaults | {"products": products}, layers, share)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._said = set()
 
-    def _modes(self, shape: tuple[int, ...], group: dict[str, Any]) -> list[int]:
-        """The dimensions that get a basis."""
-        asked = range(len(shape))[_MODES.get(group["modes"], slice(None))]
-        large = [mode for mode in asked if shape[mode] > group["max_size"]]
-        if large:
-            size = "×".join(map(str, shape))
-            self._say(
-                f"a weight of {size} gets no basis for its {shape[large[0]]} entries of mode "
-                f"{large[0]}, more than max_size {group['max_size']}"
-            )
-        # of a single entry the basis would be ±1
-        return [mode for mode in asked if 1 < shape[mode] <= group["max_size"]]
+    def _cut(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[Pieces, dict[int, str]]:
+        """How weights of a shape are cut, and which dimensions of a piece get a basis, with their names."""
+        asked = _MODES[group["modes"]]
+        pieces = Pieces(shape, dict.fromkeys(asked, group["block"]))
+        return pieces, {place: _NAMES[place] for place in asked if pieces.size[place] > 1}
 
     def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
         """Output channels first and input channels last: products along both ends are large."""
         return (0, *range(2, len(shape)), 1)
+
+    def _work(self, shape: tuple[int, ...], group: dict[str, Any]) -> int:
+        pieces, modes = self._cut(shape, group)
+        return math.prod(shape) * (1 + sum(pieces.size[place] for place in modes))
 
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         for stack, group in stacks:
@@ -129,63 +147,77 @@ class SOAP(AdamWInside):
 
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         states = [self.state[p] for p in stack.params]
-        gradient = stack.gradients()
         age = states[0].get("step", 0)
-        shape = tuple(stack.params[0].shape)
-        modes = {stack.order.index(mode): mode for mode in self._modes(shape, group)}
+        pieces, modes = self._cut(tuple(stack.params[0].shape), group)
+        gradient = pieces.cut(stack.gradients())
+
+        def entry(name: str, make: Callable[[], Tensor]) -> Tensor:
+            """Of all pieces; each weight's state holds its own."""
+            return stack.entry(states, name, lambda: make().unflatten(0, (len(states), -1))).flatten(0, 1)
+
         beta1, beta2 = group["betas"]
         beta = beta2 if group["covariance_beta"] is None else group["covariance_beta"]
         covariances = {
-            place: stack.entry(states, f"covariance{mode}", lambda p=place: _zeros(gradient, p))
-            for place, mode in modes.items()
+            place: entry(f"covariance_{name}", lambda p=place: _zeros(gradient, p)) for place, name in modes.items()
         }
         is_first = age == 0
         if is_first:
             for place, each in covariances.items():
                 _take_in(each, gradient, place, 1 - beta)
         bases = {
-            place: stack.entry(states, f"basis{mode}", lambda p=place: eigenbasis(_finite(covariances[p])))
-            for place, mode in modes.items()
+            place: entry(f"basis_{name}", lambda p=place: eigenbasis(_finite(covariances[p])))
+            for place, name in modes.items()
         }
-        average = stack.entry(states, "exp_avg", lambda: torch.zeros_like(gradient), is_shaped=True)
-        square = stack.entry(states, "exp_avg_sq", lambda: torch.zeros_like(gradient), is_shaped=True)
+        average = entry("exp_avg", lambda: torch.zeros_like(gradient))
+        square = entry("exp_avg_sq", lambda: torch.zeros_like(gradient))
         for state in states:
             state["step"] = age + 1
         if is_first:
             return
         dtype = torch.bfloat16 if group["products"] == "bfloat16" else None
-        turned = rotate(gradient, bases, dtype=dtype)
-        average.lerp_(turned, 1 - beta1)
-        square.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
-        update = rotate(average / square.sqrt().add_(group["eps"]), bases, back=True, dtype=dtype)
+        update = torch.empty_like(gradient)
+        at_once = max(1, _AT_ONCE // gradient[0].numel()) if gradient.device.type == "cpu" else len(gradient)
+        for begin in range(0, len(gradient), at_once):
+            part = slice(begin, begin + at_once)
+            some = {place: basis[part] for place, basis in bases.items()}
+            turned = rotate(gradient[part], some, dtype=dtype)
+            mean = average[part].lerp_(turned, 1 - beta1)
+            if group["nesterov"]:
+                mean = mean.lerp(turned, 1 - beta1)
+            root = square[part].mul_(beta2).addcmul_(turned, turned, value=1 - beta2).sqrt().add_(group["eps"])
+            update[part] = rotate(torch.div(mean, root, out=turned), some, back=True, dtype=dtype)
         rate = float(group["lr"])
         size = rate * math.sqrt(1 - beta2**age) / (1 - beta1**age)
-        stack.move(update, -size)
+        stack.move(pieces.join(update), -size)
         stack.shrink(rate * group["weight_decay"])
         if group["last_renewal"] is not None and age > group["last_renewal"]:
             return
         if age % group["covariance_interval"] == 0:
             for place, each in covariances.items():
                 _take_in(each, gradient, place, 1 - beta ** group["covariance_interval"])
-        for place, mode in modes.items():
-            due = [i for i, s in enumerate(states) if (age + s[f"slot{mode}"]) % group["interval"] == 0]
+        for place, name in modes.items():
+            due = [i for i, s in enumerate(states) if (age + s[f"slot_{name}"]) % group["interval"] == 0]
             if due:
-                self._renew(due, place, covariances[place], bases[place], average, square)
+                every = [piece for i in due for piece in range(i * pieces.number, (i + 1) * pieces.number)]
+                self._renew(every, place, covariances[place], bases[place], average, square)
 
     def _plan(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """Gives each basis a turn among the steps of an interval: that of least work so far."""
+        """Gives each weight's bases along a mode a turn among the steps of an interval: that of least work so far."""
         work = [0] * group["interval"]
-        for p, state in self.state.items():
-            for name, slot in state.items():
-                if name.startswith("slot"):
+        planned = [(p, of) for of in self.param_groups for p in of["params"] if self.state.get(p) and p.ndim > 1]
+        for p, of in planned:
+            others, modes = self._cut(tuple(p.shape), of)
+            for place, name in modes.items():
+                if f"slot_{name}" in self.state[p]:
                     # counted from now on: those that began earlier are at other steps of theirs
-                    turn = (state.get("step", 0) + slot) % len(work)
-                    work[turn] += p.shape[int(name.removeprefix("slot"))] ** 3
+                    turn = (self.state[p].get("step", 0) + self.state[p][f"slot_{name}"]) % len(work)
+                    work[turn] += others.number * others.size[place] ** 3
         for p in params:
-            for mode in self._modes(tuple(p.shape), group):
+            pieces, modes = self._cut(tuple(p.shape), group)
+            for place, name in modes.items():
                 slot = min(range(len(work)), key=work.__getitem__) if group["spread"] else 0
-                self.state[p][f"slot{mode}"] = slot
-                work[slot] += p.shape[mode] ** 3
+                self.state[p][f"slot_{name}"] = slot
+                work[slot] += pieces.number * pieces.size[place] ** 3
 
     def _renew(
         self, due: list[int], place: int, covariances: Tensor, bases: Tensor, average: Tensor, square: Tensor
@@ -212,7 +244,8 @@ class SOAP(AdamWInside):
         """Once for each text, and once for all processes."""
         dist = torch.distributed
         is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-        if what not in self._said and is_first:
+        # a matrix that is shared is known of in one process alone
+        if what not in self._said and (is_first or self._sharing is not None):
             print(f"SOAP: {what}", file=sys.stderr, flush=True)
         self._said.add(what)
 

@@ -202,11 +202,12 @@ def _ranks() -> list[Any]:
 
 
 def _updates() -> list[Any]:
-    return [
+    watched = [
         panel
         for key, title in _UPDATES.items()
         for panel in (_line(f"{title}, mean of the layers", f"bnn/{key}"), _layers(title, key))
     ]
+    return [_line("Share of steps that the optimizer's ε shortens", "bnn/damped"), *watched]
 
 
 def _speed() -> list[Any]:

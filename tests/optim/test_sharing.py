@@ -12,7 +12,10 @@ from bnnlight.optim import SOAP, Muon
 from bnnlight.optim.sharing import Sharing
 from bnnlight.tasks.optimization import make_optimizer
 
-KINDS = {"SOAP": lambda groups, **o: SOAP(groups, interval=3, **o), "Muon": lambda groups, **o: Muon(groups, **o)}
+KINDS = {
+    "SOAP": lambda groups, **o: SOAP(groups, interval=3, block=4, **o),
+    "Muon": lambda groups, **o: Muon(groups, **o),
+}
 BOTH = pytest.mark.parametrize("kind", KINDS)
 NONE = ((0, 6), (1, 6), (0, 8), (2, 4), (5, 2))
 """(step, parameter) without a gradient: layers of one shape differ in age, and some begin later than others."""
@@ -143,12 +146,19 @@ def test_work_is_divided_evenly_and_what_comes_later_gets_an_owner_then(monkeypa
     monkeypatch.setattr("bnnlight.optim.sharing.num_processes", lambda: 2)
     monkeypatch.setattr(dist, "get_rank", lambda: 0)
     sharing = Sharing()
-    params = [nn.Parameter(torch.zeros(n, 4)) for n in (4, 4, 12, 4, 4)]  # works of 128 and one of 768
-    sharing.assign(params)
+    params, later = ([nn.Parameter(torch.zeros(1)) for _ in range(number)] for number in (5, 2))
+    sharing.assign(dict(zip(params, (128, 128, 768, 128, 128), strict=True)))
     assert [sharing._is_own(p) for p in params] == [False, False, True, False, False]
-    later = [nn.Parameter(torch.zeros(n, 4)) for n in (10, 4)]  # 560 to the one with 512, 128 to that with 768
-    sharing.assign([*later, *params])
+    # 560 to the one with 512, 128 to that with 768
+    sharing.assign(dict(zip([*later, *params], (560, 128, 0, 0, 0, 0, 0), strict=True)))
     assert [sharing._is_own(p) for p in [*params, *later]] == [False, False, True, False, False, False, True]
+
+
+def test_work_follows_the_blocks_that_a_matrix_is_cut_into():
+    group = {"modes": "all", "block": 4}
+    soap, muon = (kind([{"params": [nn.Parameter(torch.zeros(2, 2))]}]) for kind in (SOAP, Muon))
+    assert soap._work((8, 4, 3, 3), group) == 288 * (1 + 4 + 4 + 9 // 3)  # nine pixels as three blocks of three
+    assert muon._work((8, 4, 3, 3), group) == 288 * 18
 
 
 @BOTH

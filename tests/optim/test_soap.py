@@ -12,6 +12,7 @@ from torch import nn
 from bnnlight.optim import SOAP
 from bnnlight.optim.eigenbasis import eigenbasis, renewed
 from bnnlight.optim.modes import covariance, rotate
+from bnnlight.optim.pieces import Pieces
 
 # of each mode a first gradient has full rank: in what is left out any basis is as good
 SHAPES = [(6, 4, 3, 3), (6, 6), (6, 4, 3, 3), (4, 3, 5), (8, 1, 3, 3), (4, 4, 1, 1)]
@@ -51,23 +52,71 @@ def latents(params):
 
 def test_equals_another_library_step_by_step():
     ours = parameters()
-    theirs = copy.deepcopy(ours)
+    # the kernel's pixels as one mode
+    theirs = [nn.Parameter(p.detach().flatten(2) if p.ndim > 2 else p.detach().clone()) for p in ours]
     shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "eps": 1e-8}
     one = SOAP(latents(ours), **shared, modes="all", spread=False, interval=5, covariance_beta=0.9)
     two = TheirSOAP(theirs, **shared, precondition_frequency=5, shampoo_beta=0.9)
-    for a, b in zip(gradients(ours, 30), gradients(theirs, 30), strict=True):
-        for p, q, g, h in zip(ours, theirs, a, b, strict=True):
-            p.grad, q.grad = g, h
+    for found in gradients(ours, 30):
+        for p, q, g in zip(ours, theirs, found, strict=True):
+            p.grad, q.grad = g, g.reshape(q.shape)
         one.step()
         two.step()
         for p, q in zip(ours, theirs, strict=True):
             # of the whole weight: they decompose in float32, and some entries are near zero
-            assert (p - q).norm() <= 1e-5 * q.norm()
+            assert (p.view(q.shape) - q).norm() <= 1e-5 * q.norm()
+
+
+def test_blocks_are_stepped_as_weights_of_their_own():
+    """Each of another library's; what lacks to a whole number of blocks is filled with zeros."""
+    whole = parameters([(7, 6, 2, 2)])
+    rows, columns = (slice(0, 4), slice(4, 7)), (slice(0, 3), slice(3, 6))
+    parts = [nn.Parameter(whole[0].detach()[r, c].flatten(2)) for r in rows for c in columns]
+    shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
+    one = SOAP(latents(whole), **shared, spread=False, interval=5, block=4)
+    two = TheirSOAP(parts, **shared, precondition_frequency=5)
+    for (gradient,) in gradients(whole, 30):
+        whole[0].grad = gradient
+        for part, (r, c) in zip(parts, itertools.product(rows, columns), strict=True):
+            part.grad = gradient[r, c].flatten(2)
+        one.step()
+        two.step()
+        for part, (r, c) in zip(parts, itertools.product(rows, columns), strict=True):
+            assert (whole[0][r, c].flatten(2) - part).norm() <= 1e-5 * part.norm()
+
+
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_few_pieces_at_once_are_stepped_as_all_together(products, monkeypatch):
+    one, two = parameters([(8, 6, 3, 3)] * 5, torch.float32), parameters([(8, 6, 3, 3)] * 5, torch.float32)
+    with torch.no_grad():
+        for p, q in zip(one, two, strict=True):
+            q.copy_(p)
+    options = {"block": 4, "interval": 3, "products": products}
+    train(SOAP(latents(one), **options), one, 7)
+    monkeypatch.setattr("bnnlight.optim.soap._AT_ONCE", 3 * 4 * 9 * 3)  # of twenty pieces three
+    train(SOAP(latents(two), **options), two, 7)
+    for p, q in zip(one, two, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_pieces_hold_every_entry_once_and_are_no_larger_than_asked():
+    for shape, limit, size, number in (
+        ((7, 5, 3, 3), 4, (4, 3, 3), 12), ((513, 2), 256, (171, 1, 2), 3), ((4, 4, 2), 9, (4, 2, 4), 1),
+    ):  # fmt: skip
+        pieces = Pieces(shape, dict.fromkeys(range(3), limit))
+        assert (pieces.size, pieces.number) == (size, number)
+        x = torch.arange(1.0, 2 * math.prod(shape) + 1).view(2, shape[0], *shape[2:], shape[1])
+        cut = pieces.cut(x)
+        assert cut.shape == (2 * number, *size)
+        assert sorted(cut[cut > 0].tolist()) == x.flatten().tolist()
+        assert torch.equal(pieces.join(cut), x)
+    # a dimension without a limit stays whole
+    assert Pieces((9, 8), {0: 2}).size == (2, 1, 8)
 
 
 @pytest.mark.parametrize("modes", ["all", "channels", "output", "input", "kernel"])
 def test_a_rotation_of_the_weights_rotates_the_steps_alike(modes):
-    plain = parameters([(6, 4, 3, 3), (5, 5)])
+    plain = parameters([(6, 4, 9), (5, 5)])
     turns = [[torch.linalg.qr(torch.randn(n, n, dtype=torch.float64)).Q for n in p.shape] for p in plain]
 
     def turned(x, turn):
@@ -75,7 +124,7 @@ def test_a_rotation_of_the_weights_rotates_the_steps_alike(modes):
             x = torch.tensordot(matrix, x, dims=([1], [mode])).movedim(0, mode)
         return x
 
-    asked = {"channels": (0, 1), "output": (0,), "input": (1,), "kernel": (2, 3)}.get(modes, range(4))
+    asked = {"channels": (0, 1), "output": (0,), "input": (1,), "kernel": (2,)}.get(modes, range(3))
     for turn in turns:
         turn[:] = [t if mode in asked else torch.eye(len(t), dtype=t.dtype) for mode, t in enumerate(turn)]
     rotated = [nn.Parameter(turned(p.detach(), t)) for p, t in zip(plain, turns, strict=True)]
@@ -105,6 +154,20 @@ def test_a_diagonal_covariance_leaves_adam():
         torch.testing.assert_close(weight, alone)
 
 
+def test_nesterovs_momentum_by_hand():
+    weight = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
+    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.8), nesterov=True, eps=1e-12, weight_decay=0.0)
+    weight.grad = torch.eye(3, dtype=torch.float64)
+    optimizer.step()
+    mean = square = place = 0.0
+    for t, g in enumerate((1.0, -2.0, 0.5), 1):
+        weight.grad = g * torch.eye(3, dtype=torch.float64)
+        optimizer.step()
+        mean, square = 0.9 * mean + 0.1 * g, 0.8 * square + 0.2 * g * g
+        place -= 0.1 * math.sqrt(1 - 0.8**t) / (1 - 0.9**t) * (0.9 * mean + 0.1 * g) / math.sqrt(square)
+        torch.testing.assert_close(weight.diagonal().detach(), torch.full((3,), place, dtype=torch.float64))
+
+
 def test_vectors_are_stepped_by_adamw_and_real_weights_where_asked():
     groups = lambda: [  # noqa: E731
         {"params": [nn.Parameter(torch.ones(3, 4))], "name": "weight"},
@@ -126,7 +189,7 @@ def test_vectors_are_stepped_by_adamw_and_real_weights_where_asked():
         for index, (group, other) in enumerate(zip(ours, theirs, strict=True)):
             same = torch.allclose(group["params"][0], other["params"][0])
             assert same == (index not in kept), (layers, index)
-            assert ("basis0" in optimizer.state[group["params"][0]]) == (index in kept)
+            assert ("basis_output" in optimizer.state[group["params"][0]]) == (index in kept)
 
 
 def test_parameters_of_one_shape_are_stepped_as_each_alone():
@@ -218,7 +281,7 @@ def test_bases_stay_behind_the_last_renewal():
     for found in gradients(params, 10):
         params[0].grad = found[0]
         optimizer.step()
-        seen.append((state["basis0"].clone(), state["covariance1"].clone()))
+        seen.append((state["basis_output"].clone(), state["covariance_input"].clone()))
     same = [all(torch.equal(a, b) for a, b in zip(x, y, strict=True)) for x, y in itertools.pairwise(seen)]
     assert same == [False] * 4 + [True] * 5
 
@@ -227,27 +290,33 @@ def test_a_covariance_that_is_not_finite_begins_anew_and_says_so_once(capsys):
     params = parameters([(6, 4), (6, 4)])
     optimizer = SOAP(latents(params), interval=2, spread=False)
     train(optimizer, params, 4)
-    kept = optimizer.state[params[0]]["basis0"].clone()
-    other = optimizer.state[params[1]]["basis0"].clone()
+    kept = optimizer.state[params[0]]["basis_output"].clone()
+    other = optimizer.state[params[1]]["basis_output"].clone()
     for _ in range(3):
-        optimizer.state[params[0]]["covariance0"].fill_(math.inf)
+        optimizer.state[params[0]]["covariance_output"].fill_(math.inf)
         train(optimizer, params, 2)
-    assert torch.equal(optimizer.state[params[0]]["basis0"], kept)
-    assert not torch.equal(optimizer.state[params[1]]["basis0"], other)
+    assert torch.equal(optimizer.state[params[0]]["basis_output"], kept)
+    assert not torch.equal(optimizer.state[params[1]]["basis_output"], other)
     assert all(p.isfinite().all() for p in params)
-    assert optimizer.state[params[0]]["covariance0"].isfinite().all()
+    assert optimizer.state[params[0]]["covariance_output"].isfinite().all()
     assert capsys.readouterr().err.count("is not finite") == 1
 
 
-def test_a_mode_that_is_too_large_gets_no_basis_and_a_line_says_so(capsys):
-    params = parameters([(3, 20), (3, 20), (17, 20)])
-    optimizer = SOAP(latents(params), max_size=16)
+@pytest.mark.parametrize("shape", [(4, 6, 1, 1), (6, 4), (2, 9), (9, 2, 3), (3, 3, 3, 3), (1, 8, 2, 2), (5, 1, 1, 5)])
+@pytest.mark.parametrize("modes", ["all", "output", "input", "kernel"])
+def test_single_weights_of_any_shape_are_cut(shape, modes):
+    params = parameters([shape])
+    before = params[0].detach().clone()
+    train(SOAP(latents(params), block=3, interval=2, modes=modes), params, 5)
+    assert params[0].isfinite().all() and (params[0] != before).all()
+
+
+def test_a_mode_of_ten_thousand_is_cut():
+    params = parameters([(10_000, 3)], torch.float32)
+    optimizer = SOAP(latents(params))
     train(optimizer, params, 3)
-    assert {name for name in optimizer.state[params[0]] if name.startswith("basis")} == {"basis0"}
-    assert capsys.readouterr().err == (
-        "SOAP: a weight of 3×20 gets no basis for its 20 entries of mode 1, more than max_size 16\n"
-        "SOAP: a weight of 17×20 gets no basis for its 17 entries of mode 0, more than max_size 16\n"
-    )
+    state = optimizer.state[params[0]]
+    assert state["basis_output"].shape == (79, 127, 127) and state["basis_input"].shape == (79, 3, 3)
 
 
 def test_bf16_products_are_near_the_exact_ones():
@@ -310,7 +379,7 @@ WRONG = {
     "interval": (0,),
     "covariance_interval": (0,),
     "last_renewal": (-1,),
-    "max_size": (0,),
+    "block": (0,),
 }
 
 
