@@ -9,6 +9,7 @@
 | `as_matrices.py` | `AsMatrices`: any optimizer that takes matrices alone, such as `torch.optim.Muon` |
 | `adamw_inside.py` | what they share: matrices in a way of their own, vectors by AdamW |
 | `stack.py` | parameters of one shape, stepped as one |
+| `sharing.py` | matrices divided among the processes of a run |
 | `modes.py` | products and covariances along the modes of a tensor |
 | `eigenbasis.py` | eigenbases of covariances that change slowly |
 | `products.py` | products of stacks of matrices |

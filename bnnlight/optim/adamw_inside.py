@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from bnnlight.nn.product import full_precision
+from bnnlight.optim.sharing import Sharing, num_processes
 from bnnlight.optim.stack import Stack
 
 Layers = Literal["all", "binary", "real"]
@@ -40,12 +41,14 @@ class AdamWInside(Optimizer):
         defaults: options of a group; with ``lr``, ``betas``, ``eps`` and ``weight_decay``.
         layers: whose weights are stepped as matrices: of ``binary`` layers the latents, of ``real`` ones the weights,
             or of ``all``.
+        share: whether processes that train together step a part of the matrices each, see
+            :class:`bnnlight.optim.sharing.Sharing`; else each of them steps all.
 
     Raises:
         ValueError: a number is out of range.
     """
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], layers: Layers) -> None:
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], layers: Layers, share: bool = False) -> None:
         name = type(self).__name__
         if layers not in ("all", "binary", "real"):
             raise ValueError(f"layers of {name} is {layers!r}: choose all, binary or real")
@@ -59,7 +62,7 @@ class AdamWInside(Optimizer):
         for option in ("eps", "weight_decay"):
             if not (math.isfinite(defaults[option]) and defaults[option] >= 0):
                 raise ValueError(f"{option} of {name} is {defaults[option]}: give a number of at least 0")
-        self._layers = layers
+        self._layers, self._sharing = layers, Sharing() if share else None
         self._prepare()
         super().__init__(params, defaults)
 
@@ -67,13 +70,14 @@ class AdamWInside(Optimizer):
         """What is not part of a saved state."""
         self._adamw = AdamW([torch.zeros(0)])
         self._stacks: dict[Any, Stack] = {}
+        self._gathered: dict[Tensor, Any] | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._prepare()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_layers": self._layers}
+        return {**super().__getstate__(), "_layers": self._layers, "_sharing": self._sharing}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, whose name tells whether its parameters are latents."""
@@ -96,6 +100,41 @@ class AdamWInside(Optimizer):
         super().load_state_dict(state_dict)
         self._stacks = {}
 
+    @property
+    def consolidate_state_dict(self) -> Callable[..., None]:
+        """Gathers the states of all processes in one, ``to=0``, for its :meth:`state_dict`; all have to call it.
+
+        Lightning does so for each checkpoint, by this name, which an optimizer that shares nothing does not have.
+        """
+        if self._sharing is None:
+            raise AttributeError("consolidate_state_dict")
+        return self._gather
+
+    def _gather(self, to: int = 0) -> None:
+        self._gathered = {}
+        if num_processes() > 1:
+            params = [p for group in self.param_groups for p in group["params"]]
+            self._gathered = self._sharing.gathered(params, self.state, to)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's; of processes that share work, once after each :meth:`consolidate_state_dict`.
+
+        Raises:
+            ValueError: parts of the state are in other processes alone.
+        """
+        gathered, self._gathered = self._gathered, None
+        if gathered is None and self._sharing is not None and self._sharing.is_divided():
+            raise ValueError(
+                f"{type(self).__name__} has a part of its state in each process: call consolidate_state_dict in all of "
+                "them before state_dict"
+            )
+        own = {p: self.state[p] for p in gathered or ()}
+        self.state.update(gathered or {})
+        try:
+            return super().state_dict()
+        finally:
+            self.state.update(own)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One step of all parameters that have a gradient.
@@ -106,7 +145,7 @@ class AdamWInside(Optimizer):
         Returns:
             What the closure returns.
         """
-        loss = None
+        self._gathered = loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -121,10 +160,22 @@ class AdamWInside(Optimizer):
         last, self._stacks = self._stacks, {}
         stacks = [(stack, group) for group in self.param_groups for stack in self._stacked(group, last)]
         self._begin(stacks)
-        for stack, group in stacks:
+        shares = self._sharing is not None and num_processes() > 1
+        if shares:
+            self._sharing.assign(
+                {
+                    p: self._work(tuple(p.shape), group)
+                    for group in self.param_groups
+                    for p in group["params"]
+                    if self._is_matrix(p, group)
+                }
+            )
+        for stack, group in self._sharing.own(stacks, self._stack) if shares else stacks:
             # a step may be taken where autocast is on; states keep their type
             with full_precision(stack.params[0].device):
                 self._step_matrices(stack, group)
+        if shares:
+            self._sharing.exchange(stacks, self.state)
         for stack in last.values():  # of other sets of parameters than have a gradient now
             stack.leave([self.state.get(p, {}) for p in stack.params])
         return loss
@@ -164,13 +215,20 @@ class AdamWInside(Optimizer):
                     )
                 age = self.state[p].get("step", 0)
                 alike.setdefault((tuple(p.shape), p.dtype, p.device, age), []).append(p)
-        for (shape, *_), members in alike.items():
+        for members in alike.values():
             key = tuple(map(id, members))
-            self._stacks[key] = last.pop(key, None) or Stack(members, self._layout(shape, group))
+            self._stacks[key] = last.pop(key, None) or self._stack(members, group)
             yield self._stacks[key]
+
+    def _stack(self, params: list[Tensor], group: dict[str, Any]) -> Stack:
+        return Stack(params, self._layout(tuple(params[0].shape), group))
 
     def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
         return group[MATRICES] and p.ndim > 1
+
+    def _work(self, shape: tuple[int, ...], group: dict[str, Any]) -> int:
+        """About how much it takes to step a matrix of that shape, relative to others: multiply-adds along each side."""
+        return math.prod(shape) * sum(shape)
 
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         """What there is to do before any of the matrices is stepped; each comes with its group."""

@@ -42,6 +42,7 @@ class Muon(AdamWInside):
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` iterates with factors of that type, which is quicker where the processor or GPU has such
             instructions.
+        share: whether processes that train together step a part of the matrices each, instead of all of them.
 
     Raises:
         ValueError: a number is out of range.
@@ -64,6 +65,7 @@ class Muon(AdamWInside):
         weight_decay: float = 1e-2,
         layers: Layers = "binary",
         products: Literal["float32", "bfloat16"] = "float32",
+        share: bool = False,
     ) -> None:
         if products not in ("float32", "bfloat16"):
             raise ValueError(f"products of Muon is {products!r}: choose float32 or bfloat16")
@@ -77,7 +79,7 @@ class Muon(AdamWInside):
             raise ValueError(f"coefficients of Muon are {list(coefficients)}: give three numbers")
         defaults = {"lr": lr, "momentum": momentum, "rms": rms, "nesterov": nesterov, "steps": steps}
         defaults |= {"coefficients": tuple(coefficients), "betas": tuple(betas), "eps": eps}
-        super().__init__(params, defaults | {"weight_decay": weight_decay, "products": products}, layers)
+        super().__init__(params, defaults | {"weight_decay": weight_decay, "products": products}, layers, share)
 
     def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
         return tuple(range(len(shape)))

@@ -71,6 +71,7 @@ class SOAP(AdamWInside):
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
             instructions; statistics stay as they are.
+        share: whether processes that train together step a part of the matrices each, instead of all of them.
 
     Raises:
         ValueError: a number is out of range, or the device cannot compute eigenvectors.
@@ -95,6 +96,7 @@ class SOAP(AdamWInside):
         block: int = 128,
         layers: Layers = "all",
         products: Literal["float32", "bfloat16"] = "float32",
+        share: bool = False,
     ) -> None:
         if modes not in _MODES:
             raise ValueError(f"modes of SOAP is {modes!r}: choose from {', '.join(_MODES)}")
@@ -118,7 +120,7 @@ class SOAP(AdamWInside):
             "covariance_interval": covariance_interval,
         }
         defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "block": block}
-        super().__init__(params, defaults | {"products": products}, layers)
+        super().__init__(params, defaults | {"products": products}, layers, share)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -133,6 +135,10 @@ class SOAP(AdamWInside):
     def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
         """Output channels first and input channels last: products along both ends are large."""
         return (0, *range(2, len(shape)), 1)
+
+    def _work(self, shape: tuple[int, ...], group: dict[str, Any]) -> int:
+        pieces, modes = self._cut(shape, group)
+        return math.prod(shape) * (1 + sum(pieces.size[place] for place in modes))
 
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         for stack, group in stacks:
@@ -238,7 +244,8 @@ class SOAP(AdamWInside):
         """Once for each text, and once for all processes."""
         dist = torch.distributed
         is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-        if what not in self._said and is_first:
+        # a matrix that is shared is known of in one process alone
+        if what not in self._said and (is_first or self._sharing is not None):
             print(f"SOAP: {what}", file=sys.stderr, flush=True)
         self._said.add(what)
 

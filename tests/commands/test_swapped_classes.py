@@ -1,7 +1,10 @@
 """An optimizer or schedule in another one's place has its own defaults, however it is named."""
 
+import inspect
+
 import pytest
 
+import bnnlight.optim
 from bnnlight.commands.experiment import Experiment
 
 ADAMW = "{class_path: torch.optim.AdamW, init_args: {lr: 0.07, weight_decay: 0.02, betas: [0.5, 0.6]}}"
@@ -62,7 +65,15 @@ SWAPS = {
     ("--model.optimizer=torch.optim.SGD", "--config", "soap.yaml"): {"weight_decay": 0.5},
     ("--config", "soap.yaml", "--model.optimizer=torch.optim.SGD", f"--model.optimizer={SOAP}"): {},
 }
-OWN = {"lr": 0.003, "betas": (0.95, 0.95), "eps": 1e-8, "weight_decay": 0.01, "interval": 10}
+OWN = {
+    name: inspect.signature(bnnlight.optim.SOAP).parameters[name].default
+    for name in ("lr", "betas", "eps", "weight_decay", "interval")
+}
+
+
+def test_the_config_has_other_numbers_than_soap_by_itself():
+    assert OWN.keys() >= {"lr", "betas", "weight_decay"} and OWN["betas"] != (0.5, 0.6)
+    assert OWN["lr"] != 0.07 and OWN["weight_decay"] != 0.02
 
 
 @pytest.mark.parametrize("args", SWAPS)
