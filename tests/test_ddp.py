@@ -112,7 +112,7 @@ def test_two_processes_step_as_one_does(fit, optimizer):
         *("--trainer.max_epochs=2", "--trainer.limit_train_batches=10", "--trainer.sync_batchnorm=true"),
         *("--trainer.precision=64-true", "--model.backbone.width=0.125", "--model.backbone.latent=bnnlight.nn.Dense"),
         # biases in front of a batch norm have gradients of nothing but rounding, which a smaller ε would step by
-        *(f"--model.optimizer=bnnlight.optim.{optimizer}", "--model.optimizer.lr=0.01", "--model.optimizer.eps=1e-8"),
+        *(f"--model.optimizer=bnnlight.optim.{optimizer}", "--model.optimizer.lr=0.01"),
     )
     one = fit("quickstart.yaml", *options, "--data.batch_size=64", devices=1, wandb="disabled")
     for share in ("false", "true"):
@@ -128,7 +128,7 @@ def test_one_process_goes_on_where_two_that_shared_the_work_were_stopped(fit, op
     options = (
         *("--trainer.limit_train_batches=10", "--trainer.sync_batchnorm=true", "--trainer.precision=64-true"),
         *("--model.backbone.width=0.125", "--model.backbone.latent=bnnlight.nn.Dense"),
-        *(f"--model.optimizer=bnnlight.optim.{optimizer}", "--model.optimizer.lr=0.01", "--model.optimizer.eps=1e-8"),
+        *(f"--model.optimizer=bnnlight.optim.{optimizer}", "--model.optimizer.lr=0.01"),
         "--model.optimizer.share=true",
         # the default schedule's length would be that of the run
         *("--model.scheduler=torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size=99"),

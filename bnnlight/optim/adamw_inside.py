@@ -38,7 +38,8 @@ class AdamWInside(Optimizer):
 
     Args:
         params: parameters, or groups of them.
-        defaults: options of a group; with ``lr``, ``betas``, ``eps`` and ``weight_decay``.
+        defaults: options of a group; with ``lr``, ``betas``, ``eps`` and ``weight_decay``, and with ``vector_eps`` if
+            AdamW is to have an ε of its own.
         layers: whose weights are stepped as matrices: of ``binary`` layers the latents, of ``real`` ones the weights,
             or of ``all``.
         share: whether processes that train together step a part of the matrices each, see
@@ -59,8 +60,8 @@ class AdamWInside(Optimizer):
         for number, beta in enumerate(defaults["betas"]):
             if not 0 <= beta < 1:
                 raise ValueError(f"betas[{number}] of {name} is {beta}: give a number of at least 0 and below 1")
-        for option in ("eps", "weight_decay"):
-            if not (math.isfinite(defaults[option]) and defaults[option] >= 0):
+        for option in ("eps", "relative_eps", "vector_eps", "weight_decay"):
+            if option in defaults and not (math.isfinite(defaults[option]) and defaults[option] >= 0):
                 raise ValueError(f"{option} of {name} is {defaults[option]}: give a number of at least 0")
         self._layers, self._sharing = layers, Sharing() if share else None
         self._prepare()
@@ -181,7 +182,8 @@ class AdamWInside(Optimizer):
         return loss
 
     def _for_adamw(self, group: dict[str, Any], vectors: list[Tensor]) -> dict[str, Any]:
-        options = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
+        options = {key: group[key] for key in ("lr", "betas", "weight_decay")}
+        options["eps"] = group.get("vector_eps", group["eps"])
         fused = all(map(self._is_fusible, vectors))
         for p in vectors if fused else ():
             state = self.state.get(p, {})

@@ -61,7 +61,7 @@ class Muon(AdamWInside):
         steps: int = 5,
         coefficients: Sequence[float] = QUINTIC,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-15,
+        eps: float = 1e-8,
         weight_decay: float = 1e-2,
         layers: Layers = "binary",
         products: Literal["float32", "bfloat16"] = "float32",

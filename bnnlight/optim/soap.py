@@ -17,8 +17,9 @@ from bnnlight.optim.pieces import INPUT, KERNEL, OUTPUT, Pieces
 from bnnlight.optim.products import products as product
 from bnnlight.optim.stack import Stack
 
-Modes = Literal["all", "channels", "output", "input", "kernel"]
+Modes = Literal["matrix", "all", "channels", "output", "input", "kernel"]
 _MODES = {
+    "matrix": (OUTPUT, INPUT),
     "all": (OUTPUT, KERNEL, INPUT),
     "channels": (OUTPUT, INPUT),
     "output": (OUTPUT,),
@@ -35,30 +36,34 @@ _AT_ONCE = 300_000
 class SOAP(AdamWInside):
     """Adam in the eigenbases of the gradients' covariances, for latents and real weights; AdamW for vectors.
 
-    For a gradient G of a weight (O, I, kh, kw), taken as (O, I, kh·kw), with a covariance C_m and a basis Q_m for each
-    mode m that gets one:
+    A weight (O, I, kh, kw) is the matrix (O, I·kh·kw), as the convolution has it, cut into pieces of at most b × b
+    entries. For a gradient G of a piece, with covariances L and R and bases Q_L and Q_R:
 
-        C_m ← β C_m + (1 − β) G_(m) G_(m)ᵀ       G_(m): the gradient as a matrix with mode m as its rows
-        Q_m ← eigenvectors of C_m                 now and then, by one step of orthogonal iteration
-        G′ = G ×_m Q_mᵀ                           the gradient in these bases
+        L ← β L + (1 − β) G Gᵀ,   R ← β R + (1 − β) Gᵀ G
+        Q_L, Q_R ← eigenvectors of L and R        now and then, by one step of orthogonal iteration
+        G′ = Q_Lᵀ G Q_R                           the gradient in these bases
         M ← β₁ M + (1 − β₁) G′,   V ← β₂ V + (1 − β₂) G′²
-        W ← W − lr · √(1 − β₂ᵗ)/(1 − β₁ᵗ) · (M / (√V + ε)) ×_m Q_m
+        W ← W − lr · √(1 − β₂ᵗ)/(1 − β₁ᵗ) · Q_L (M / (√V + ε)) Q_Rᵀ
 
-    M is kept in the bases, and turned with them. The first step only begins the covariances.
+    M is kept in the bases, and turned with them. The first step only begins the covariances. ``modes`` takes other
+    bases: of a weight as the tensor (O, kh·kw, I), for each of its modes or for some.
 
-    It costs, for n output and n input channels and 3×3 px, 36 n³ multiply-adds a step, and 18 n³ where the covariances
-    are updated; a basis costs some 15 n³ when it is renewed, and of all bases only a few are in one step, so that steps
-    take about equally long. Each basis takes memory for two n × n matrices. The kernel's costs next to nothing. Where n
-    is more than ``block``, one n in each n³ is that size, and one in n × n.
+    It costs, for N weights, 4 b N multiply-adds a step, and 2 b N where the covariances are updated; a basis costs some
+    15 b³ when it is renewed, and of all bases only a few are in one step, so that steps take about equally long. It
+    takes memory for four numbers a weight beside AdamW's two.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
-        eps: ε. Small, as gradients of latents are: in networks that predict heat maps some 1e-9.
+        eps: a part of ε. Small, as gradients of latents are: in networks that predict heat maps some 1e-9.
+        relative_eps: ε is ``eps`` and so much of the root mean square of √V over the piece. It keeps directions that
+            have no gradient but rounding from steps as long as others'.
+        vector_eps: ε of vectors. Larger, as some have no gradient but rounding: biases in front of a batch norm.
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
-        modes: which modes of a weight get a basis: ``all``, ``channels`` (output and input), ``output``, ``input`` or
-            ``kernel`` (its pixels, as one mode). A matrix, such as a factor, has the first two alone.
+        modes: what gets a basis: both sides of the ``matrix`` (O, I·kh·kw); or of the tensor ``all`` modes,
+            ``channels`` (output and input), ``output``, ``input`` or ``kernel`` (its pixels, as one mode). A matrix,
+            such as a factor, has no kernel.
         nesterov: whether the gradient counts once more in a step: β₁ M + (1 − β₁) G′ in place of M.
         covariance_beta: β; β₂ unless given.
         covariance_interval: steps from one update of the covariances to the next.
@@ -66,8 +71,8 @@ class SOAP(AdamWInside):
         spread: whether the bases are renewed a few at a time, each ``interval`` steps after its last renewal; else all
             are in the same step.
         last_renewal: a weight's own step, behind which bases and covariances stay as they are; None: they never do.
-        block: a mode with more entries is cut into equal blocks of at most so many, and the pieces of a weight are
-            stepped as weights of their own: time and memory for a mode grow with its size and not with its square.
+        block: b: what is longer is cut into equal parts of at most so many entries, and the pieces are stepped as
+            weights of their own. Of a matrix's columns those of an input channel stay together.
         layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
             instructions; statistics stay as they are.
@@ -85,8 +90,10 @@ class SOAP(AdamWInside):
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
         eps: float = 1e-15,
+        relative_eps: float = 1e-5,
+        vector_eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        modes: Modes = "all",
+        modes: Modes = "matrix",
         nesterov: bool = False,
         covariance_beta: float | None = None,
         covariance_interval: int = 1,
@@ -113,7 +120,9 @@ class SOAP(AdamWInside):
             if value is not None and value < least:
                 raise ValueError(f"{name} of SOAP is {value}: give at least {least}")
         self._said: set[str] = set()
-        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "modes": modes}
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "vector_eps": vector_eps}
+        defaults["relative_eps"] = relative_eps
+        defaults |= {"weight_decay": weight_decay, "modes": modes}
         defaults |= {
             "nesterov": nesterov,
             "covariance_beta": covariance_beta,
@@ -129,7 +138,7 @@ class SOAP(AdamWInside):
     def _cut(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[Pieces, dict[int, str]]:
         """How weights of a shape are cut, and which dimensions of a piece get a basis, with their names."""
         asked = _MODES[group["modes"]]
-        pieces = Pieces(shape, dict.fromkeys(asked, group["block"]))
+        pieces = Pieces(shape, dict.fromkeys(asked, group["block"]), as_matrix=group["modes"] == "matrix")
         return pieces, {place: _NAMES[place] for place in asked if pieces.size[place] > 1}
 
     def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
@@ -184,7 +193,11 @@ class SOAP(AdamWInside):
             mean = average[part].lerp_(turned, 1 - beta1)
             if group["nesterov"]:
                 mean = mean.lerp(turned, 1 - beta1)
-            root = square[part].mul_(beta2).addcmul_(turned, turned, value=1 - beta2).sqrt().add_(group["eps"])
+            root = square[part].mul_(beta2).addcmul_(turned, turned, value=1 - beta2).sqrt()
+            typical = torch.linalg.vector_norm(root, dim=(1, 2, 3), keepdim=True).mul_(
+                group["relative_eps"] / math.sqrt(root[0].numel())
+            )
+            root.add_(typical.add_(group["eps"]))
             update[part] = rotate(torch.div(mean, root, out=turned), some, back=True, dtype=dtype)
         rate = float(group["lr"])
         size = rate * math.sqrt(1 - beta2**age) / (1 - beta1**age)

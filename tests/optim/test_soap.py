@@ -55,7 +55,8 @@ def test_equals_another_library_step_by_step():
     # the kernel's pixels as one mode
     theirs = [nn.Parameter(p.detach().flatten(2) if p.ndim > 2 else p.detach().clone()) for p in ours]
     shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "eps": 1e-8}
-    one = SOAP(latents(ours), **shared, modes="all", spread=False, interval=5, covariance_beta=0.9)
+    exact = {"modes": "all", "relative_eps": 0.0, "spread": False, "interval": 5}
+    one = SOAP(latents(ours), **shared, **exact, covariance_beta=0.9)
     two = TheirSOAP(theirs, **shared, precondition_frequency=5, shampoo_beta=0.9)
     for found in gradients(ours, 30):
         for p, q, g in zip(ours, theirs, found, strict=True):
@@ -67,22 +68,24 @@ def test_equals_another_library_step_by_step():
             assert (p.view(q.shape) - q).norm() <= 1e-5 * q.norm()
 
 
-def test_blocks_are_stepped_as_weights_of_their_own():
-    """Each of another library's; what lacks to a whole number of blocks is filled with zeros."""
-    whole = parameters([(7, 6, 2, 2)])
-    rows, columns = (slice(0, 4), slice(4, 7)), (slice(0, 3), slice(3, 6))
-    parts = [nn.Parameter(whole[0].detach()[r, c].flatten(2)) for r in rows for c in columns]
-    shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
-    one = SOAP(latents(whole), **shared, spread=False, interval=5, block=4)
+@pytest.mark.parametrize(("modes", "block", "behind"), [("all", 4, 2), ("matrix", 12, 1)])
+def test_blocks_are_stepped_as_weights_of_their_own(modes, block, behind):
+    """Each of another library's, as a tensor or as a matrix; what lacks to whole blocks is filled with zeros."""
+    whole = parameters([(15 if modes == "matrix" else 7, 6, 2, 2)])
+    half = (len(whole[0]) + 1) // 2
+    rows, columns = (slice(0, half), slice(half, None)), (slice(0, 3), slice(3, 6))
+    parts = [nn.Parameter(whole[0].detach()[r, c].flatten(behind)) for r in rows for c in columns]
+    shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "eps": 1e-8}
+    one = SOAP(latents(whole), **shared, modes=modes, relative_eps=0.0, spread=False, interval=5, block=block)
     two = TheirSOAP(parts, **shared, precondition_frequency=5)
     for (gradient,) in gradients(whole, 30):
         whole[0].grad = gradient
         for part, (r, c) in zip(parts, itertools.product(rows, columns), strict=True):
-            part.grad = gradient[r, c].flatten(2)
+            part.grad = gradient[r, c].flatten(behind)
         one.step()
         two.step()
         for part, (r, c) in zip(parts, itertools.product(rows, columns), strict=True):
-            assert (whole[0][r, c].flatten(2) - part).norm() <= 1e-5 * part.norm()
+            assert (whole[0][r, c].flatten(behind) - part).norm() <= 1e-5 * part.norm()
 
 
 @pytest.mark.parametrize("products", ["float32", "bfloat16"])
@@ -110,13 +113,23 @@ def test_pieces_hold_every_entry_once_and_are_no_larger_than_asked():
         assert cut.shape == (2 * number, *size)
         assert sorted(cut[cut > 0].tolist()) == x.flatten().tolist()
         assert torch.equal(pieces.join(cut), x)
+    # input channels stay whole in a matrix's columns, but for a window that is larger than the limit
+    for shape, size, number in (((6, 5, 3, 3), (6, 1, 18), 3), ((4, 3, 5, 5), (4, 1, 25), 3), ((30, 7), (15, 1, 7), 2)):
+        pieces = Pieces(shape, {0: 20, 2: 20}, as_matrix=True)
+        assert (pieces.size, pieces.number) == (size, number)
+        x = torch.arange(1.0, 2 * math.prod(shape) + 1).view(2, shape[0], *shape[2:], shape[1])
+        cut = pieces.cut(x)
+        assert sorted(cut[cut > 0].tolist()) == x.flatten().tolist() and torch.equal(pieces.join(cut), x)
+        # a channel's pixels are in one piece
+        channel = x[0, 0, ..., 1].flatten().tolist()
+        assert max(sum(entry in piece for entry in channel) for piece in cut.flatten(1).tolist()) == len(channel)
     # a dimension without a limit stays whole
     assert Pieces((9, 8), {0: 2}).size == (2, 1, 8)
 
 
-@pytest.mark.parametrize("modes", ["all", "channels", "output", "input", "kernel"])
+@pytest.mark.parametrize("modes", ["matrix", "all", "channels", "output", "input", "kernel"])
 def test_a_rotation_of_the_weights_rotates_the_steps_alike(modes):
-    plain = parameters([(6, 4, 9), (5, 5)])
+    plain = parameters([(6, 6), (5, 5)] if modes == "matrix" else [(6, 4, 9), (5, 5)])
     turns = [[torch.linalg.qr(torch.randn(n, n, dtype=torch.float64)).Q for n in p.shape] for p in plain]
 
     def turned(x, turn):
@@ -142,7 +155,7 @@ def test_a_diagonal_covariance_leaves_adam():
     """With one entry that has a gradient at a time no basis can be better than the entries' own."""
     weight = nn.Parameter(torch.zeros(4, 5, dtype=torch.float64))
     alone = weight.detach().clone().requires_grad_()
-    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.99), relative_eps=0.0, weight_decay=0.0)
     adam = torch.optim.Adam([alone], lr=0.1, betas=(0.9, 0.99))
     weight.grad = torch.eye(4, 5, dtype=torch.float64)
     optimizer.step()  # begins the covariances
@@ -154,9 +167,35 @@ def test_a_diagonal_covariance_leaves_adam():
         torch.testing.assert_close(weight, alone)
 
 
+def test_steps_do_not_depend_on_the_scale_of_the_loss():
+    one, two = parameters(dtype=torch.float32), parameters(dtype=torch.float32)
+    with torch.no_grad():
+        for p, q in zip(one, two, strict=True):
+            q.copy_(p)
+    first, second = SOAP(latents(one)), SOAP(latents(two))
+    for found in gradients(one, 15):
+        for p, q, g in zip(one, two, found, strict=True):
+            p.grad, q.grad = g, g * 2.0**-20
+        first.step()
+        second.step()
+    for p, q in zip(one, two, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
+
+
+def test_a_relative_epsilon_by_hand():
+    weight = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    optimizer = SOAP([weight], lr=1.0, betas=(0.0, 0.0), eps=0.0, relative_eps=0.5, weight_decay=0.0)
+    for _ in range(2):
+        weight.grad = torch.diag(torch.tensor([3.0, 1.0], dtype=torch.float64))
+        optimizer.step()
+    # √V is 3, 1 and two zeros: its root mean square is √(10/4)
+    eps = 0.5 * 2.5**0.5
+    torch.testing.assert_close(weight.diagonal().tolist(), [-3 / (3 + eps), -1 / (1 + eps)])
+
+
 def test_nesterovs_momentum_by_hand():
     weight = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
-    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.8), nesterov=True, eps=1e-12, weight_decay=0.0)
+    optimizer = SOAP(latents([weight]), lr=0.1, betas=(0.9, 0.8), nesterov=True, relative_eps=0.0, weight_decay=0.0)
     weight.grad = torch.eye(3, dtype=torch.float64)
     optimizer.step()
     mean = square = place = 0.0
@@ -177,9 +216,9 @@ def test_vectors_are_stepped_by_adamw_and_real_weights_where_asked():
     ]
     for layers, kept in (("all", {0, 3}), ("binary", {3}), ("real", {0})):
         ours = groups()
-        optimizer = SOAP(ours, lr=0.1, betas=(0.8, 0.9), weight_decay=0.5, layers=layers)
+        optimizer = SOAP(ours, lr=0.1, betas=(0.8, 0.9), vector_eps=0.3, weight_decay=0.5, layers=layers)
         theirs = copy.deepcopy(ours)
-        adamw = torch.optim.AdamW(theirs, lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
+        adamw = torch.optim.AdamW(theirs, lr=0.1, betas=(0.8, 0.9), eps=0.3, weight_decay=0.5)
         for _ in range(3):
             for group, other in zip(ours, theirs, strict=True):
                 group["params"][0].grad = torch.randn_like(group["params"][0])
@@ -303,7 +342,7 @@ def test_a_covariance_that_is_not_finite_begins_anew_and_says_so_once(capsys):
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 1, 1), (6, 4), (2, 9), (9, 2, 3), (3, 3, 3, 3), (1, 8, 2, 2), (5, 1, 1, 5)])
-@pytest.mark.parametrize("modes", ["all", "output", "input", "kernel"])
+@pytest.mark.parametrize("modes", ["matrix", "all", "output", "input", "kernel"])
 def test_single_weights_of_any_shape_are_cut(shape, modes):
     params = parameters([shape])
     before = params[0].detach().clone()
@@ -371,6 +410,8 @@ WRONG = {
     "lr": (0.0, -1.0, math.inf, math.nan),
     "betas": ((1.0, 0.9), (0.9, -0.1), (0.9,)),
     "eps": (-1e-8, math.nan),
+    "vector_eps": (-1e-8, math.inf),
+    "relative_eps": (-1e-5, math.nan),
     "weight_decay": (-0.1, math.inf),
     "modes": ("both",),
     "products": ("float16",),
