@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from bnnlight.nn.binary_conv import binary_conv2d
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.lean import rebuilt, record
 from bnnlight.nn.patches import ConvShape, pair
-from bnnlight.nn.product import full_precision
+from bnnlight.nn.product import Replayed, full_precision
 from bnnlight.nn.relaxed import Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
@@ -104,7 +105,12 @@ class BinaryLayer(nn.Module):
         if isinstance(self.latent, Dense) or not torch.is_grad_enabled():
             return self.latent()
         if record() is None:
-            return checkpoint(self.latent, use_reentrant=False, determinism_check="none")
+            if torch.compiler.is_compiling():  # which leaves out by itself what is not needed
+                return checkpoint(self.latent, use_reentrant=False)
+            contexts = contextlib.nullcontext(), Replayed()
+            return checkpoint(
+                self.latent, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts
+            )
         return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
 
     def _replays(self) -> bool:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from bnnlight.nn.product import full_precision
+from bnnlight.nn.product import Replayed, full_precision
 
 _record: ContextVar[Record | None] = ContextVar("record", default=None)
 
@@ -115,7 +115,7 @@ class _Rebuilt(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         parameters = ctx.saved_tensors
-        with torch.enable_grad(), full_precision(grad.device):
+        with torch.enable_grad(), full_precision(grad.device), Replayed():
             weight = ctx.latent()
         return None, None, *torch.autograd.grad(weight, parameters, grad, allow_unused=True)
 
