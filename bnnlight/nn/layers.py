@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from bnnlight.nn.binary_conv import binary_conv2d
 from bnnlight.nn.latent import Dense, LatentFactory
 from bnnlight.nn.lean import rebuilt, record
 from bnnlight.nn.patches import ConvShape, pair
-from bnnlight.nn.product import Replayed, full_precision
+from bnnlight.nn.product import full_precision
 from bnnlight.nn.relaxed import Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
@@ -104,13 +103,8 @@ class BinaryLayer(nn.Module):
         # what lies between factors and W̃ is computed again in the backward pass, not kept
         if isinstance(self.latent, Dense) or not torch.is_grad_enabled():
             return self.latent()
-        if record() is None:
-            if torch.compiler.is_compiling():  # which leaves out by itself what is not needed
-                return checkpoint(self.latent, use_reentrant=False)
-            contexts = contextlib.nullcontext(), Replayed()
-            return checkpoint(
-                self.latent, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts
-            )
+        if torch.compiler.is_compiling():  # which leaves out by itself what is not needed
+            return checkpoint(self.latent, use_reentrant=False)
         return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
 
     def _replays(self) -> bool:
@@ -261,7 +255,8 @@ class BinaryConv2d(BinaryLayer):
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     def _replays(self) -> bool:
-        return self.stage == "binary" and record().replayed
+        on_record = record()
+        return self.stage == "binary" and on_record is not None and on_record.replayed
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

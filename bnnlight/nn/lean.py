@@ -121,7 +121,7 @@ class _Rebuilt(torch.autograd.Function):
 
 
 def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
-    """W̃ within a segment that is computed again: once, and in the backward pass for its gradient.
+    """W̃, of which nothing is kept: what lies between it and the parameters is computed again in the backward pass.
 
     Args:
         latent: the layer's.

@@ -28,12 +28,17 @@ class Replayed(contextlib.AbstractContextManager):
         _replayed.reset(self._token)
 
 
+def replaying() -> bool:
+    """Whether a latent runs again for its gradients alone: what W̃ is, nobody looks at then."""
+    return _replayed.get()
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, last: bool, dtype: torch.dtype | None) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.dtype = dtype
-        if last and _replayed.get():
+        if last and replaying():
             return a.new_zeros(()).expand(len(a), b.shape[1])  # in no memory
         return times_transpose(a, b.T, dtype)
 

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from bnnlight.nn.hadamard import norm, transform
 from bnnlight.nn.latent import Latent
+from bnnlight.nn.product import replaying
 from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
 
 _MODES = {"both": (True, True), "output": (True, False), "input": (False, True)}
@@ -89,14 +90,13 @@ class Rotated(Latent):
 
 
 class _Rotation(torch.autograd.Function):
-    """W̃ of G; its gradient goes the way back.
-
-    It saves no tensor for the backward pass: a layer that would compute W̃ again to have them does not need to.
-    """
+    """W̃ of G; its gradient goes the way back, and needs nothing that was computed on the way there."""
 
     @staticmethod
     def forward(ctx, core: Tensor, turns: _Turns) -> Tensor:
         ctx.turns = turns
+        if replaying():
+            return core.new_zeros(()).expand(core.shape)  # in no memory
         return turns.from_basis(core)
 
     @staticmethod
