@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from bnnlight.nn.accumulation import weight_of
 from bnnlight.nn.product import Replayed, full_precision
 
 _record: ContextVar[Record | None] = ContextVar("record", default=None)
@@ -130,5 +131,5 @@ def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
     """
     parameters = [parameter for parameter in latent.parameters() if parameter.requires_grad]
     with torch.no_grad():
-        value = latent() if needed else next(latent.parameters()).new_zeros(()).expand(latent.shape)
+        value = weight_of(latent) if needed else next(latent.parameters()).new_zeros(()).expand(latent.shape)
     return _Rebuilt.apply(latent, value, *parameters)
