@@ -37,7 +37,7 @@ LATENTS: dict[str, LatentFactory] = {
     "Holistic, bf16": partial(Holistic, start="identity", products="bfloat16"),
     "Rotated": Rotated,
 }
-"""Rows of the binary network, with α for each channel, at full rank unless a rank is named."""
+"""Rows of the binary network, with α for each channel, at full rank unless a rank is named; ``bf16``: of factors."""
 
 OPTIMIZERS: dict[str, OptimizerCallable] = {
     "Muon": partial(Muon, lr=1e-4),

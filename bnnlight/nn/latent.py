@@ -31,10 +31,10 @@ class Latent(nn.Module):
 
     Args:
         shape: of the weight that :meth:`forward` returns, ``(O, I, *kernel)``.
-        products: type of the factors of large products. ``bfloat16`` is about twice as quick on processors with
-            AVX512_BF16 or AMX and on GPUs. Parameters, sums and gradients stay as they are, but each product comes out
-            rounded to 8 bits, so that weights near zero may get another sign than with ``float32``. No part of the
-            ``state_dict``: a network is to be measured and exported as it was trained.
+        products: type of the factors of large products. With ``bfloat16`` those take about half the time on
+            processors with AVX512_BF16 or AMX and on GPUs. Parameters, sums and gradients stay as they are, but each
+            product comes out rounded to 8 bits, so that weights near zero may get another sign than with ``float32``.
+            No part of the ``state_dict``: a network is to be measured and exported as it was trained.
 
     Attributes:
         shape: as given.

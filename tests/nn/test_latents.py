@@ -248,7 +248,7 @@ def test_products_in_bfloat16_are_near_the_others_and_leave_float32(kind):
         assert 0 < (rounded - exact).norm() < 4 * 2**-9 * exact.norm()
 
 
-@pytest.mark.parametrize("kind", [Matrix, Tucker, Holistic, CP, TensorTrain])
+@pytest.mark.parametrize("kind", [Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
 def test_unknown_products_are_an_error_that_lists_the_known_ones(kind):
     with pytest.raises(ValueError, match=f"products of {kind.__name__} is 'bf16': choose float32 or bfloat16"):
         kind(torch.randn(4, 3, 3, 3), products="bf16")
