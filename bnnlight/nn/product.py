@@ -30,7 +30,7 @@ class Replayed(contextlib.AbstractContextManager):
 
 def replaying() -> bool:
     """Whether a latent runs again for its gradients alone: what W̃ is, nobody looks at then."""
-    return _replayed.get()
+    return not torch.compiler.is_compiling() and _replayed.get()
 
 
 class _Product(torch.autograd.Function):
