@@ -33,7 +33,7 @@ LATENTS: dict[str, LatentFactory] = {
     "Matrix, bf16": partial(Matrix, start="identity", products="bfloat16"),
     "Tucker 0.5, bf16": partial(Tucker, rank=0.5, products="bfloat16"),
     "Tucker, bf16": partial(Tucker, start="identity", products="bfloat16"),
-    "Rotated, bf16": partial(Rotated, products="bfloat16"),
+    "Rotated, blocks of 32, bf16": partial(Rotated, block=32, products="bfloat16"),
     "Holistic, bf16": partial(Holistic, start="identity", products="bfloat16"),
     "Rotated": Rotated,
 }
