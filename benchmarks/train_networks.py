@@ -30,9 +30,14 @@ LATENTS: dict[str, LatentFactory] = {
     "Tucker 0.5": partial(Tucker, rank=0.5),
     "Tucker": partial(Tucker, start="identity"),
     "Holistic": partial(Holistic, start="identity"),
+    "Matrix, bf16": partial(Matrix, start="identity", products="bfloat16"),
+    "Tucker 0.5, bf16": partial(Tucker, rank=0.5, products="bfloat16"),
+    "Tucker, bf16": partial(Tucker, start="identity", products="bfloat16"),
+    "Rotated, blocks of 32, bf16": partial(Rotated, block=32, products="bfloat16"),
+    "Holistic, bf16": partial(Holistic, start="identity", products="bfloat16"),
     "Rotated": Rotated,
 }
-"""Rows of the binary network, with α for each channel, at full rank unless a rank is named."""
+"""Rows of the binary network, with α for each channel, at full rank unless a rank is named; ``bf16``: of factors."""
 
 OPTIMIZERS: dict[str, OptimizerCallable] = {
     "Muon": partial(Muon, lr=1e-4),

@@ -83,6 +83,11 @@ LIMITS = {
     "dense + Muon, bf16": Limits(1.40, 1.10, 1.05, 0.50),
     "dense + SOAP, covariances every 5 steps, bf16": Limits(1.60, 1.15, 1.05, 0.50, slowest=2.2),
     "Rotated": Limits(1.08, 1.03, 1.08, 0.53),
+    "Rotated, blocks of 32, bf16": Limits(1.08, 1.03, 1.08, 0.53),
+    "Matrix, bf16": Limits(1.45, 1.20, 1.08, 0.53),
+    "Tucker 0.5, bf16": Limits(1.35, 1.20, 1.08, 0.53),
+    "Tucker, bf16": Limits(1.85, 1.20, 1.08, 0.53),
+    "Holistic, bf16": Limits(1.95, 1.20, 1.08, 0.53),
 }
 LEAN_TIME = 0.30
 NUM_SLOWEST = 50

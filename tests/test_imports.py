@@ -16,7 +16,7 @@ ALLOWED = {
     "backbones": {"nn"},
     "data": {"imaging"},
     "deploy": {"nn", "imaging"},
-    "tasks": {"metrics", "optim", "data.heatmaps", "imaging"},
+    "tasks": {"metrics", "nn.accumulation", "optim", "data.heatmaps", "imaging"},
     # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},

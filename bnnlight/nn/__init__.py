@@ -21,6 +21,7 @@ A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real f
 | `rounding.py` | sums, α and the output's dtype: rounded once, whichever way they are computed |
 | `product.py` | the matrix products that weights are rebuilt with |
 | `lean.py` | training in half the memory: what lies between convolutions is computed again |
+| `accumulation.py` | weights rebuilt once for all batches of an optimizer step |
 | `relaxed.py` `stages.py` | real weights, real or binary activations, under the same α; a network's stage |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |

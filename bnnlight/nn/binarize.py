@@ -141,8 +141,9 @@ def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
 def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
     """What the backward pass needs to know of u, as little as there is.
 
-    One byte an entry where the gradient is ``identity`` or ``clipped``: ⌊u⌋ within [-2, 1], except that u = 1
-    counts as below 1, so that the byte is -1 or 0 just where ``|u| <= 1``. The other gradients need u itself.
+    One byte an entry where the gradient is ``identity`` or ``clipped``: it is negative just where ``u < 0``, and for
+    ``clipped`` ⌊u⌋ + ⌈u⌉, with u within ±2, so that it lies within ±2 just where ``|u| <= 1``. The other gradients
+    need u itself.
 
     Args:
         u: any shape, floating point.
@@ -150,11 +151,13 @@ def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
     """
     if gradient not in ("identity", "clipped"):
         return u
-    # arithmetic and rounding are several times quicker on a CPU than comparisons; u/2 is rounded half to even
-    code = u.clamp(-1, 0).floor_()
+    # arithmetic and rounding are several times quicker on a CPU than comparisons
     if gradient == "clipped":
-        code.add_(u.mul(0.5).clamp_(-1, 1).round_())
-    return code.nan_to_num_(nan=-2).to(torch.int8)  # which is no number above or equal to 0, nor within ±1
+        near = u.clamp(-2, 2)
+        code = near.floor().add_(near.ceil_())
+    else:
+        code = u.clamp(-1, 0).floor_()
+    return code.nan_to_num_(nan=-4).to(torch.int8)  # which is no number above or equal to 0, nor within ±1
 
 
 def kept_sign(kept: Tensor, dtype: torch.dtype) -> Tensor:
@@ -170,7 +173,7 @@ def through_kept_sign(grad: Tensor, kept: Tensor, gradient: Gradient) -> Tensor:
         return grad
     # hardtanh's gradient passes where its argument lies strictly between the bounds
     if kept.dtype == torch.int8:
-        return torch.ops.aten.hardtanh_backward(grad, kept.to(grad.dtype).add_(0.5), -1.0, 1.0)
+        return torch.ops.aten.hardtanh_backward(grad, kept.to(grad.dtype), -2.5, 2.5)
     grad = grad.to(kept.dtype)
     if gradient == "clipped":
         above = 1 + torch.finfo(kept.dtype).eps  # the next number

@@ -27,12 +27,14 @@ class CP(Latent):
         start: ``svd``: the largest components of the singular value decompositions of all kernel positions,
             exact at full rank. ``als``: ten sweeps of tensorly's alternating least squares from there.
         factor_lr: relative change per step of each factor, compared with a dense weight's.
+        products: ``bfloat16`` rebuilds the weight, in the backward pass too, with factors of that type; see
+            :class:`bnnlight.nn.Latent`.
 
     Parameters:
         factors ``[(O, R), (I, R), (kh, R), (kw, R)]``.
 
     Raises:
-        ValueError: rank out of range, or an unknown start.
+        ValueError: rank out of range, or an unknown start or type of products.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class CP(Latent):
         rank: int | float = 1.0,
         start: Literal["svd", "als"] = "svd",
         factor_lr: float = 1.0,
+        products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        super().__init__(weight.shape)
+        super().__init__(weight.shape, products)
         check_start(start, ("svd", "als"))
         check_factor_lr(factor_lr)
         full = min(weight.shape[:2]) * math.prod(weight.shape[2:])
@@ -69,16 +72,16 @@ class CP(Latent):
         return {f"factor{mode}": factor.detach() for mode, factor in enumerate(self.factors)}
 
     def forward(self) -> Tensor:
-        return _cp_product(list(self.factors))
+        return _cp_product(list(self.factors), self.factor_dtype)
 
 
-def _cp_product(factors: Sequence[Tensor]) -> Tensor:
+def _cp_product(factors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """The sum over r of the outer products of the factors' columns r, in channels-last memory."""
     first, second, *kernel = factors
     others = second
     for factor in reversed(kernel):
         others = (factor.unsqueeze(1) * others.unsqueeze(0)).flatten(0, 1)
-    rows = product(first, others.T)
+    rows = product(first, others.T, last=True, dtype=dtype)
     return rows.view(len(first), *(len(factor) for factor in kernel), len(second)).movedim(-1, 1)
 
 

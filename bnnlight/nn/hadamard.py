@@ -55,7 +55,9 @@ def transform_factors(n: int, block: int | None = None) -> tuple[int, ...]:
     return tuple(factors)
 
 
-def transform(x: Tensor, dims: tuple[int, ...], block: int | None = None, overwrite: bool = False) -> Tensor:
+def transform(
+    x: Tensor, dims: tuple[int, ...], block: int | None = None, overwrite: bool = False, normalized: bool = True
+) -> Tensor:
     """T of its size along each of some dimensions, without gradient. Since T = T⁻¹, twice is x again.
 
     Takes n · (sum of a few small factors of n) multiply-adds for each vector of length n, and memory for two results.
@@ -66,6 +68,8 @@ def transform(x: Tensor, dims: tuple[int, ...], block: int | None = None, overwr
         dims: which dimensions, not negative.
         block: as :func:`transform_factors` takes it.
         overwrite: whether x may be written to.
+        normalized: False leaves the square roots out, so that for each dimension the result is :func:`norm` times as
+            large. The matrices of powers of two are exact then, in half precision too.
 
     Returns:
         A new tensor of x's shape, contiguous, or x itself if ``overwrite``.
@@ -74,23 +78,34 @@ def transform(x: Tensor, dims: tuple[int, ...], block: int | None = None, overwr
     with torch.no_grad(), full_precision(x.device):
         for dim in sorted(dims, reverse=True):
             factors = transform_factors(x.shape[dim], block)
-            for parts, right in _stages(factors, math.prod(x.shape[dim + 1 :])):
-                y = _apply(_kronecker(parts, x.dtype, x.device), x, right, spare)
+            for parts, right in _stages(factors, math.prod(x.shape[dim + 1 :]), x.dtype):
+                y = _apply(_kronecker(parts, normalized, x.dtype, x.device), x, right, spare)
                 spare, x, overwrite = x if overwrite else None, y, True
         return x if overwrite else x.clone()
 
 
-def _stages(factors: tuple[int, ...], right: int) -> Iterator[tuple[tuple[int, ...], int]]:
+def norm(n: int, block: int | None = None) -> float:
+    """How many times as large as T a transform of length n is that is not normalized."""
+    return math.sqrt(math.prod(transform_factors(n, block)))
+
+
+def _stages(factors: tuple[int, ...], right: int, dtype: torch.dtype) -> Iterator[tuple[tuple[int, ...], int]]:
     """Factors of T that are multiplied in at once, as one small dense matrix, and how many numbers lie behind each.
 
     A product with a small matrix reads and writes all numbers once, as one level of butterflies does, and does the work
     of several levels. The sizes were measured for 64 to 512 channels on a processor with AVX-512. Along the last
     dimension 32 columns are the quickest, or the whole where there are no more than 96. Along an earlier one it is 8
-    rows, which take as long as three levels of butterflies, or 16 where each product would be short.
+    rows, which take as long as three levels of butterflies, or 16 where each product would be short. In half
+    precision, for which torch takes another library, 32 rows take hardly longer than 8.
     """
     rest, whole = list(factors), math.prod(factors)
     while rest:
-        limit = (whole if whole <= 96 else 32) if right == 1 else 16 if right < 64 else 8
+        if right == 1:
+            limit = whole if whole <= 96 else 32
+        elif dtype in (torch.bfloat16, torch.float16):
+            limit = 32
+        else:
+            limit = 16 if right < 64 else 8
         parts = [rest.pop()]
         while rest and rest[-1] * math.prod(parts) <= limit:
             parts.insert(0, rest.pop())
@@ -110,10 +125,13 @@ def _apply(matrix: Tensor, x: Tensor, right: int, spare: Tensor | None) -> Tenso
 
 
 @functools.lru_cache(maxsize=256)
-def _kronecker(parts: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _kronecker(parts: tuple[int, ...], normalized: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The Kronecker product of Hartley matrices of those sizes."""
+    matrix = functools.reduce(torch.kron, map(_hartley, parts))
+    if not normalized:
+        matrix = matrix * math.sqrt(math.prod(parts))
     # first the dtype: not every device has float64
-    return functools.reduce(torch.kron, map(_hartley, parts)).to(dtype).to(device)
+    return matrix.to(dtype).to(device)
 
 
 def _hartley(n: int) -> Tensor:

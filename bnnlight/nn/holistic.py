@@ -40,12 +40,12 @@ class SharedTucker(nn.Module):
         self.core = nn.Parameter(core.flatten(1).clone().contiguous())
         self.factors = nn.ParameterList(f.clone().contiguous() for f in factors)
 
-    def forward(self, layer: int) -> Tensor:
-        """The weight ``(O, I, *kernel)`` of one of the L layers."""
+    def forward(self, layer: int, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight ``(O, I, *kernel)`` of one of the L layers; ``dtype`` as :func:`tucker_product` takes it."""
         first, *rest = self.factors
         # mixing the cores costs rL products an entry, so each layer does it alone instead of all at once
         core = (first[layer] @ self.core).view([factor.shape[1] for factor in rest])
-        return tucker_product(core, rest)
+        return tucker_product(core, rest, dtype)
 
     def unfoldings(self, layer: int, triangle_of: Triangle) -> list[Tensor]:
         """Of the weight of one layer, as :meth:`Latent.unfoldings` returns them."""
@@ -72,9 +72,11 @@ class Holistic(Latent):
             The layers' mode stays full unless named.
         start: ``hosvd`` or ``identity``, as for :class:`bnnlight.nn.Tucker`.
         factor_lr: relative change per step of each factor, compared with the core's.
+        products: ``bfloat16`` rebuilds the weight, in the backward pass too, with factors of that type; see
+            :class:`bnnlight.nn.Latent`.
 
     Raises:
-        ValueError: a rank out of range (the message names the mode), or ``identity`` below full rank.
+        ValueError: a rank out of range (the message names the mode), ``identity`` below full rank, or unknown products.
     """
 
     def __init__(
@@ -83,8 +85,9 @@ class Holistic(Latent):
         rank: Rank = 1.0,
         start: Literal["hosvd", "identity"] = "hosvd",
         factor_lr: float = 0.1,
+        products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        super().__init__(weight.shape)
+        super().__init__(weight.shape, products)
         check_factor_lr(factor_lr)
         self.rank, self.start, self.factor_lr = rank, start, factor_lr
         # a rank for the layers' mode means something only once the layers are joined
@@ -128,4 +131,4 @@ class Holistic(Latent):
         return {"factor_layers": layers} | {f"factor{mode}": factor for mode, factor in enumerate(modes)}
 
     def forward(self) -> Tensor:
-        return self.shared(self.layer)
+        return self.shared(self.layer, self.factor_dtype)

@@ -103,8 +103,8 @@ class BinaryLayer(nn.Module):
         # what lies between factors and W̃ is computed again in the backward pass, not kept
         if isinstance(self.latent, Dense) or not torch.is_grad_enabled():
             return self.latent()
-        if record() is None:
-            return checkpoint(self.latent, use_reentrant=False, determinism_check="none")
+        if torch.compiler.is_compiling():  # which leaves out by itself what is not needed
+            return checkpoint(self.latent, use_reentrant=False)
         return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
 
     def _replays(self) -> bool:
@@ -255,7 +255,8 @@ class BinaryConv2d(BinaryLayer):
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
     def _replays(self) -> bool:
-        return self.stage == "binary" and record().replayed
+        on_record = record()
+        return self.stage == "binary" and on_record is not None and on_record.replayed
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from bnnlight.nn.product import full_precision
+from bnnlight.nn.accumulation import weight_of
+from bnnlight.nn.product import Replayed, full_precision
 
 _record: ContextVar[Record | None] = ContextVar("record", default=None)
 
@@ -115,13 +116,13 @@ class _Rebuilt(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         parameters = ctx.saved_tensors
-        with torch.enable_grad(), full_precision(grad.device):
+        with torch.enable_grad(), full_precision(grad.device), Replayed():
             weight = ctx.latent()
         return None, None, *torch.autograd.grad(weight, parameters, grad, allow_unused=True)
 
 
 def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
-    """W̃ within a segment that is computed again: once, and in the backward pass for its gradient.
+    """W̃, of which nothing is kept: what lies between it and the parameters is computed again in the backward pass.
 
     Args:
         latent: the layer's.
@@ -130,5 +131,5 @@ def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
     """
     parameters = [parameter for parameter in latent.parameters() if parameter.requires_grad]
     with torch.no_grad():
-        value = latent() if needed else next(latent.parameters()).new_zeros(()).expand(latent.shape)
+        value = weight_of(latent) if needed else next(latent.parameters()).new_zeros(()).expand(latent.shape)
     return _Rebuilt.apply(latent, value, *parameters)

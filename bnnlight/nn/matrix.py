@@ -29,12 +29,14 @@ class Matrix(Latent):
             and the other one the weight itself, so that training begins as with :class:`Dense`.
         factor_lr: relative change per step of U, s and V (``identity``: of the identity factor and s),
             compared with a dense weight's.
+        products: ``bfloat16`` rebuilds the weight, in the backward pass too, with factors of that type; see
+            :class:`bnnlight.nn.Latent`.
 
     Parameters:
         U ``(O, R)``, s ``(R,)``, V ``(kh·kw·I, R)``.
 
     Raises:
-        ValueError: rank out of range, an unknown start, or ``identity`` below full rank.
+        ValueError: rank out of range, an unknown start or type of products, or ``identity`` below full rank.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Matrix(Latent):
         rank: int | float = 1.0,
         start: Literal["svd", "balanced", "identity"] = "identity",
         factor_lr: float = 0.1,
+        products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        super().__init__(weight.shape)
+        super().__init__(weight.shape, products)
         check_start(start, ("svd", "balanced", "identity"))
         check_factor_lr(factor_lr)
         unfolded = weight.detach().movedim(1, -1).flatten(1)
@@ -79,7 +82,7 @@ class Matrix(Latent):
         return {"factor0": self.U.detach(), "factor1": self.V.detach()}
 
     def forward(self) -> Tensor:
-        return self._fold(product(self.U * self.s, self.V.T))
+        return self._fold(product(self.U * self.s, self.V.T, last=True, dtype=self.factor_dtype))
 
     def _fold(self, rows: Tensor) -> Tensor:
         _, in_channels, *kernel = self.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import tensorly
 import torch
@@ -24,16 +25,24 @@ class TensorTrain(Latent):
         rank: of the bond between output and input channels: a number of components or a fraction of the
             bond's full size; or one entry per bond. Bonds towards the kernel stay full unless named.
         factor_lr: relative change per step of each core, compared with a dense weight's.
+        products: ``bfloat16`` rebuilds the weight, in the backward pass too, with factors of that type; see
+            :class:`bnnlight.nn.Latent`.
 
     Parameters:
         cores ``[(1, O, r0), (r0, I, r1), (r1, kh, r2), (r2, kw, 1)]``.
 
     Raises:
-        ValueError: a rank out of range; the message names the bond.
+        ValueError: a rank out of range (the message names the bond), or unknown products.
     """
 
-    def __init__(self, weight: Tensor, rank: Rank = 1.0, factor_lr: float = 0.5) -> None:
-        super().__init__(weight.shape)
+    def __init__(
+        self,
+        weight: Tensor,
+        rank: Rank = 1.0,
+        factor_lr: float = 0.5,
+        products: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        super().__init__(weight.shape, products)
         check_factor_lr(factor_lr)
         shape, modes = weight.shape, mode_names(weight.ndim)
         sizes = [min(math.prod(shape[:m]), math.prod(shape[m:])) for m in range(1, weight.ndim)]
@@ -65,6 +74,8 @@ class TensorTrain(Latent):
     def forward(self) -> Tensor:
         # from the right: the kernel's cores are small, so the large product comes once, at the end
         weight = self.cores[-1].flatten(1)
-        for core in reversed(self.cores[:-1]):
-            weight = product(core.flatten(0, 1), weight).reshape(core.shape[0], -1)
+        first, *inner = self.cores[:-1]
+        for core in reversed(inner):
+            weight = product(core.flatten(0, 1), weight, dtype=self.factor_dtype).reshape(core.shape[0], -1)
+        weight = product(first.flatten(0, 1), weight, last=True, dtype=self.factor_dtype)
         return weight.reshape(self.shape)

@@ -17,7 +17,7 @@ from bnnlight.nn.rank import Rank, resolve_ranks
 from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
 
 
-def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
+def tucker_product(core: Tensor, factors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """G ×₀ U0 ×₁ U1 …: the weight of a Tucker decomposition.
 
     The kernel's modes come first, as one small matrix, then the two channel modes in the cheaper order. Input
@@ -26,6 +26,7 @@ def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
     Args:
         core: ``(r0, r1, *kernel ranks)``.
         factors: one ``(n, r)`` per mode of the core.
+        dtype: of what is multiplied along the channel modes, as :func:`bnnlight.nn.product.product` takes it.
 
     Returns:
         ``(O, I, *kernel)``, in channels-last memory.
@@ -37,9 +38,11 @@ def tucker_product(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
         # one product a slice: matmul would fold all slices into one matrix, which has to be transposed for that
         mixed = functools.reduce(_kronecker, kernel).expand(r0, -1, -1).bmm(mixed)
     if out_channels * r1 * (r0 + in_channels) < in_channels * r0 * (r1 + out_channels):
-        weight = product(product(first, mixed.reshape(r0, -1)).reshape(-1, r1), second.T)
+        inner = product(first, mixed.reshape(r0, -1), dtype=dtype)
+        weight = product(inner.reshape(-1, r1), second.T, last=True, dtype=dtype)
     else:
-        weight = product(first, product(mixed.reshape(-1, r1), second.T).reshape(r0, -1))
+        inner = product(mixed.reshape(-1, r1), second.T, dtype=dtype)
+        weight = product(first, inner.reshape(r0, -1), last=True, dtype=dtype)
     return weight.reshape(out_channels, *(factor.shape[0] for factor in kernel), in_channels).movedim(-1, 1)
 
 
@@ -107,12 +110,14 @@ class Tucker(Latent):
         start: ``hosvd``: orthonormal factors from the higher-order SVD. ``identity`` (full rank only):
             core = weight, factors = identity, so that training begins as with :class:`Dense`.
         factor_lr: relative change per step of each factor, compared with the core's.
+        products: ``bfloat16`` rebuilds the weight, in the backward pass too, with factors of that type; see
+            :class:`bnnlight.nn.Latent`.
 
     Parameters:
         core ``(r0, r1, …)``, factors ``[(O, r0), (I, r1), (kh, r2), (kw, r3)]``.
 
     Raises:
-        ValueError: a rank out of range (the message names the mode), or ``identity`` below full rank.
+        ValueError: a rank out of range (the message names the mode), ``identity`` below full rank, or unknown products.
     """
 
     def __init__(
@@ -121,8 +126,9 @@ class Tucker(Latent):
         rank: Rank = 1.0,
         start: Literal["hosvd", "identity"] = "hosvd",
         factor_lr: float = 0.1,
+        products: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        super().__init__(weight.shape)
+        super().__init__(weight.shape, products)
         check_factor_lr(factor_lr)
         modes = mode_names(weight.ndim)
         ranks = resolve_ranks(rank, weight.shape, modes, num_channel_modes=2)
@@ -142,4 +148,4 @@ class Tucker(Latent):
         return {f"factor{mode}": factor.detach() for mode, factor in enumerate(self.factors)}
 
     def forward(self) -> Tensor:
-        return tucker_product(self.core, list(self.factors))
+        return tucker_product(self.core, list(self.factors), self.factor_dtype)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.imaging.class_pictures import caption
+from bnnlight.nn.accumulation import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
@@ -77,6 +78,7 @@ class ClassificationTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
+        self.kept_weights = KeptWeights()
         check_alpha_lr(alpha_lr)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}: give a share from 0 to below 1")
@@ -128,10 +130,14 @@ class ClassificationTask(L.LightningModule):
         taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
         return {"train/loss", *taught, *(name for name in self.means if not name.startswith("test/"))}
 
+    def on_train_epoch_start(self) -> None:
+        self.kept_weights.begin(self.trainer.accumulate_grad_batches)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         taught = self.teacher(images) if self.teacher else None
-        logits = self(images)
+        with self.kept_weights.used():
+            logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if self.teacher:
             self.teacher.check(taught, logits)
@@ -192,7 +198,9 @@ class ClassificationTask(L.LightningModule):
         self.log(name, self.means[name], on_step=False, on_epoch=True, prog_bar=prog_bar)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
+        configured = configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
+        self.kept_weights.follow(configured["optimizer"])
+        return configured
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         step_schedule(scheduler, metric)

@@ -17,6 +17,7 @@ from bnnlight.data import heatmaps
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
+from bnnlight.nn.accumulation import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
@@ -120,6 +121,7 @@ class PoseTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
+        self.kept_weights = KeptWeights()
         check_alpha_lr(alpha_lr)
         if loss not in ("bce", "mse"):
             raise ValueError(f"unknown loss {loss!r}: choose bce or mse")
@@ -178,9 +180,13 @@ class PoseTask(L.LightningModule):
         ends = ["", "_mean", *(f"_{group}" for group in _groups(_skeleton_of(data)))]
         return {"train/loss", "val/loss", *taught, *(f"val/{name}{end}" for name in names for end in ends)}
 
+    def on_train_epoch_start(self) -> None:
+        self.kept_weights.begin(self.trainer.accumulate_grad_batches)
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         taught = self.teacher(batch["image"]) if self.teacher else None
-        maps = self._maps(batch["image"])
+        with self.kept_weights.used():
+            maps = self._maps(batch["image"])
         loss = self._loss(maps, batch)
         if self.teacher:
             self.teacher.check(taught, maps, num_free=2)
@@ -277,7 +283,9 @@ class PoseTask(L.LightningModule):
                 self.log(f"{split}/{name}_{group}", (correct / count)[indices].nanmean())
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
+        configured = configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
+        self.kept_weights.follow(configured["optimizer"])
+        return configured
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         step_schedule(scheduler, metric)

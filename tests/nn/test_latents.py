@@ -230,6 +230,30 @@ def test_unknown_start_is_an_error_that_lists_the_known_ones(kind, known):
         kind(torch.randn(4, 3, 3, 3), start="random")
 
 
+@pytest.mark.parametrize("kind", [Matrix, Tucker, Holistic, CP, TensorTrain])
+def test_products_in_bfloat16_are_near_the_others_and_leave_float32(kind):
+    weight, grad = torch.randn(16, 24, 3, 3), torch.randn(16, 24, 3, 3)
+    found = []
+    for products in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        latent = randomize(kind(weight, products=products))
+        rebuilt = latent()
+        rebuilt.backward(grad)
+        assert all(value.dtype == torch.float32 for value in (rebuilt, *latent.parameters()))
+        found.append([rebuilt.detach(), *(p.grad for p in latent.parameters())])
+        with torch.no_grad():
+            assert torch.equal(latent(), rebuilt)  # what is measured and exported is what was trained
+    for exact, rounded in zip(*found, strict=True):
+        # up to four roundings to eight bits one after the other, each by 2⁻⁹ at most, or 2⁻⁹/√3 on average
+        assert 0 < (rounded - exact).norm() < 4 * 2**-9 * exact.norm()
+
+
+@pytest.mark.parametrize("kind", [Matrix, Tucker, Holistic, CP, TensorTrain, Rotated])
+def test_unknown_products_are_an_error_that_lists_the_known_ones(kind):
+    with pytest.raises(ValueError, match=f"products of {kind.__name__} is 'bf16': choose float32 or bfloat16"):
+        kind(torch.randn(4, 3, 3, 3), products="bf16")
+
+
 @pytest.mark.parametrize("kind", [Matrix, Tucker, Holistic])
 def test_identity_start_below_full_rank_is_an_error(kind):
     with pytest.raises(ValueError, match=r"identity.*full rank"):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bnnlight.nn.product import _Product, product
+from bnnlight.nn.product import Replayed, _Product, product
 
 
 def matrices(dtype, m=140, k=150, n=130):
@@ -28,7 +28,8 @@ def test_equals_the_product_in_double_precision(sizes):
 
 def test_gradcheck():
     for a, b in matrices(torch.float64, 4, 5, 3):
-        assert torch.autograd.gradcheck(_Product.apply, (a.requires_grad_(), b.requires_grad_()))
+        inputs = a.requires_grad_(), b.requires_grad_(), False, None
+        assert torch.autograd.gradcheck(_Product.apply, inputs)
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
@@ -36,6 +37,31 @@ def test_only_the_gradient_that_is_wanted(wanted):
     a, b = (torch.randn(4, 4, requires_grad=want) for want in wanted)
     product(a, b).sum().backward()
     assert (a.grad is not None, b.grad is not None) == wanted
+
+
+def test_factors_of_bfloat16_are_rounded_and_added_up_exactly():
+    # whole numbers up to 256 are exact in bfloat16, and so is 255 as a sum of 255 of them; 1 + 2⁻⁹ is rounded to 1
+    for b in (torch.ones(255, 2), torch.ones(2, 255).T):
+        a, b = torch.full((3, 255), 1 + 2**-9, requires_grad=True), b.requires_grad_()
+        y = product(a, b, dtype=torch.bfloat16)
+        to_a, to_b = torch.autograd.grad(y, (a, b), torch.full((3, 2), 2 + 2**-8))
+        assert y.dtype == to_a.dtype == to_b.dtype == torch.float32
+        assert (y == 255).all() and (to_a == 4).all() and (to_b == 6).all()
+        assert not torch.equal(product(a, b), y)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_last_product_is_left_out_where_gradients_alone_are_wanted(dtype):
+    a, b = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+    grad = torch.randn(3, 5)
+    expected = torch.autograd.grad(product(a, b, dtype=dtype), (a, b), grad)
+    again = Replayed()
+    for _ in range(2):
+        with again:
+            inner, last = product(a, b, dtype=dtype), product(a, b, last=True, dtype=dtype)
+        assert inner.abs().sum() > 0 and not last.any() and last.shape == inner.shape
+        assert all(map(torch.equal, torch.autograd.grad(last, (a, b), grad), expected))
+    assert torch.equal(product(a, b, last=True, dtype=dtype), inner)
 
 
 def test_other_precisions_are_left_to_torch():

@@ -3,7 +3,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from bnnlight.nn import BinaryConv2d, Dense, Rotated, factorize, hadamard
+from bnnlight.nn import BinaryConv2d, Dense, Rotated, factorize, hadamard, rotated
+from bnnlight.nn.hadamard import transform
 
 SHAPES = [(8, 16, 3, 3), (16, 4, 1, 1), (32, 8), (4, 4, 5), (16, 1, 3, 3)]
 
@@ -121,13 +122,34 @@ def test_a_conversion_of_dtype_and_back_keeps_the_rotation():
     assert torch.equal(latent(), expected)
 
 
-def test_a_training_step_rebuilds_the_weight_once():
+def test_a_training_step_turns_the_weight_once_and_its_gradient_once(monkeypatch):
     # the backward pass needs nothing of the forward pass, so that nothing is computed again
     layer = BinaryConv2d(8, 8, 3, latent=Rotated)
-    calls = []
-    layer.latent.register_forward_pre_hook(lambda *_: calls.append(1))
+    turns = []
+    monkeypatch.setattr(rotated, "transform", lambda *args, **options: turns.append(1) or transform(*args, **options))
     layer(torch.randn(2, 8, 6, 6)).sum().backward()
-    assert len(calls) == 1 and layer.latent.core.grad.abs().sum() > 0
+    assert len(turns) == 2 and layer.latent.core.grad.abs().sum() > 0
+
+
+def test_products_in_bfloat16_turn_as_the_others_do_up_to_rounding():
+    # 96 = 32 · 3: the odd part has entries that are rounded too
+    weight, grad = torch.randn(64, 96, 3, 3), torch.randn(64, 96, 3, 3)
+    exact, rounded = (Rotated(weight, products=products) for products in ("float32", "bfloat16"))
+    assert torch.equal(exact.core, rounded.core)
+    for latent in (exact, rounded):
+        latent().backward(grad)
+    for one, other in ((exact().detach(), rounded().detach()), (exact.core.grad, rounded.core.grad)):
+        assert one.dtype == other.dtype == torch.float32
+        # four products, whose factors and sums are rounded by 2⁻⁹ at most
+        assert 0 < (other - one).norm() < 4 * 2**-9 * one.norm()
+
+
+def test_powers_of_two_are_turned_in_bfloat16_without_an_error_of_scale():
+    # one entry alone: no sum is rounded, and ±1/√512 is no number of bfloat16
+    latent = Rotated(torch.zeros(16, 32, 1, 1), products="bfloat16")
+    with torch.no_grad():
+        latent.core[3, 5] = 1.0
+        torch.testing.assert_close(latent().abs(), torch.full_like(latent.core, 512**-0.5), rtol=1e-6, atol=0)
 
 
 def test_trains_after_matrices_were_made_in_inference_mode():

@@ -1,0 +1,106 @@
+import contextlib
+import copy
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bnnlight.backbones import ResNet
+from bnnlight.nn import BinaryConv2d, Rotated, Tucker
+from bnnlight.nn.accumulation import KeptWeights
+from bnnlight.tasks import ClassificationTask
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")
+
+
+@pytest.fixture
+def rebuilt(monkeypatch):
+    """One entry for each W̃ that a Tucker latent has rebuilt without gradients, as forward passes do."""
+    found = []
+    forward = Tucker.forward
+
+    def counted(latent):
+        if not torch.is_grad_enabled():
+            found.append(latent)
+        return forward(latent)
+
+    monkeypatch.setattr(Tucker, "forward", counted)
+    return found
+
+
+def train(network, kept, steps):
+    """Parameters after some steps of several batches each."""
+    optimizer = torch.optim.AdamW(network.parameters(), 0.1)
+    kept.follow(optimizer)
+    for batches in steps:
+        for batch in batches:
+            with kept.used():
+                y = network(batch)
+            (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return [parameter.detach() for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("scale", ["channel", "analytic"])
+def test_each_weight_is_rebuilt_once_a_step_and_training_is_the_same(rebuilt, scale):
+    layers = [BinaryConv2d(6, 6, 3, padding=1, latent=latent, scale=scale) for latent in (Tucker, Rotated, Tucker)]
+    network = nn.Sequential(*layers).double()
+    steps = torch.randn(2, 3, 4, 6, 5, 5, dtype=torch.float64)
+    found = []
+    for batches_a_step in (1, 3):
+        rebuilt.clear()
+        kept = KeptWeights()
+        kept.begin(batches_a_step)
+        found.append(train(copy.deepcopy(network), kept, steps))
+        # with a single batch a step there is nothing to keep
+        assert len(rebuilt) == {1: 2 * 2 * 3, 3: 2 * 2}[batches_a_step]
+    assert all(map(torch.equal, *found))
+    assert not torch.equal(found[0][1], next(iter(network.parameters())))
+
+
+def test_outside_of_it_weights_are_rebuilt_as_ever(rebuilt):
+    layer, x = BinaryConv2d(6, 6, 3, latent=Tucker), torch.randn(2, 6, 5, 5)
+    kept = KeptWeights()
+    kept.begin(2)
+    with kept.used():
+        first = layer(x)
+    with torch.no_grad():
+        layer.latent.core.neg_()
+    assert torch.equal(layer(x), -first)
+    with kept.used():
+        assert torch.equal(layer(x), first)
+    kept.begin(2)
+    with kept.used():
+        assert torch.equal(layer(x), -first)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_task_keeps_them_while_gradients_are_accumulated(rebuilt, monkeypatch, accumulated):
+    images, labels = torch.randn(5, 4, 3, 8, 8), torch.randint(3, (5, 4))
+    found, num_rebuilt = [], []
+    for keeps in (True, False):
+        if not keeps:
+            monkeypatch.setattr(KeptWeights, "used", lambda self: contextlib.nullcontext())
+        torch.manual_seed(0)
+        task = ClassificationTask(ResNet((1,), 3, width=0.125, stem="small", latent=Tucker))
+        rebuilt.clear()
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            accumulate_grad_batches=accumulated,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(task, DataLoader(list(zip(images, labels, strict=True)), batch_size=None))
+        found.append([parameter.detach() for parameter in task.parameters()])
+        num_rebuilt.append(len(rebuilt))
+        # of five batches the last makes a step by itself
+        assert trainer.global_step == {1: 10, 2: 6}[accumulated]
+    assert all(map(torch.equal, *found))
+    num_layers = 2
+    assert num_rebuilt == [trainer.global_step * num_layers, 10 * num_layers]
