@@ -5,9 +5,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms import v2
 
-from bnnlight.data.loaders import ClassificationDataModule
-from bnnlight.data.splits import choose_stratified
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.classes.data_module import ClassificationDataModule
+from bnnlight.data.classes.splits import choose_stratified
+from bnnlight.data.loading.transforms import ImageFormat
 
 NUM_VAL = 180
 NUM_TEST = 360

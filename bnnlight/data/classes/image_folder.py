@@ -5,11 +5,11 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torchvision.transforms import v2
 
-from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.folders import ClassFolders, class_names
-from bnnlight.data.loaders import ClassificationDataModule, View
-from bnnlight.data.splits import choose_stratified
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.classes.data_module import ClassificationDataModule, View
+from bnnlight.data.classes.folders import ClassFolders, class_names
+from bnnlight.data.classes.splits import choose_stratified
+from bnnlight.data.loading.bad_images import OnBadImage
+from bnnlight.data.loading.transforms import ImageFormat
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

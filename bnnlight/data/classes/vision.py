@@ -7,11 +7,11 @@ import numpy as np
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.folders import ClassFolders, KeptPictures, class_names
-from bnnlight.data.loaders import ClassificationDataModule
-from bnnlight.data.splits import choose_stratified
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.classes.data_module import ClassificationDataModule
+from bnnlight.data.classes.folders import ClassFolders, KeptPictures, class_names
+from bnnlight.data.classes.splits import choose_stratified
+from bnnlight.data.loading.bad_images import OnBadImage
+from bnnlight.data.loading.transforms import ImageFormat
 from bnnlight.imaging.reading import one_line
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from bnnlight.data.pictures import read_picture
-from bnnlight.data.pose import Person, PosePicture
-from bnnlight.data.pose_transforms import PoseAugmentation
+from bnnlight.data.keypoints.person import Person, PosePicture
+from bnnlight.data.keypoints.pictures import read_picture
+from bnnlight.data.keypoints.transforms import PoseAugmentation
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PosePeople:
     """People of one annotation file, N with J joints each.
 
     Arrays, since lists of objects end up copied in the memory of every loader process.
-    Coordinates are those of :class:`bnnlight.data.pose.Person`.
+    Coordinates are those of :class:`bnnlight.data.keypoints.person.Person`.
 
     Attributes:
         file: that they were read from.

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.io
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.pictures import picture_sizes
-from bnnlight.data.pose_files import PosePeople
+from bnnlight.data.keypoints.annotations import PosePeople
+from bnnlight.data.keypoints.pictures import picture_sizes
+from bnnlight.data.loading.bad_images import OnBadImage
 from bnnlight.imaging.reading import one_line
 from bnnlight.imaging.skeletons import Skeleton
 

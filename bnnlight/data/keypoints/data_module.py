@@ -1,56 +1,21 @@
-"""What all pose data modules share: a person in a picture, views of a data set, and the loaders over them."""
+"""What all pose data modules share: views through a transform, and the attributes that a task needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.loaders import ImageDataModule
-from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
-from bnnlight.data.sampling import items_at, seeded_by
+from bnnlight.data.keypoints.person import PosePicture
+from bnnlight.data.keypoints.transforms import PoseAugmentation, PoseTransform
+from bnnlight.data.loading.bad_images import OnBadImage
+from bnnlight.data.loading.loaders import ImageDataModule
+from bnnlight.data.loading.sampling import items_at, seeded_by
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import Skeleton
-
-
-@dataclass(frozen=True)
-class Person:
-    """One annotated person. Coordinates are pixels of the picture as it is stored: x to the right, y down,
-    (0, 0) in the middle of the top left pixel.
-
-    Attributes:
-        joints: ``(J, 2)`` float32, x and y; any number where not annotated.
-        annotated: ``(J,)`` bool.
-        center: ``(2,)`` float32, middle of the square box that is cut out.
-        side_px: side of the box.
-        head_px: 0.6 × the diagonal of the head box, the reference length of PCKh; NaN where there is none.
-    """
-
-    joints: np.ndarray
-    annotated: np.ndarray
-    center: np.ndarray
-    side_px: float
-    head_px: float = float("nan")
-
-
-@dataclass(frozen=True)
-class PosePicture:
-    """A picture with the person to be found in it.
-
-    Attributes:
-        image: ``(H, W, 3)`` uint8, RGB.
-        person: in pixels of the picture as it is stored.
-        shrink: how many times smaller than stored the image was read (1, 2, 4 or 8).
-    """
-
-    image: np.ndarray
-    person: Person
-    shrink: int = 1
 
 
 class PoseItems(Protocol):
@@ -64,7 +29,7 @@ class PoseItems(Protocol):
 class PoseView(Dataset):
     """Chosen items of a pose data set, each seen through a transform.
 
-    A position that is a :class:`bnnlight.data.sampling.Draw` rules the transform's random numbers.
+    A position that is a :class:`bnnlight.data.loading.sampling.Draw` rules the transform's random numbers.
 
     Args:
         items: yields :class:`PosePicture`.
@@ -90,7 +55,7 @@ class PoseDataModule(ImageDataModule):
     """Base of the pose data modules: the attributes that a task and a command need.
 
     A subclass sets ``train_set``, ``val_set`` and ``test_set`` in ``setup``. A batch is a dictionary; see
-    :class:`bnnlight.data.pose_transforms.PoseTransform` for its entries.
+    :class:`bnnlight.data.keypoints.transforms.PoseTransform` for its entries.
 
     Args:
         skeleton: names of the joints, pairs, limbs.

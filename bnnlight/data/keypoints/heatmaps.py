@@ -1,4 +1,8 @@
-"""Heat maps: joints to targets, predictions to joints. Batched, on any device."""
+"""Heat maps in torch: joints to targets, predictions to joints. Batched, on any device.
+
+:mod:`bnnlight.imaging.heatmaps` has `decode` and `mirror` too, by the same rule: there in numpy, since a shipped model
+runs without torch; here where the maps are, since a copy from the GPU would hold up training. A test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-
-def to_heatmap(joints: Tensor, stride: float) -> Tensor:
-    """From pixels of the network's input to pixels of its heat maps; in both (0, 0) is the middle of the top
-    left pixel, so that a mirror image of the input has the mirror image of the heat map.
-
-    Args:
-        joints: any shape.
-        stride: input pixels to one heat-map pixel.
-    """
-    return (joints + 0.5) / stride - 0.5
-
-
-def to_input(joints: Tensor, stride: float) -> Tensor:
-    """From pixels of the heat maps to pixels of the network's input: the inverse of :func:`to_heatmap`."""
-    return (joints + 0.5) * stride - 0.5
 
 
 def render(joints: Tensor, height: int, width: int, sigma: float = 1.0) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import ConcatDataset
 
-from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.pose import PoseDataModule
-from bnnlight.data.pose_checks import and_more, check_finite, check_inside, list_pictures, read_mat
-from bnnlight.data.pose_files import PoseFiles, PosePeople, hold_out
-from bnnlight.data.pose_transforms import PoseAugmentation
+from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople, hold_out
+from bnnlight.data.keypoints.checks import and_more, check_finite, check_inside, list_pictures, read_mat
+from bnnlight.data.keypoints.data_module import PoseDataModule
+from bnnlight.data.keypoints.transforms import PoseAugmentation
+from bnnlight.data.loading.bad_images import OnBadImage
 from bnnlight.imaging.skeletons import LSP
 
 LSP_NUM_TRAIN = 1000

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from bnnlight.data.bad_images import OnBadImage
-from bnnlight.data.mpii_heads import match, with_heads
-from bnnlight.data.mpii_json import Boxes, read_json
-from bnnlight.data.mpii_release import read_release
-from bnnlight.data.pose import PoseDataModule
-from bnnlight.data.pose_checks import and_more, check_inside, check_pictures
-from bnnlight.data.pose_files import PoseFiles, PosePeople, hold_out
-from bnnlight.data.pose_transforms import PoseAugmentation
+from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople, hold_out
+from bnnlight.data.keypoints.checks import and_more, check_inside, check_pictures
+from bnnlight.data.keypoints.data_module import PoseDataModule
+from bnnlight.data.keypoints.mpii_heads import match, with_heads
+from bnnlight.data.keypoints.mpii_json import Boxes, read_json
+from bnnlight.data.keypoints.mpii_release import read_release
+from bnnlight.data.keypoints.transforms import PoseAugmentation
+from bnnlight.data.loading.bad_images import OnBadImage
 from bnnlight.imaging.skeletons import MPII
 
 DEFAULT_AUGMENTATION = PoseAugmentation()
@@ -53,7 +53,7 @@ class MPIIDataModule(PoseDataModule):
         batch_size: pictures in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         augmentation: of the training pictures; None is none.
-        boxes: form of the JSON lists, "raw" or "padded", see :func:`bnnlight.data.mpii_json.read_json`;
+        boxes: form of the JSON lists, "raw" or "padded", see :func:`bnnlight.data.keypoints.mpii_json.read_json`;
             "auto" tells by the numbers in each list, and asks where they do not tell.
         val_size: how much to hold out where the .mat stands alone: below 1 a fraction of the pictures, else a
             number of them. People of one picture stay together.

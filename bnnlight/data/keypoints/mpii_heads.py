@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bnnlight.data.pose_checks import and_more, read_mat
-from bnnlight.data.pose_files import PosePeople
+from bnnlight.data.keypoints.annotations import PosePeople
+from bnnlight.data.keypoints.checks import and_more, read_mat
 
 HEAD_PER_DIAGONAL = 0.6
 """Head size by the diagonal of the annotated head box, as MPII's evaluation defines it."""

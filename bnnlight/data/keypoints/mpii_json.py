@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from bnnlight.data.pose_checks import check_finite
-from bnnlight.data.pose_files import PosePeople
+from bnnlight.data.keypoints.annotations import PosePeople
+from bnnlight.data.keypoints.checks import check_finite
 from bnnlight.imaging.skeletons import MPII
 
 Boxes = Literal["auto", "raw", "padded"]

@@ -7,10 +7,10 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from scipy.io.matlab import mat_struct
 
-from bnnlight.data.mpii_heads import HEAD_PER_DIAGONAL
-from bnnlight.data.mpii_json import SCALE_PX, padded
-from bnnlight.data.pose_checks import check_finite, read_mat
-from bnnlight.data.pose_files import PosePeople
+from bnnlight.data.keypoints.annotations import PosePeople
+from bnnlight.data.keypoints.checks import check_finite, read_mat
+from bnnlight.data.keypoints.mpii_heads import HEAD_PER_DIAGONAL
+from bnnlight.data.keypoints.mpii_json import SCALE_PX, padded
 from bnnlight.imaging.skeletons import MPII
 
 

@@ -6,14 +6,15 @@ import dataclasses
 
 import numpy as np
 
-from bnnlight.data.figures.body import Body, Figure, place
-from bnnlight.data.figures.dice import Dice
-from bnnlight.data.figures.look import Look
-from bnnlight.data.figures.painting import draw_figure
-from bnnlight.data.figures.poses import draw_pose
-from bnnlight.data.figures.scenes import Scene
-from bnnlight.data.pose import Person, PoseDataModule, PosePicture
-from bnnlight.data.pose_transforms import PoseAugmentation
+from bnnlight.data.keypoints.data_module import PoseDataModule
+from bnnlight.data.keypoints.figures.body import Body, Figure, place
+from bnnlight.data.keypoints.figures.dice import Dice
+from bnnlight.data.keypoints.figures.look import Look
+from bnnlight.data.keypoints.figures.painting import draw_figure
+from bnnlight.data.keypoints.figures.poses import draw_pose
+from bnnlight.data.keypoints.figures.scenes import Scene
+from bnnlight.data.keypoints.person import Person, PosePicture
+from bnnlight.data.keypoints.transforms import PoseAugmentation
 from bnnlight.imaging.skeletons import MPII
 
 SKELETON = dataclasses.replace(MPII, excluded=())

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from bnnlight.data.bad_images import OnBadImage
+from bnnlight.data.loading.bad_images import OnBadImage
 from bnnlight.imaging.reading import unreadable
 
 # Flags for RGB in reduced form exist in some versions of OpenCV only.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from bnnlight.data.keypoints.person import PosePicture
 from bnnlight.imaging.pose_crop import crop_to_image, normalize, warp
 from bnnlight.imaging.skeletons import Skeleton
-
-if TYPE_CHECKING:
-    from bnnlight.data.pose import PosePicture
 
 GREY = np.array([0.299, 0.587, 0.114])
 """Share of red, green and blue in grey (ITU-R BT.601)."""
@@ -81,7 +78,7 @@ class PoseTransform:
         skeleton: tells left from right, and the torso.
         image_size: width and height of the crop, px.
         augmentation: None makes the transform deterministic. Random numbers come from torch's global
-            generator, which :class:`bnnlight.data.pose.PoseView` seeds for each picture and epoch.
+            generator, which :class:`bnnlight.data.keypoints.data_module.PoseView` seeds for each picture and epoch.
     """
 
     def __init__(self, skeleton: Skeleton, image_size: int, augmentation: PoseAugmentation | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from bnnlight.data.sampling import items_at, no_items
+from bnnlight.data.loading.sampling import items_at, no_items
 
 OnBadImage = Literal["stop", "skip"]
 NUM_STAND_INS = 16

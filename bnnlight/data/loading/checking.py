@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from bnnlight.data.files import file_of
-from bnnlight.data.sampling import Draw
+from bnnlight.data.loading.files import file_of
+from bnnlight.data.loading.sampling import Draw
 from bnnlight.imaging.reading import one_line
 
 _BATCH = 16

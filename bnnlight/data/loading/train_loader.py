@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bnnlight.data.bad_images import ImageLoader
-from bnnlight.data.sampling import TrainSampler
+from bnnlight.data.loading.bad_images import ImageLoader
+from bnnlight.data.loading.sampling import TrainSampler
 
 
 class TrainLoader(ImageLoader):

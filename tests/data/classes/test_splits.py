@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnnlight.data.splits import choose_stratified
+from bnnlight.data.classes.splits import choose_stratified
 
 CLASSES = ["ant", "bee", "cat"]
 LABELS = [0] * 60 + [1] * 30 + [2] * 10

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bnnlight.data.heatmaps import decode, render, to_heatmap
+from bnnlight.data.keypoints.heatmaps import decode, render
+from bnnlight.imaging.heatmaps import to_heatmap
 
 
 @pytest.fixture
@@ -36,5 +37,5 @@ def told(monkeypatch):
     """Collect what the readers tell on rank zero: whether loggers pass it on depends on what ran before."""
     lines = []
     for module in ("mpii", "mpii_json", "mpii_release"):
-        monkeypatch.setattr(f"bnnlight.data.{module}.rank_zero_info", lines.append)
+        monkeypatch.setattr(f"bnnlight.data.keypoints.{module}.rank_zero_info", lines.append)
     return lines

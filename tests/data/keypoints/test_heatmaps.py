@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from bnnlight.data.heatmaps import decode, mirror, render, to_heatmap, to_input
+from bnnlight.data.keypoints.heatmaps import decode, mirror, render
+from bnnlight.imaging.heatmaps import to_heatmap, to_input
 
 
 def gaussian(x, y, joint, sigma):

@@ -226,7 +226,7 @@ def test_joints_outside_their_picture(write_lsp, check_one_line, recwarn):
 
 def test_joints_are_compared_with_the_pictures_once(write_lsp, monkeypatch):
     calls = []
-    monkeypatch.setattr("bnnlight.data.lsp.check_inside", lambda *args: calls.append(args))
+    monkeypatch.setattr("bnnlight.data.keypoints.lsp.check_inside", lambda *args: calls.append(args))
     data = ready(write_lsp())
     data.prepare_data()
     assert len(calls) == 2

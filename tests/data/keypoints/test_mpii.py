@@ -11,7 +11,7 @@ from fixtures.mpii_module import SPLITS, edit, heads_of, module, ready
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
 
-from bnnlight.data.pose_transforms import PoseAugmentation
+from bnnlight.data.keypoints.transforms import PoseAugmentation
 
 
 def to_padded(people):

@@ -9,8 +9,8 @@ import torch
 from fixtures.mpii_module import module, ready
 from PIL import Image
 
-from bnnlight.data.mpii_heads import with_heads
-from bnnlight.data.mpii_json import read_json
+from bnnlight.data.keypoints.mpii_heads import with_heads
+from bnnlight.data.keypoints.mpii_json import read_json
 
 
 def real(real_data, **options):

@@ -7,7 +7,7 @@ import scipy.io
 from PIL import Image
 
 from bnnlight.data import MPIIDataModule
-from bnnlight.data.mpii_release import read_release
+from bnnlight.data.keypoints.mpii_release import read_release
 
 NOTHING = np.zeros((0, 0))
 FILE = "mpii_human_pose_v1_u12_1.mat"

@@ -21,7 +21,7 @@ def test_joints_a_little_outside_are_worth_a_warning(write_mpii, recwarn):
 
 def test_joints_are_compared_with_the_pictures_once(write_mpii, monkeypatch):
     calls = []
-    monkeypatch.setattr("bnnlight.data.mpii.check_inside", lambda *args: calls.append(args))
+    monkeypatch.setattr("bnnlight.data.keypoints.mpii.check_inside", lambda *args: calls.append(args))
     data = ready(write_mpii())
     data.prepare_data()
     assert len(calls) == 2

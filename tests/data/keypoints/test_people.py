@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from bnnlight.data import PeopleDataModule
-from bnnlight.data.figures.body import Body, place
-from bnnlight.data.figures.brush import Brush
-from bnnlight.data.figures.dice import Dice
-from bnnlight.data.figures.look import Look
-from bnnlight.data.figures.painting import draw_figure
-from bnnlight.data.figures.poses import ARM_PAIRS, ARMS, LEG_PAIRS, LEGS, PARTS, Pose, draw_pose
-from bnnlight.data.heatmaps import decode, render, to_heatmap
-from bnnlight.data.people import SKELETON, People, draw_person
-from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
+from bnnlight.data.keypoints.figures.body import Body, place
+from bnnlight.data.keypoints.figures.brush import Brush
+from bnnlight.data.keypoints.figures.dice import Dice
+from bnnlight.data.keypoints.figures.look import Look
+from bnnlight.data.keypoints.figures.painting import draw_figure
+from bnnlight.data.keypoints.figures.poses import ARM_PAIRS, ARMS, LEG_PAIRS, LEGS, PARTS, Pose, draw_pose
+from bnnlight.data.keypoints.heatmaps import decode, render
+from bnnlight.data.keypoints.people import SKELETON, People, draw_person
+from bnnlight.data.keypoints.transforms import PoseAugmentation, PoseTransform
+from bnnlight.imaging.heatmaps import to_heatmap
 
 MARK, OTHER = (255, 0, 255), (0, 255, 0)
 BARE = PoseAugmentation(scale=(1, 1), rotation_deg=0, flip=0, brightness=0, contrast=0, saturation=0)
@@ -76,7 +77,7 @@ def test_picture_is_the_same_in_another_process():
     code = "; ".join(
         (
             "import hashlib",
-            "from bnnlight.data.people import draw_person as d",
+            "from bnnlight.data.keypoints.people import draw_person as d",
             "p = [d(3, i) for i in range(12)]",
             "print(hashlib.sha256(b''.join(x.image.tobytes() + x.person.joints.tobytes() for x in p)).hexdigest())",
         )

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnnlight.data import pictures
-from bnnlight.data.pictures import picture_sizes, read_picture
+from bnnlight.data.keypoints import pictures
+from bnnlight.data.keypoints.pictures import picture_sizes, read_picture
 
 
 def blob(width, height, x, y, sigma=30.0):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bnnlight.data.pose import Person, PosePicture, PoseView
-from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
+from bnnlight.data.keypoints.data_module import PoseView
+from bnnlight.data.keypoints.person import Person, PosePicture
+from bnnlight.data.keypoints.transforms import PoseAugmentation, PoseTransform
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import LSP, MPII
 

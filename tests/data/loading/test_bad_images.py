@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bnnlight.data import ImageFolderDataModule
-from bnnlight.data.bad_images import Checked, ImageLoader, LeaveOut, Readable, Unreadable
+from bnnlight.data.loading.bad_images import Checked, ImageLoader, LeaveOut, Readable, Unreadable
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bnnlight.data import DigitsDataModule
-from bnnlight.data.bad_images import Checked
-from bnnlight.data.by_value import MAX_BYTES, ByValue, SmallByValue
+from bnnlight.data.loading.bad_images import Checked
+from bnnlight.data.loading.by_value import MAX_BYTES, ByValue, SmallByValue
 
 LARGE = MAX_BYTES // 4 // 4 + 1
 """Numbers of a float32 vector of which four do not fit."""
@@ -64,7 +64,7 @@ def test_a_tensor_survives_its_bytes(shape, dtype):
 
 
 def test_reasons_beside_a_batch_stay(monkeypatch):
-    monkeypatch.setattr("bnnlight.data.by_value.get_worker_info", object)
+    monkeypatch.setattr("bnnlight.data.loading.by_value.get_worker_info", object)
     sent = SmallByValue(lambda samples: Checked(torch.tensor(samples), ["no.png"]))([1, 2])
     found = pickle.loads(pickle.dumps(sent))
     assert isinstance(found, Checked)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from torch.utils.data import ConcatDataset, Subset
 
-from bnnlight.data.files import file_of
-from bnnlight.data.loaders import View
+from bnnlight.data.classes.data_module import View
+from bnnlight.data.loading.files import file_of
 
 
 class Listed:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bnnlight.data import DigitsDataModule, ImageFolderDataModule
-from bnnlight.data.loaders import ClassificationDataModule, View, default_num_workers
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.classes.data_module import ClassificationDataModule, View
+from bnnlight.data.loading.loaders import default_num_workers
+from bnnlight.data.loading.transforms import ImageFormat
 
 
 class Recorder(lightning.LightningModule):

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from bnnlight.data import PeopleDataModule
-from bnnlight.data.loaders import ImageDataModule, View
-from bnnlight.data.sampling import (
+from bnnlight.data.classes.data_module import View
+from bnnlight.data.loading.loaders import ImageDataModule
+from bnnlight.data.loading.sampling import (
     Draw,
     SameSampler,
     TrainSampler,

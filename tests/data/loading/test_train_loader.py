@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from bnnlight.data.sampling import TrainSampler
-from bnnlight.data.train_loader import TrainLoader
+from bnnlight.data.loading.sampling import TrainSampler
+from bnnlight.data.loading.train_loader import TrainLoader
 
 ITEMS = TensorDataset(torch.arange(23))
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from bnnlight.data.transforms import ImageFormat, ToChannels
+from bnnlight.data.loading.transforms import ImageFormat, ToChannels
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
 COLOUR = ImageFormat(num_channels=3, image_size=8, mean=MEAN, std=STD, resize_px=8)

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from bnnlight.data.figures.dice import Dice
-from bnnlight.data.figures.poses import PARENTS, PARTS, Pose
+from bnnlight.data.keypoints.figures.dice import Dice
+from bnnlight.data.keypoints.figures.poses import PARENTS, PARTS, Pose
 from bnnlight.imaging.skeletons import MPII
 
 POINTS = (*MPII.joints, *(f"{side} {end}" for end in ("hand", "heel", "toe") for side in ("right", "left")))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from bnnlight.data.figures.body import Figure
-from bnnlight.data.figures.brush import Brush, Colour, shade
+from bnnlight.data.keypoints.figures.body import Figure
+from bnnlight.data.keypoints.figures.brush import Brush, Colour, shade
 
 if TYPE_CHECKING:
-    from bnnlight.data.figures.look import Look
+    from bnnlight.data.keypoints.figures.look import Look
 
 Place = tuple[float, float, float]
 """On or near the head's surface, seen as a unit sphere: x to the figure's left, y up, z forward."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 
-from bnnlight.data.figures.brush import Colour, blend, shade
-from bnnlight.data.figures.dice import Dice
+from bnnlight.data.keypoints.figures.brush import Colour, blend, shade
+from bnnlight.data.keypoints.figures.dice import Dice
 
 SKINS = ((250, 222, 200), (240, 200, 170), (224, 172, 130), (198, 140, 98), (150, 100, 66), (104, 68, 48))
 HAIRS = ((30, 24, 22), (62, 42, 30), (110, 74, 44), (170, 120, 60), (222, 188, 116), (150, 62, 30), (190, 188, 184))

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from bnnlight.data.figures.body import INDEX, Figure
-from bnnlight.data.figures.brush import Brush, Colour, shade
-from bnnlight.data.figures.head import HeadPainter
-from bnnlight.data.figures.look import Look
+from bnnlight.data.keypoints.figures.body import INDEX, Figure
+from bnnlight.data.keypoints.figures.brush import Brush, Colour, shade
+from bnnlight.data.keypoints.figures.head import HeadPainter
+from bnnlight.data.keypoints.figures.look import Look
 
 SIDES = ("right", "left")
 SOCK = (235, 235, 232)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnnlight.data.figures.dice import Dice
+from bnnlight.data.keypoints.figures.dice import Dice
 
 LIMBS = {"upper arm": "torso", "forearm": "upper arm", "thigh": "pelvis", "shank": "thigh", "foot": "shank"}
 PARENTS = {"torso": "pelvis", "head": "torso"} | {

@@ -7,10 +7,10 @@ import colorsys
 import cv2
 import numpy as np
 
-from bnnlight.data.figures.body import Figure
-from bnnlight.data.figures.brush import Brush, Colour, blend, shade
-from bnnlight.data.figures.dice import Dice
-from bnnlight.data.figures.look import cloth_colour, skin_colour
+from bnnlight.data.keypoints.figures.body import Figure
+from bnnlight.data.keypoints.figures.brush import Brush, Colour, blend, shade
+from bnnlight.data.keypoints.figures.dice import Dice
+from bnnlight.data.keypoints.figures.look import cloth_colour, skin_colour
 
 CLUTTER = (0, 0, 1, 2, 3, 4, 5, 7)
 """Numbers of things in the background, equally likely."""
