@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from bnnlight.data import MPIIDataModule
-from bnnlight.data.heatmaps import render, to_heatmap
-from bnnlight.data.people import draw_person
-from bnnlight.data.pose import PoseView
-from bnnlight.data.pose_files import PoseFiles, PosePeople
-from bnnlight.data.pose_transforms import PoseAugmentation, PoseTransform
+from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople
+from bnnlight.data.keypoints.data_module import PoseView
+from bnnlight.data.keypoints.heatmaps import render
+from bnnlight.data.keypoints.people import draw_person
+from bnnlight.data.keypoints.transforms import PoseAugmentation, PoseTransform
+from bnnlight.imaging.heatmaps import to_heatmap
 from bnnlight.imaging.skeletons import MPII
 
 SIDES_PX = {"small": 300.0, "0.1 quantile": 346.0, "median": 689.0, "0.9 quantile": 1439.0}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training_step import NUM_CLASSES, Loss, Training, labelled_pictures, real_resnet18
 
 from bnnlight.backbones import ResNet18, StackedHourglass
-from bnnlight.data import heatmaps
+from bnnlight.data.keypoints import heatmaps
 from bnnlight.nn import Dense, Holistic, LatentFactory, Matrix, Rotated, Tucker, real_valued
 from bnnlight.optim import SOAP, Muon
 from bnnlight.tasks.optimization import make_optimizer

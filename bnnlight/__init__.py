@@ -9,7 +9,9 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
-| `data` | digits, Fashion-MNIST, CIFAR, any folder of classes; drawn people, MPII, LSP | `imaging` |
+| `data.classes` | digits, Fashion-MNIST, CIFAR, any folder of classes | `data.loading` |
+| `data.keypoints` | MPII, LSP, drawn people: boxes, augmentation, heat maps | `data.loading`, `imaging` |
+| `data.loading` | what both share: loaders, order and seeds, workers, bad pictures, transforms | `imaging` |
 | `optim` | optimizers for latent weights: SOAP, Muon, Bop; what a parameter group is | parts of `nn` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torchvision import datasets
 
 from bnnlight.cli import main
-from bnnlight.data.worker_signals import hear_of_lost_workers
+from bnnlight.data.loading.worker_signals import hear_of_lost_workers
 from bnnlight.imaging.skeletons import LSP, MPII
 
 __all__ = ["data_for", "fit_probe", "same_run", "ship"]
@@ -278,7 +278,7 @@ def write_lsp(tmp_path, monkeypatch):
     """
 
     def write(root=tmp_path, num_train=6, num_test=4, num_extended=6):
-        monkeypatch.setattr("bnnlight.data.lsp.LSP_NUM_TRAIN", num_train)
+        monkeypatch.setattr("bnnlight.data.keypoints.lsp.LSP_NUM_TRAIN", num_train)
         rng = np.random.default_rng(0)
         wrist = LSP.joints.index("left wrist")
         for name, digits, number in (("lsp", 4, num_train + num_test), ("lspet", 5, num_extended)):

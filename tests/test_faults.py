@@ -1,8 +1,9 @@
 """What can go wrong while a run goes on for days: it is told in one line, and nothing that was saved is lost.
 
 Here are those that need a whole run. A server of W&B out of reach: tests/tracking/test_wandb_run.py. Pictures that
-cannot be read: tests/data/test_bad_images.py. What a machine runs out of: tests/commands/test_machine_errors.py.
-Numbers that are not finite: tests/guards/test_non_finite.py. Hosts that die: tests/test_two_hosts.py.
+cannot be read: tests/data/loading/test_bad_images.py. What a machine runs out of:
+tests/commands/test_machine_errors.py. Numbers that are not finite: tests/guards/test_non_finite.py. Hosts that die:
+tests/test_two_hosts.py.
 """
 
 import json

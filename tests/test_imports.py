@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ import bnnlight
 
 ROOT = Path(bnnlight.__file__).parent
 # part of the package → what of the house it may import besides itself; a part that is not here, such as imaging,
-# may import none
+# may import none. A folder within a folder is a part of its own.
 ALLOWED = {
     "backbones": {"nn"},
-    "data": {"imaging"},
+    "data.classes": {"data.loading", "imaging"},
+    "data.keypoints": {"data.loading", "imaging"},
+    "data.loading": {"imaging"},
     "deploy": {"nn", "imaging"},
-    "tasks": {"metrics", "nn.accumulation", "optim", "data.heatmaps", "imaging"},
+    "tasks": {"metrics", "nn.accumulation", "optim", "data.keypoints.heatmaps", "imaging"},
     # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},
@@ -46,10 +49,43 @@ def within(name, part):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_only_what_its_part_may(path):
-    part = path.relative_to(ROOT).with_suffix("").parts[0]
+    folders = path.relative_to(ROOT).parent.parts[:2]
+    part = ".".join(folders) or path.stem
     allowed = ALLOWED.get(part, set()) | {part, "__version__"}
     house = [name.removeprefix("bnnlight.") for name in imported(path) if within(name, "bnnlight")]
     assert [name for name in house if not any(within(name, a) for a in allowed)] == []
+
+
+def module_name(path):
+    return ".".join(("bnnlight", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imported_modules(path):
+    """Files of the house that a file imports, by module; of `from a.b import c` it is `a.b` where c is no module.
+
+    Imports for type checkers alone and imports inside functions count too: they hide a circle from Python, but whoever
+    reads one of the files still has to know the other.
+    """
+    for name in imported(path):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name and MODULES[name] != path:
+            yield name
+
+
+def test_no_imports_in_a_circle():
+    graph = {name: set(imported_modules(path)) for name, path in MODULES.items()}
+    # one of each kind: at the top, for type checkers, in a function
+    assert "bnnlight.data.keypoints.person" in graph["bnnlight.data.keypoints.transforms"]
+    assert "bnnlight.data.keypoints.figures.look" in graph["bnnlight.data.keypoints.figures.head"]
+    assert "bnnlight.commands.errors" in graph["bnnlight.cli"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("a circle of imports: " + " ← ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "nn"], ids=lambda path: path.name)

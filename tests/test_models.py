@@ -10,8 +10,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from bnnlight.data.people import draw_person
-from bnnlight.data.vision import CIFAR10_CLASSES
+from bnnlight.data.classes.vision import CIFAR10_CLASSES
+from bnnlight.data.keypoints.people import draw_person
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.shipped import shipped_models
 from bnnlight.imaging.skeletons import LSP

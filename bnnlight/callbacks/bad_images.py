@@ -20,7 +20,7 @@ class BadImages(L.Callback):
 
     A loader that leaves out pictures has two attributes: ``skipped``, the numbers of pictures missing from the batches
     that it handed out, and ``named``, a set of what it told the user. See
-    :class:`bnnlight.data.bad_images.ImageLoader`. Other loaders are left alone.
+    :class:`bnnlight.data.loading.bad_images.ImageLoader`. Other loaders are left alone.
 
     Args:
         interval: number of optimizer steps between two looks; there is one at the end of each epoch too.

@@ -22,8 +22,21 @@ _CALLABLE = re.compile(r"Type \S*Callable\[.*?\] expects a function or a callabl
 _STEP = re.compile(r"(?:Parser key \"([^\"]+)\"|Problem with given class_path '([^']+)'):\s*")
 _CLASS = re.compile(r"Namespace\(class_path='([^']+)'")
 
-_MOVED = {"bnnlight.nn.Bop": "bnnlight.optim.Bop"}
-"""Names that configs of earlier versions have → those of now."""
+_ROOMS_OF_DATA = {
+    "classes": "digits folders image_folder splits vision",
+    "keypoints": "heatmaps lsp mpii mpii_heads mpii_json mpii_release people pictures",
+    "loading": "bad_images by_value checking files sampling train_loader transforms worker_signals",
+}
+_MOVED = {
+    "bnnlight.nn.Bop": ("bnnlight.optim.Bop",),
+    **{f"bnnlight.data.{n}": (f"bnnlight.data.{r}.{n}",) for r, names in _ROOMS_OF_DATA.items() for n in names.split()},
+    "bnnlight.data.loaders": ("bnnlight.data.loading.loaders", "bnnlight.data.classes.data_module"),
+    "bnnlight.data.pose": ("bnnlight.data.keypoints.person", "bnnlight.data.keypoints.data_module"),
+    "bnnlight.data.pose_checks": ("bnnlight.data.keypoints.checks",),
+    "bnnlight.data.pose_files": ("bnnlight.data.keypoints.annotations",),
+    "bnnlight.data.pose_transforms": ("bnnlight.data.keypoints.transforms",),
+}
+"""Classes and modules that configs, and classes of one's own, of earlier versions name → where they are now."""
 
 
 @dataclass
@@ -133,6 +146,9 @@ def _hint(found_cause: Cause) -> str:
         return f"{owner or value} needs {found[1]}: pass --{first} VALUE, or add it to the init_args of the config"
     if found := re.search(r"No module named '([^']+)'", cause):
         name = owner or value
+        now = moved(found[1])
+        if now:
+            return f"{name or 'it'} cannot be imported: its module imports {found[1]!r}, which has moved to {now}"
         if (name + ".").startswith(found[1] + "."):
             return f"no module named {found[1]!r}, where {name} was looked for: add its folder to PYTHONPATH"
         return f"{name or 'it'} cannot be imported: its module imports {found[1]!r}, which is not installed"
@@ -149,9 +165,12 @@ def _hint(found_cause: Cause) -> str:
     if found := re.search(r"Expected a dot import path string: (\S+)", cause):
         return f"no class named {found[1]!r}" + _nearest(found[1], _class_names())
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", cause):
-        moved = _MOVED.get(f"{found[1]}.{found[2]}")
-        if moved:
-            return f"{found[1]}.{found[2]} has moved: write {moved}"
+        lacking = f"{found[1]}.{found[2]}"
+        # it may be the module of the class that is named
+        name = next((n for n in (owner, value) if n and n.startswith(f"{lacking}.")), lacking)
+        now = moved(name)
+        if now:
+            return f"{name} has moved: write {now}"
         names = {n: f"{found[1]}.{n}" for n in _public_names(found[1])}
         return f"{found[1]} has no class named {found[2]!r}" + _nearest(found[2], names)
     if found := re.search(r"typing\.Literal\[(.*?)\]", cause):
@@ -194,6 +213,20 @@ def _options(owner: str | None) -> list[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return names
+
+
+def moved(name: str) -> str | None:
+    """Where a class or a module of an earlier version is now; None where it has not moved, or is not there any more.
+
+    A class that its folder names is told by this shorter path, which stays.
+    """
+    if name in _MOVED:
+        return " and ".join(_MOVED[name])
+    module, _, last = name.rpartition(".")
+    if module not in _MOVED:
+        return None
+    places = [f"{place}.{last}" for place in (module.rpartition(".")[0], *_MOVED[module])]
+    return next((place for place in places if find_object(place) is not None), None)
 
 
 def find_object(name: str) -> Any:

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint
 
 from bnnlight.commands.experiment import Experiment
-from bnnlight.data.loaders import ImageDataModule
+from bnnlight.data.loading.loaders import ImageDataModule
 
 _OF_CALLBACKS = ("bnn/", "data/", "time/", "mem/", "stage/", "train/skipped_batches")
 """Keys that callbacks hand to the loggers; Lightning can monitor what a task logs, and learning rates."""

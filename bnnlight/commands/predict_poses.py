@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from bnnlight.data.pose import Person, PosePicture
-from bnnlight.data.pose_transforms import PoseTransform
+from bnnlight.data.keypoints.person import Person, PosePicture
+from bnnlight.data.keypoints.transforms import PoseTransform
 from bnnlight.imaging.pose_crop import square_round
 from bnnlight.imaging.reading import upright
 from bnnlight.tasks import PoseTask

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
-from bnnlight.data.sampling import run_seed
+from bnnlight.data.loading.sampling import run_seed
 from bnnlight.nn.sync_norm import desynchronize, synchronize
 
 

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lightning as L
 
-if TYPE_CHECKING:
-    from bnnlight.guards.last_checkpoint import LastCheckpoint
+
+class ToldFirst(Protocol):
+    """What :class:`bnnlight.guards.last_checkpoint.LastCheckpoint` offers for its first callback."""
+
+    def before_train(self, trainer: L.Trainer) -> None: ...
+
+    def before_epoch(self, trainer: L.Trainer) -> None: ...
+
+    def before_batch(self, trainer: L.Trainer) -> None: ...
+
+    def before_step_end(self, trainer: L.Trainer) -> None: ...
+
+    def before_validation(self, trainer: L.Trainer) -> None: ...
+
+    def before_epoch_end(self, trainer: L.Trainer) -> None: ...
+
+    def before_train_end(self, trainer: L.Trainer) -> None: ...
 
 
 class FirstCallback(L.Callback):
-    """Runs before all other callbacks and tells :class:`LastCheckpoint`, which Lightning puts behind them.
+    """Runs before all other callbacks and tells the last one, which Lightning puts behind them.
 
     Args:
         last: whom to tell.
     """
 
-    def __init__(self, last: LastCheckpoint) -> None:
+    def __init__(self, last: ToldFirst) -> None:
         self.last = last
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

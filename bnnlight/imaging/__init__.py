@@ -8,7 +8,7 @@ Training and shipped models share this folder, so it imports neither torch nor L
 ``classes.py``         logits to the names of classes
 ``class_pictures.py``  pictures with the classes that a network names below them
 ``pose_crop.py``       a person cut out of a picture as the input of a pose network
-``heatmaps.py``        heat maps to joints
+``heatmaps.py``        heat maps to joints, and pixels of one to those of the other
 ``skeletons.py``       names of joints, sides, limbs
 ``pose_pictures.py``   skeletons drawn into pictures
 ====================== ===================================================================

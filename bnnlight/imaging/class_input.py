@@ -15,7 +15,7 @@ def class_input(
 ) -> np.ndarray:
     """Resize, cut out the middle, normalize: (value / 255 - mean) / std, in float32.
 
-    To the last bit what :meth:`bnnlight.data.transforms.ImageFormat.eval_transform` gives, which has it from
+    To the last bit what :meth:`bnnlight.data.loading.transforms.ImageFormat.eval_transform` gives, which has it from
     torchvision (``Resize``, ``CenterCrop``, ``ToDtype``, ``Normalize`` of a PIL image).
 
     Args:

@@ -1,10 +1,17 @@
-"""Heat maps of joints to places and confidences. The same in torch, with the targets: :mod:`bnnlight.data.heatmaps`."""
+"""Heat maps of joints to places and confidences.
+
+The same in torch, with the targets: :mod:`bnnlight.data.keypoints.heatmaps`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+Numbers = TypeVar("Numbers")
+"""An array, or a tensor."""
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -55,12 +62,17 @@ def mirror(maps: np.ndarray, mirrored: Sequence[int]) -> np.ndarray:
     return np.ascontiguousarray(maps[:, list(mirrored)][..., ::-1])
 
 
-def to_input(joints: np.ndarray, stride: float) -> np.ndarray:
-    """From pixels of the heat maps to pixels of the network's input; in both (0, 0) is the middle of the top left
-    pixel.
+def to_heatmap(joints: Numbers, stride: float) -> Numbers:
+    """From pixels of the network's input to pixels of its heat maps; in both (0, 0) is the middle of the top
+    left pixel, so that a mirror image of the input has the mirror image of the heat map.
 
     Args:
         joints: any shape.
         stride: input pixels to one heat-map pixel.
     """
+    return (joints + 0.5) / stride - 0.5
+
+
+def to_input(joints: Numbers, stride: float) -> Numbers:
+    """From pixels of the heat maps to pixels of the network's input: the inverse of :func:`to_heatmap`."""
     return (joints + 0.5) * stride - 0.5

@@ -3,6 +3,7 @@
 | file | what is in it |
 |---|---|
 | `plan.py` | what is compared on what, read from its YAML |
+| `rows.py` | what a row is: a method, what it is trained with, the search of its value |
 | `axis.py` | optimizers as an axis of a plan: each pair of a method and an optimizer is a row |
 | `reading.py` | parts of that YAML, each checked as it is read |
 | `runs.py` | the runs of a plan: folder, command line, and what each was asked for |

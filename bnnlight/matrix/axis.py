@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnnlight.matrix.reading import (
     Options,
@@ -19,47 +18,9 @@ from bnnlight.matrix.reading import (
     short,
     values_of,
 )
-
-if TYPE_CHECKING:
-    from bnnlight.matrix.plan import Method, Search
+from bnnlight.matrix.rows import Method, Optimizer, Search
 
 _KEYS = ("configs", "options", "values", "methods", "seeds", "rate_of")
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """What a method is trained with.
-
-    One without configs and options is the plan's own, the one that the plan's config and options name. It adds nothing
-    to a row's name, folder or options: its rows are those of the plan without the axis, and their runs are kept.
-
-    Attributes:
-        name: as a heading and in the names of its rows.
-        configs: overlays, behind those of the method.
-        options: in place of the plan's and the method's.
-        values: of the searched option that are tried with it; the search's own unless given.
-        methods: that are run with it.
-        seeds: of its final runs; the methods' own unless given.
-        rate_of: the optimizer whose search chooses its values, method by method; its own name unless it takes another
-            one's.
-    """
-
-    name: str
-    configs: tuple[Path, ...]
-    options: Options
-    values: tuple[float, ...] | None
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...] | None
-    rate_of: str
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is the plan's own."""
-        return not self.configs and not self.options
-
-    def row(self, method: str) -> str:
-        """The name of the row that a method has with it."""
-        return method if self.is_own else f"{method}, {self.name}"
 
 
 def read_optimizers(content: Any, methods: Sequence[str], path: Path, search: Search | None) -> tuple[Optimizer, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from bnnlight.matrix.plan import Search
+from bnnlight.matrix.rows import Search
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnnlight.matrix.axis import Optimizer, read_optimizers, with_optimizers
+from bnnlight.matrix.axis import read_optimizers, with_optimizers
 from bnnlight.matrix.reading import (
     Options,
     file_of,
@@ -22,54 +22,11 @@ from bnnlight.matrix.reading import (
     short,
     values_of,
 )
+from bnnlight.matrix.rows import Method, Optimizer, Search
 from bnnlight.matrix.units import Unit
 
 _PAGE = ("title", "note", "metric_name", "curve", "reach")
 _KEYS = (*_PAGE, "config", "options", "metric", "direction", "baseline", "seeds", "search", "optimizers")
-
-
-@dataclass(frozen=True)
-class Search:
-    """Values of one option, of which each method takes its best.
-
-    Attributes:
-        option: of `bnnlight fit`, such as ``model.optimizer.lr``.
-        values: that are tried, in rising order.
-        seeds: of the search runs.
-        options: of the search runs alone, in front of the matrix's own.
-    """
-
-    option: str
-    values: tuple[float, ...]
-    seeds: tuple[int, ...]
-    options: Options
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table.
-
-    Attributes:
-        name: of the row.
-        base: the method's own name, without an optimizer's.
-        configs: overlays, each a further ``--config``, in front of the optimizer's.
-        options: of all its runs, in front of the optimizer's.
-        seeds: of its final runs.
-        rate_of: the row whose search chooses its value; its own name unless it takes another one's.
-        group: heading under which it stands with those beside it, or "".
-        search: that chooses its value, with the values that its optimizer tries; None where nothing is searched.
-        optimizer: of the row; None where the plan has no optimizers.
-    """
-
-    name: str
-    base: str
-    configs: tuple[Path, ...]
-    options: Options
-    seeds: tuple[int, ...]
-    rate_of: str
-    group: str = ""
-    search: Search | None = None
-    optimizer: Optimizer | None = None
 
 
 @dataclass(frozen=True)

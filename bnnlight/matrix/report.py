@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bnnlight.matrix.axis import Optimizer
 from bnnlight.matrix.choice import Choice
 from bnnlight.matrix.curve import draw_curve
 from bnnlight.matrix.evidence import evidence, mean_evidence, validations
@@ -19,6 +18,7 @@ from bnnlight.matrix.page import as_json, as_markdown
 from bnnlight.matrix.pairs import between_methods, between_optimizers, compare
 from bnnlight.matrix.plan import Plan
 from bnnlight.matrix.reach import Validations, reached, target_of
+from bnnlight.matrix.rows import Optimizer
 from bnnlight.matrix.runs import Run
 from bnnlight.matrix.standing import Found, Standing, done_runs, figure
 from bnnlight.matrix.statistics import interval_record

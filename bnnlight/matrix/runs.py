@@ -13,8 +13,9 @@ import yaml
 
 from bnnlight.matrix.axis import in_place
 from bnnlight.matrix.files import write_text
-from bnnlight.matrix.plan import Method, Plan
+from bnnlight.matrix.plan import Plan
 from bnnlight.matrix.reading import OWN_OPTIONS, Options, nearest, short
+from bnnlight.matrix.rows import Method
 
 FILE_NAME = "run.json"
 LOG_NAME = "log.txt"

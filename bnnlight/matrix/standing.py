@@ -9,8 +9,9 @@ from typing import Any
 
 from bnnlight.matrix.choice import Choice, choose
 from bnnlight.matrix.ledger import Ledger
-from bnnlight.matrix.plan import Method, Plan
+from bnnlight.matrix.plan import Plan
 from bnnlight.matrix.reading import Options
+from bnnlight.matrix.rows import Method
 from bnnlight.matrix.runs import Run, final_runs, is_done, search_runs
 
 Found = list[tuple[Run, dict[str, Any] | None]]

@@ -13,7 +13,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from bnnlight.data import heatmaps
+from bnnlight.data.keypoints import heatmaps
+from bnnlight.imaging.heatmaps import to_heatmap, to_input
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
@@ -236,7 +237,7 @@ class PoseTask(L.LightningModule):
 
     def _loss(self, maps: Tensor, batch: dict[str, Tensor]) -> Tensor:
         height, width = maps.shape[-2:]
-        joints = heatmaps.to_heatmap(batch["joints"], batch["image"].shape[-1] / width)
+        joints = to_heatmap(batch["joints"], batch["image"].shape[-1] / width)
         targets = heatmaps.render(joints, height, width, self.sigma)
         return heatmap_loss(maps.float(), targets, batch["weight"], self.loss)
 
@@ -250,7 +251,7 @@ class PoseTask(L.LightningModule):
             flipped = self._answer(self(batch["image"].flip(-1)))
             answer = (answer + heatmaps.mirror(flipped, self.skeleton.mirrored)) / 2
         joints, confidence = heatmaps.decode(answer)
-        joints = heatmaps.to_input(joints, batch["image"].shape[-1] / answer.shape[-1])
+        joints = to_input(joints, batch["image"].shape[-1] / answer.shape[-1])
         turn, shift = batch["to_image"][:, :, :2], batch["to_image"][:, :, 2]
         in_image = joints @ turn.transpose(1, 2) + shift.unsqueeze(1)
         return {"joints": in_image, "crop_joints": joints, "confidence": confidence.clamp(0, 1)}

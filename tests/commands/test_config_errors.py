@@ -4,6 +4,7 @@ import pytest
 
 MODULES = {
     "imports_nothing.py": "import there_is_no_such_thing\nclass Net: ...\n",
+    "old_imports.py": "from bnnlight.data.loaders import ClassificationDataModule\nclass Own: ...\n",
     "own_classes.py": """
 import abc
 import torch
@@ -53,6 +54,14 @@ REASONS = {
     ("--trainer.logger+=own_classes.NoServer",): ("own_classes.NoServer", "RuntimeError: no server at 10.0.0.1"),
     ("--checkpoint.save_top_k=-5",): ("ModelCheckpoint", "save_top_k=-5"),
     ("--model.optimizer=bnnlight.nn.Bop",): ("model.optimizer: bnnlight.nn.Bop has moved: write bnnlight.optim.Bop",),
+    ("--data=bnnlight.data.lsp.LSPDataModule",): (
+        "data: bnnlight.data.lsp.LSPDataModule has moved: write bnnlight.data.LSPDataModule",
+    ),
+    # the same where one's own module imports it
+    ("--data=old_imports.Own",): (
+        "data: old_imports.Own cannot be imported",
+        "imports 'bnnlight.data.loaders', which has moved to bnnlight.data.loading.loaders and bnnlight.data.classes",
+    ),
     # imports
     ("--model.backbone=imports_nothing.Net",): ("imports_nothing.Net", "'there_is_no_such_thing'", "not installed"),
     ("--model.optimizer=imports_nothing.Net",): ("model.optimizer: imports_nothing.Net", "'there_is_no_such_thing'"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bnnlight.commands.predict import load_run
 from bnnlight.data import DigitsDataModule
-from bnnlight.data.people import draw_person
+from bnnlight.data.keypoints.people import draw_person
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import find_model
 from bnnlight.imaging.pose_crop import MEAN, STD

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnnlight.data.people import draw_person
+from bnnlight.data.keypoints.people import draw_person
 from bnnlight.imaging.pose_pictures import draw_pose
 from bnnlight.imaging.skeletons import MPII
 

@@ -11,8 +11,8 @@ from PIL import Image
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.commands.predict_classes import ClassPredictor
 from bnnlight.commands.predict_poses import PosePredictor
-from bnnlight.data.pose_transforms import PoseTransform
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.keypoints.transforms import PoseTransform
+from bnnlight.data.loading.transforms import ImageFormat
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import FORMATS, find_model

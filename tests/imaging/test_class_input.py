@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.loading.transforms import ImageFormat
 from bnnlight.imaging.class_input import class_input
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.data.loaders import ClassificationDataModule
-from bnnlight.data.transforms import ImageFormat
+from bnnlight.data.classes.data_module import ClassificationDataModule
+from bnnlight.data.loading.transforms import ImageFormat
 from bnnlight.imaging.class_pictures import LINE_PX, RIGHT, WRONG, caption
 from bnnlight.tasks import ClassificationTask
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bnnlight.data import heatmaps as torchs
-from bnnlight.imaging.heatmaps import decode, mirror, sigmoid, to_input
+from bnnlight.data.keypoints import heatmaps as torchs
+from bnnlight.imaging.heatmaps import decode, mirror, sigmoid
 from bnnlight.imaging.skeletons import MPII
 
 RNG = np.random.default_rng(0)
@@ -47,12 +47,6 @@ def test_mirror_equals_torchs():
     maps = RNG.normal(size=(3, 16, 5, 8)).astype(np.float32)
     expected = torchs.mirror(torch.from_numpy(maps), MPII.mirrored)
     np.testing.assert_array_equal(mirror(maps, MPII.mirrored), expected.numpy())
-
-
-@pytest.mark.parametrize("stride", [1.0, 4.0, 8 / 3])
-def test_to_input_equals_torchs(stride):
-    joints = RNG.uniform(0, 64, (5, 16, 2)).astype(np.float32)
-    np.testing.assert_array_equal(to_input(joints, stride), torchs.to_input(torch.from_numpy(joints), stride).numpy())
 
 
 def test_sigmoid_equals_torchs_and_warns_of_nothing(recwarn):

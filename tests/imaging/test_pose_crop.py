@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bnnlight.data.pose import Person, PosePicture
-from bnnlight.data.pose_transforms import PoseTransform
+from bnnlight.data.keypoints.person import Person, PosePicture
+from bnnlight.data.keypoints.transforms import PoseTransform
 from bnnlight.imaging.pose_crop import MEAN, STD, crop_to_image, square_round, warp, whole_picture
 from bnnlight.imaging.skeletons import LSP
 

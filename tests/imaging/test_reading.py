@@ -1,4 +1,7 @@
-"""Pictures from arrays and photographs held any way. Files that cannot be read: `tests/data/test_image_folder.py`."""
+"""Pictures from arrays and photographs held any way.
+
+Files that cannot be read: `tests/data/classes/test_image_folder.py`.
+"""
 
 import errno
 import os

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bnnlight.matrix.choice import choose
-from bnnlight.matrix.plan import Search
+from bnnlight.matrix.rows import Search
 
 
 def search(*values, seeds=(0, 1)):

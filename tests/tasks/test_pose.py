@@ -14,7 +14,7 @@ from fixtures.processes import run_to_end
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bnnlight.data.heatmaps import render
+from bnnlight.data.keypoints.heatmaps import render
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.tasks import PoseTask
 from bnnlight.tasks.pose import heatmap_loss

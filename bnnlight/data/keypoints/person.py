@@ -1,0 +1,42 @@
+"""A person, and the picture to find the person in: what readers, drawings and transforms hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated person. Coordinates are pixels of the picture as it is stored: x to the right, y down,
+    (0, 0) in the middle of the top left pixel.
+
+    Attributes:
+        joints: ``(J, 2)`` float32, x and y; any number where not annotated.
+        annotated: ``(J,)`` bool.
+        center: ``(2,)`` float32, middle of the square box that is cut out.
+        side_px: side of the box.
+        head_px: 0.6 × the diagonal of the head box, the reference length of PCKh; NaN where there is none.
+    """
+
+    joints: np.ndarray
+    annotated: np.ndarray
+    center: np.ndarray
+    side_px: float
+    head_px: float = float("nan")
+
+
+@dataclass(frozen=True)
+class PosePicture:
+    """A picture with the person to be found in it.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8, RGB.
+        person: in pixels of the picture as it is stored.
+        shrink: how many times smaller than stored the image was read (1, 2, 4 or 8).
+    """
+
+    image: np.ndarray
+    person: Person
+    shrink: int = 1
