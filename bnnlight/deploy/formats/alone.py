@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.program import Program
 
 _traces: dict[str, Callable[..., Tensor]] = {}

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from bnnlight.deploy.untrusted import parse_json, shown
+from bnnlight.deploy.program.untrusted import parse_json, shown
 
 MAX_HEADER_BYTES = 2**22
 """Largest header: that of a ResNet-18 has 50 kB. JSON takes up to 40 times its bytes in memory."""

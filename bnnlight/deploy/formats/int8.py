@@ -26,7 +26,7 @@ def find_ranges(program: Program, batches: Iterable[np.ndarray]) -> dict[str, tu
     """
     import torch  # only those who export need it
 
-    from bnnlight.deploy.plain import FrozenNetwork
+    from bnnlight.deploy.formats.plain import FrozenNetwork
 
     sources = {step.name: step.inputs[0] for step in program.steps if step.op in REAL_LAYERS}
     low = dict.fromkeys(sources.values(), np.inf)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bnnlight.deploy.formats.onnx_bytes import find_metadata, find_outputs, with_outputs
+from bnnlight.deploy.formats.workers import Workers
 from bnnlight.deploy.manifest import Manifest
-from bnnlight.deploy.onnx_bytes import find_metadata, find_outputs, with_outputs
 from bnnlight.deploy.program import INPUT, Program
 from bnnlight.deploy.seal import check_seal, sealed
-from bnnlight.deploy.workers import Workers
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -46,7 +46,7 @@ def save_onnx(program: Program, manifest: Manifest, folder: Path, real_dtype: Li
     """
     from onnx import helper
 
-    from bnnlight.deploy.onnx_graph import to_onnx
+    from bnnlight.deploy.formats.onnx_graph import to_onnx
 
     model = to_onnx(program, real_dtype)
     helper.set_model_props(model, {KEY: manifest.to_json()})
@@ -66,7 +66,7 @@ class OnnxEngine:
 
     Args:
         file: that was written.
-        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Attributes:
         manifest: what the file says of itself.
@@ -113,7 +113,7 @@ class Session:
     Args:
         content: the model's bytes.
         file: for messages.
-        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Attributes:
         input_shape: ``(C, H, W)`` of one picture.

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import INPUT, Program, Shape, Step
+from bnnlight.deploy.program.operations import check
 
 OPSET = 18
 IR_VERSION = 8
@@ -247,4 +247,4 @@ WRITE: dict[str, Callable[[_Graph, Step], None]] = {
     "stack": _stack,
     "flatten": _simple("Flatten", axis=1),
 }
-"""The operations of :data:`bnnlight.deploy.operations.OPERATIONS` in ONNX."""
+"""The operations of :data:`bnnlight.deploy.program.operations.OPERATIONS` in ONNX."""

@@ -18,13 +18,13 @@ from typing import Literal
 import numpy as np
 import openvino as ov
 
-from bnnlight.deploy.bits import pack_signs
+from bnnlight.deploy.formats.openvino_graph import BITS, to_openvino
+from bnnlight.deploy.formats.signal_stack import signal_stack_kept
+from bnnlight.deploy.formats.workers import Workers
 from bnnlight.deploy.manifest import Manifest
-from bnnlight.deploy.openvino_graph import BITS, to_openvino
 from bnnlight.deploy.program import Program, Step
+from bnnlight.deploy.program.bits import pack_signs
 from bnnlight.deploy.seal import check_seal, sealed
-from bnnlight.deploy.signal_stack import signal_stack_kept
-from bnnlight.deploy.workers import Workers
 
 NAME = "model.xml"
 ON_BITS = "BinaryConvolution jit_"
@@ -54,7 +54,7 @@ def save_openvino(
         folder: that is there already.
         real_dtype: of the weights of real convolutions and linear layers; all other numbers stay float32.
         ranges: makes the real layers that it names run on 8-bit integers; see
-            :func:`bnnlight.deploy.int8.find_ranges`.
+            :func:`bnnlight.deploy.formats.int8.find_ranges`.
 
     Returns:
         The path of ``model.xml``.
@@ -75,7 +75,7 @@ class OpenVINOEngine:
 
     Args:
         file: ``model.xml``, with ``model.bin`` beside it.
-        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Attributes:
         manifest: what the model says of itself.
@@ -123,7 +123,7 @@ class Compiled:
 
     Args:
         model: for batches of one.
-        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Attributes:
         compiled: it, as OpenVINO runs it.

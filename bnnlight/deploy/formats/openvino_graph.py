@@ -10,8 +10,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset1, opset13, opset14
 
-from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import INPUT, Program, Step
+from bnnlight.deploy.program.operations import check
 
 CHANNELS = 8
 """OpenVINO 2026.4 computes binary convolutions wrongly whose input channels are no multiple of it."""
@@ -276,4 +276,4 @@ MAKE: dict[str, Callable[..., ov.Node]] = {
     "stack": lambda graph, step, *values: opset13.concat([opset13.unsqueeze(v, np.int64(1)) for v in values], 1),
     "flatten": lambda graph, step, x: opset13.reshape(x, np.array([0, -1], np.int64), True),
 }
-"""The operations of :data:`bnnlight.deploy.operations.OPERATIONS` in OpenVINO."""
+"""The operations of :data:`bnnlight.deploy.program.operations.OPERATIONS` in OpenVINO."""

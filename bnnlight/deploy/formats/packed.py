@@ -2,15 +2,15 @@
 
 Into plain torch, in three lines::
 
-    from bnnlight.deploy.packed import load_packed
-    from bnnlight.deploy.plain import FrozenNetwork
+    from bnnlight.deploy.formats.packed import load_packed
+    from bnnlight.deploy.formats.plain import FrozenNetwork
     network = FrozenNetwork(load_packed("model.safetensors")[0])  # (N, C, H, W) float32 -> the network's output
 
 The file's metadata are two texts of JSON. ``bnnlight`` is the manifest, with the checksum of the whole file.
 ``program`` is ``{"input_shape": [C, H, W], "steps": [{"name", "op", "inputs", "settings", "tensors"}, …]}``, where
 ``tensors`` are names such as ``bits``; the tensor itself is named ``INDEX.bits`` after the place of its step, from 0.
-Operations are listed in :data:`bnnlight.deploy.operations.OPERATIONS`, the order of bits is that of
-:func:`bnnlight.deploy.bits.pack_signs`. ``weight`` may be float16; all else but the bits is float32.
+Operations are listed in :data:`bnnlight.deploy.program.operations.OPERATIONS`, the order of bits is that of
+:func:`bnnlight.deploy.program.bits.pack_signs`. ``weight`` may be float16; all else but the bits is float32.
 
 A file is taken for the work of a stranger: nothing in it is run, and it is refused unless everything fits.
 """
@@ -24,13 +24,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bnnlight.deploy.container import read_bytes, to_bytes, to_tensors, write_bytes
+from bnnlight.deploy.formats.container import read_bytes, to_bytes, to_tensors, write_bytes
+from bnnlight.deploy.formats.workers import Workers
 from bnnlight.deploy.manifest import Manifest, read_seal
-from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import Program, Shape, Step
+from bnnlight.deploy.program.operations import check
+from bnnlight.deploy.program.untrusted import parse_json, shown
 from bnnlight.deploy.seal import Damaged, check_seal, sealed
-from bnnlight.deploy.untrusted import parse_json, shown
-from bnnlight.deploy.workers import Workers
 
 FILE_NAME = "model.safetensors"
 MANIFEST, PROGRAM = "bnnlight", "program"
@@ -43,7 +43,7 @@ def save_packed(
     """Writes ``folder/model.safetensors``; an error leaves the folder's files as they were.
 
     Args:
-        program: of :func:`bnnlight.deploy.freeze.freeze`.
+        program: of :func:`bnnlight.deploy.freezing.freeze.freeze`.
         manifest: of the same network.
         folder: is made where it is not there.
         real_dtype: of the weights of real convolutions and linear layers. All other numbers stay float32:
@@ -111,7 +111,7 @@ class PackedEngine:
 
     Args:
         file: of :func:`save_packed`.
-        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Attributes:
         manifest: of the file.
@@ -157,7 +157,7 @@ class InTorch:
 
     Args:
         program: sound.
-        num_threads: see :class:`bnnlight.deploy.workers.Workers`.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Raises:
         ValueError: the number of threads is below 1.
@@ -165,8 +165,8 @@ class InTorch:
 
     def __init__(self, program: Program, num_threads: int | None = None) -> None:
         # late: reading a file takes no torch
-        from bnnlight.deploy.alone import for_one_picture
-        from bnnlight.deploy.plain import FrozenNetwork, own_threads
+        from bnnlight.deploy.formats.alone import for_one_picture
+        from bnnlight.deploy.formats.plain import FrozenNetwork, own_threads
 
         self._workers = Workers(num_threads, own_threads)
         self._network = FrozenNetwork(program).eval()

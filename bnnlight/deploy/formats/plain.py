@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlight.deploy.bits import unpack_signs
-from bnnlight.deploy.operations import check
 from bnnlight.deploy.program import INPUT, Program, Step
+from bnnlight.deploy.program.bits import unpack_signs
+from bnnlight.deploy.program.operations import check
 
 _setting = threading.Lock()
 
@@ -33,7 +33,7 @@ class FrozenNetwork(nn.Module):
     On a CPU what a picture gets does not depend on those beside it, bit for bit.
 
     Args:
-        program: of :func:`bnnlight.deploy.freeze.freeze`, or read from a file.
+        program: of :func:`bnnlight.deploy.freezing.freeze.freeze`, or read from a file.
 
     Shapes:
         ``(N, C, H, W)`` float32 → the network's output.
@@ -183,4 +183,4 @@ RUN: dict[str, Callable[..., Tensor]] = {
     "stack": lambda step, t, *values: torch.stack(values, 1),
     "flatten": lambda step, t, x: x.flatten(1),
 }
-"""The operations of :data:`bnnlight.deploy.operations.OPERATIONS` in torch."""
+"""The operations of :data:`bnnlight.deploy.program.operations.OPERATIONS` in torch."""

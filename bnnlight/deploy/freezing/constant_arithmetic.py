@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from bnnlight.deploy.translation import Translation, Unsupported, first, name_of, shape_of
+from bnnlight.deploy.freezing.translation import Translation, Unsupported, first, name_of, shape_of
 
 
 def sum_of(t: Translation, node: fx.Node) -> str:

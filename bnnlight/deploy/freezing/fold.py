@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from bnnlight.deploy.arithmetic import multiply_add
-from bnnlight.deploy.bits import pack_signs
+from bnnlight.deploy.freezing.arithmetic import multiply_add
+from bnnlight.deploy.freezing.thresholds import find_thresholds
 from bnnlight.deploy.program import Program, Step
-from bnnlight.deploy.thresholds import find_thresholds
+from bnnlight.deploy.program.bits import pack_signs
 
 
 def fold(program: Program) -> Program:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bnnlight.deploy.fold import fold
-from bnnlight.deploy.operations import check
+from bnnlight.deploy.freezing.fold import fold
+from bnnlight.deploy.freezing.trace import trace
+from bnnlight.deploy.freezing.translate import translate
 from bnnlight.deploy.program import Program
-from bnnlight.deploy.trace import trace
-from bnnlight.deploy.translate import translate
+from bnnlight.deploy.program.operations import check
 from bnnlight.nn import BinaryConv2d, BinaryLayer, BinaryLinear, Dense, named_binary_layers
 from bnnlight.nn.scale import Scale
 
@@ -21,7 +21,7 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> Program:
     """What a network computes, as steps with ±1 weights: no factors, no latent weights, no straight-through code.
 
     Batch norm, α and PReLU become thresholds where a sign follows, and go into the weights of real convolutions
-    where they can; elsewhere they stay multiply-adds. See :func:`bnnlight.deploy.fold.fold`.
+    where they can; elsewhere they stay multiply-adds. See :func:`bnnlight.deploy.freezing.fold.fold`.
 
     Args:
         model: any torch module built from binary layers and torch's own; it is left as it is.

@@ -11,9 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnnlight.deploy.constants import compared, difference, negative, product, quotient, selected, sum_of
-from bnnlight.deploy.layers import LAYER_FUNCTIONS
-from bnnlight.deploy.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
+from bnnlight.deploy.freezing.constant_arithmetic import (
+    compared,
+    difference,
+    negative,
+    product,
+    quotient,
+    selected,
+    sum_of,
+)
+from bnnlight.deploy.freezing.layers import LAYER_FUNCTIONS
+from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
 
 LARGEST = torch.finfo(torch.float32).max
 

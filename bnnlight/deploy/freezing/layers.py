@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from bnnlight.deploy.arithmetic import batch_norm
-from bnnlight.deploy.bits import pack_signs
-from bnnlight.deploy.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
+from bnnlight.deploy.freezing.arithmetic import batch_norm
+from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
+from bnnlight.deploy.program.bits import pack_signs
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnnlight.nn.sync_norm import SyncBatchNorm
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bnnlight.deploy.arguments import put_in_order
+from bnnlight.deploy.freezing.arguments import put_in_order
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
 from bnnlight.nn.sync_norm import SyncBatchNorm
 
@@ -131,7 +131,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     Returns:
         A graph whose nodes are torch's own modules, binary layers, functions and methods; each node's
         ``meta["shape"]`` and ``meta["dtype"]`` are those of its value, for a batch of one. Arguments are in one form:
-        see :func:`bnnlight.deploy.arguments.put_in_order`. A value that is changed
+        see :func:`bnnlight.deploy.freezing.arguments.put_in_order`. A value that is changed
         in place stands, from then on, for the node that changed it.
 
     Raises:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import fx, nn
 
-from bnnlight.deploy.functions import FUNCTIONS, METHODS, MODULES
-from bnnlight.deploy.layers import LAYERS
+from bnnlight.deploy.freezing.functions import FUNCTIONS, METHODS, MODULES
+from bnnlight.deploy.freezing.layers import LAYERS
+from bnnlight.deploy.freezing.translation import Translation, Unsupported
 from bnnlight.deploy.program import INPUT, Step
-from bnnlight.deploy.translation import Translation, Unsupported
 
 
 def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
@@ -17,7 +17,7 @@ def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
     ``PATH.scaled`` before it.
 
     Args:
-        graph: of :func:`bnnlight.deploy.trace.trace`.
+        graph: of :func:`bnnlight.deploy.freezing.trace.trace`.
         model: that it was traced from, in eval mode, on the CPU, float32.
 
     Returns:

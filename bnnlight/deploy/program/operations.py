@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnlight.deploy import shapes
-from bnnlight.deploy.program import INPUT, Program, Shape, Step
-from bnnlight.deploy.shapes import Wrong, positive, weight_shape
-from bnnlight.deploy.untrusted import is_line, shown
+from bnnlight.deploy.program import shapes
+from bnnlight.deploy.program.shapes import Wrong, positive, weight_shape
+from bnnlight.deploy.program.steps import INPUT, Program, Shape, Step
+from bnnlight.deploy.program.untrusted import is_line, shown
 
 MAX_VALUES = 2**28
 """Most numbers that the values of a program may have at one time for one picture: 1 GiB as float32."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bnnlight.deploy.program import Shape, Step
-from bnnlight.deploy.untrusted import shown
+from bnnlight.deploy.program.steps import Shape, Step
+from bnnlight.deploy.program.untrusted import shown
 
 MAX_SIZE = 2**20
 """Largest size, stride, padding or dilation."""

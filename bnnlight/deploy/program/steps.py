@@ -25,10 +25,10 @@ class Step:
 
     Attributes:
         name: of its value, unique in the program: the module's path in the network, or the function's name.
-        op: one of :data:`bnnlight.deploy.operations.OPERATIONS`.
+        op: one of :data:`bnnlight.deploy.program.operations.OPERATIONS`.
         inputs: names of the values that it takes.
         settings: numbers and texts, as JSON knows them.
-        tensors: arrays, float32 but for ``bits`` (uint8, see :mod:`bnnlight.deploy.bits`).
+        tensors: arrays, float32 but for ``bits`` (uint8, see :mod:`bnnlight.deploy.program.bits`).
     """
 
     name: str

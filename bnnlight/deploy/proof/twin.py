@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bnnlight.deploy.bits import unpack_signs
 from bnnlight.deploy.program import Program
+from bnnlight.deploy.program.bits import unpack_signs
 
 
 class Twin:
@@ -52,7 +52,7 @@ def real_twin(program: Program) -> Program:
 
 def packed_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a packed model, in torch."""
-    from bnnlight.deploy.packed import InTorch, load_packed
+    from bnnlight.deploy.formats.packed import InTorch, load_packed
 
     twin = real_twin(load_packed(file)[0])
     return Twin(InTorch(twin, num_threads), 4 * twin.num_real)
@@ -62,7 +62,7 @@ def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a shipped OpenVINO model, in OpenVINO."""
     from openvino import opset13
 
-    from bnnlight.deploy.openvino import Compiled, read_openvino
+    from bnnlight.deploy.formats.openvino import Compiled, read_openvino
 
     model = read_openvino(file)[0]
     num_bytes = 0
@@ -84,7 +84,7 @@ def onnx_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a shipped ONNX model, in onnxruntime: the same convolutions, real in both, without the signs."""
     import onnx
 
-    from bnnlight.deploy.onnx import BINARIZE, Session
+    from bnnlight.deploy.formats.onnx import BINARIZE, Session
 
     model = onnx.load(file)
     makers = {node.output[0]: node for node in model.graph.node}

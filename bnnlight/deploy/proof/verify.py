@@ -46,7 +46,7 @@ class SideBySide(nn.Module):
     Args:
         network: in eval mode, on the CPU.
         engine: of the shipped model.
-        signs: of the same file; see :func:`bnnlight.deploy.openvino.openvino_signs` and its like.
+        signs: of the same file; see :func:`bnnlight.deploy.formats.openvino.openvino_signs` and its like.
 
     Attributes:
         agreement: of all batches so far.

@@ -9,10 +9,10 @@ import pytest
 import torch
 from fixtures.sealed_files import every_operation
 
-from bnnlight.deploy import alone
-from bnnlight.deploy.alone import for_one_picture
-from bnnlight.deploy.packed import InTorch
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats import alone
+from bnnlight.deploy.formats.alone import for_one_picture
+from bnnlight.deploy.formats.packed import InTorch
+from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.program import Program, Step
 
 
@@ -84,7 +84,7 @@ def test_where_torch_cannot_trace_the_network_runs_as_it_is(network, traces, how
 def test_one_picture_takes_the_trace_and_several_do_not(monkeypatch):
     program, calls = every_operation(), []
     monkeypatch.setattr(
-        "bnnlight.deploy.alone.for_one_picture", lambda network: lambda x: calls.append(len(x)) or network(x)
+        "bnnlight.deploy.formats.alone.for_one_picture", lambda network: lambda x: calls.append(len(x)) or network(x)
     )
     run = InTorch(program, num_threads=1)
     for count in (1, 3, 0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fixtures.sealed_files import MANIFEST, every_operation, parts, write
 
-from bnnlight.deploy.packed import load_packed, save_packed
+from bnnlight.deploy.formats.packed import load_packed, save_packed
 from bnnlight.tasks.checkpoints import read_checkpoint
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fixtures.sealed_files import parts, refused, runs_as_checked, write
 
-from bnnlight.deploy.operations import OPERATIONS
+from bnnlight.deploy.program.operations import OPERATIONS
 
 NASTY = (
     *(0, -1, 1, 2, 3, 4, 7, 8, 16, 63, 64, 255, 1000, 2**15, 2**20, 2**20 + 1, 2**31, 2**63, 2**64, 10**19),

@@ -9,9 +9,9 @@ import random
 import numpy as np
 from fixtures.sealed_files import refused, runs_as_checked, write
 
-from bnnlight.deploy.bits import pack_signs
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.program import Step
+from bnnlight.deploy.program.bits import pack_signs
 
 
 def random_pair(rng, *usual):

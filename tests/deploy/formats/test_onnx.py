@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from bnnlight.deploy.formats.onnx import OnnxEngine, onnx_signs, save_onnx
+from bnnlight.deploy.formats.onnx_bytes import with_outputs
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import OnnxEngine, onnx_signs, save_onnx
-from bnnlight.deploy.onnx_bytes import with_outputs
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import sealed
 
@@ -232,7 +232,7 @@ def test_running_needs_onnxruntime_alone_and_prints_nothing(file):
     code = f"""
 import sys, numpy
 from pathlib import Path
-from bnnlight.deploy.onnx import OnnxEngine, onnx_signs
+from bnnlight.deploy.formats.onnx import OnnxEngine, onnx_signs
 pictures = numpy.zeros((2, 1, 2, 2), numpy.float32)
 OnnxEngine(Path({str(file)!r}))(pictures)
 onnx_signs(Path({str(file)!r}))(pictures)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from onnxruntime import InferenceSession
 
 from bnnlight.backbones import ResNet18
-from bnnlight.deploy.bits import pack_signs
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.onnx_graph import to_onnx
+from bnnlight.deploy.formats.onnx_graph import to_onnx
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.program import Program, Step
+from bnnlight.deploy.program.bits import pack_signs
 
 SLIDING = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
 

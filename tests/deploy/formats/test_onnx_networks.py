@@ -7,11 +7,11 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime import InferenceSession
 from torch import nn
 
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.formats.onnx import OnnxEngine, onnx_signs, save_onnx
+from bnnlight.deploy.formats.onnx_graph import to_onnx
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import OnnxEngine, onnx_signs, save_onnx
-from bnnlight.deploy.onnx_graph import to_onnx
-from bnnlight.deploy.operations import OPERATIONS
+from bnnlight.deploy.program.operations import OPERATIONS
 from bnnlight.nn import BinaryConv2d, BinaryLinear
 
 MANIFEST = Manifest("classification", "tests.Net", PictureInput(3, 8, (0.5,) * 3, (0.25,) * 3, 9), ("ant", "bee"))

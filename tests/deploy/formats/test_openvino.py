@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.int8 import find_ranges
+from bnnlight.deploy.formats.int8 import find_ranges
+from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
+from bnnlight.deploy.formats.openvino import ON_BITS, OpenVINOEngine, openvino_signs, save_openvino
+from bnnlight.deploy.formats.openvino_graph import cuts
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import OnnxEngine, save_onnx
-from bnnlight.deploy.openvino import ON_BITS, OpenVINOEngine, openvino_signs, save_openvino
-from bnnlight.deploy.openvino_graph import cuts
 from bnnlight.deploy.program import Step
 from bnnlight.nn import BinaryConv2d, BinaryLinear, named_binary_layers
 

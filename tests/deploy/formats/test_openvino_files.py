@@ -8,9 +8,9 @@ import openvino as ov
 import pytest
 from torch import nn
 
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.formats.openvino import OpenVINOEngine, openvino_signs, save_openvino
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.openvino import OpenVINOEngine, openvino_signs, save_openvino
 from bnnlight.deploy.program import Program, Step
 
 MANIFEST = Manifest(

@@ -11,12 +11,12 @@ import torch
 from fixtures.trained_networks import classifier, hourglass
 
 from bnnlight.backbones import ResNet18, StackedHourglass
-from bnnlight.deploy.bits import unpack_signs
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.formats.packed import PackedEngine, load_packed, packed_signs, save_packed
+from bnnlight.deploy.formats.plain import FrozenNetwork
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.packed import PackedEngine, load_packed, packed_signs, save_packed
-from bnnlight.deploy.plain import FrozenNetwork
 from bnnlight.deploy.program import Program, Step
+from bnnlight.deploy.program.bits import unpack_signs
 from bnnlight.imaging.skeletons import MPII
 from bnnlight.nn.inspect import named_binary_layers
 
@@ -154,7 +154,7 @@ def test_reading_takes_neither_torch_nor_lightning(packed):
     code = (
         "import sys\n"
         "for name in ('torch', 'lightning', 'wandb', 'tensorly'): sys.modules[name] = None\n"
-        "from bnnlight.deploy.packed import load_packed\n"
+        "from bnnlight.deploy.formats.packed import load_packed\n"
         f"print(len(load_packed({str(file)!r})[0].steps))"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -169,8 +169,8 @@ def test_reading_takes_no_more_memory_than_it_says(tmp_path):
         Step("fc", "linear", ("row",), {}, {"weight": np.ones((2_000_000, 1), np.float32)}),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bnnlight.deploy.shapes.MAX_SIZE", 2**21)
-        patch.setattr("bnnlight.deploy.shapes.positive.__defaults__", (1, 2**21))
+        patch.setattr("bnnlight.deploy.program.shapes.MAX_SIZE", 2**21)
+        patch.setattr("bnnlight.deploy.program.shapes.positive.__defaults__", (1, 2**21))
         file = save_packed(Program((1, 1, 1), steps), manifest, tmp_path, "fp16")
         size = file.stat().st_size
         assert size > 4_000_000

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bnnlight.deploy import container
-from bnnlight.deploy.packed import PackedEngine, load_packed, packed_signs
+from bnnlight.deploy.formats import container
+from bnnlight.deploy.formats.packed import PackedEngine, load_packed, packed_signs
 from bnnlight.deploy.seal import EMPTY, PREFIX, sealed
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnnlight.deploy.packed import PackedEngine, packed_signs
+from bnnlight.deploy.formats.packed import PackedEngine, packed_signs
 
 
 def test_an_engine_takes_batches_of_any_size(packed, images):

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from bnnlight.deploy.formats.packed import load_packed, save_packed
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.packed import load_packed, save_packed
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.seal import EMPTY, PREFIX
 
@@ -43,7 +43,7 @@ def test_a_write_that_stops_half_way_leaves_nothing(packed, tmp_path):
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from bnnlight.deploy.packed import load_packed, save_packed\n"
+        "from bnnlight.deploy.formats.packed import load_packed, save_packed\n"
         "program, manifest = load_packed(sys.argv[1])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"

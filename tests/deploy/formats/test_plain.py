@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnnlight.deploy.operations import OPERATIONS
-from bnnlight.deploy.plain import RUN, FrozenNetwork
+from bnnlight.deploy.formats.plain import RUN, FrozenNetwork
 from bnnlight.deploy.program import INPUT, Program, Step
+from bnnlight.deploy.program.operations import OPERATIONS
 
 
 def relu(name, *inputs):

@@ -9,7 +9,7 @@ SCRIPT = """
 import gc, signal, subprocess, sys
 from pathlib import Path
 import numpy as np
-from bnnlight.deploy.openvino import OpenVINOEngine
+from bnnlight.deploy.formats.openvino import OpenVINOEngine
 
 seen = []
 signal.signal(signal.SIGCHLD, lambda number, frame: seen.append(number))
@@ -34,9 +34,9 @@ print("alive")
 def test_signals_find_a_stack(handler, tmp_path):
     from torch import nn
 
-    from bnnlight.deploy.freeze import freeze
+    from bnnlight.deploy.formats.openvino import save_openvino
+    from bnnlight.deploy.freezing.freeze import freeze
     from bnnlight.deploy.manifest import Manifest, PictureInput
-    from bnnlight.deploy.openvino import save_openvino
     from bnnlight.nn import BinaryConv2d
 
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), BinaryConv2d(8, 8, 3)).eval()

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.verify import observed
+from bnnlight.deploy.freezing.freeze import freeze
+from bnnlight.deploy.proof.verify import observed
 from bnnlight.nn import BinaryConv2d, BinaryLinear
 from bnnlight.nn.sync_norm import synchronize
 

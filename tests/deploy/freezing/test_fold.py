@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from bnnlight.deploy.bits import pack_signs
-from bnnlight.deploy.fold import fold
-from bnnlight.deploy.operations import check
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats.plain import FrozenNetwork
+from bnnlight.deploy.freezing.fold import fold
 from bnnlight.deploy.program import INPUT, Program, Step
+from bnnlight.deploy.program.bits import pack_signs
+from bnnlight.deploy.program.operations import check
 
 C = 4
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from bnnlight.backbones.blocks import BinaryUnit
-from bnnlight.deploy.bits import unpack_signs
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats.plain import FrozenNetwork
+from bnnlight.deploy.freezing.freeze import freeze
+from bnnlight.deploy.program.bits import unpack_signs
 from bnnlight.nn import (
     CP,
     BinaryConv2d,

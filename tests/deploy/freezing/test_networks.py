@@ -7,8 +7,8 @@ import torchvision
 from torch import nn
 
 from bnnlight.backbones import ResNet, ResNet18, StackedHourglass
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats.plain import FrozenNetwork
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.nn import Holistic, Tucker, convert
 
 

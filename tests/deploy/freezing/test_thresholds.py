@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.deploy.arithmetic import batch_norm, multiply_add
-from bnnlight.deploy.fold import apply_per_channel, fold
+from bnnlight.deploy.freezing.arithmetic import batch_norm, multiply_add
+from bnnlight.deploy.freezing.fold import apply_per_channel, fold
+from bnnlight.deploy.freezing.thresholds import find_thresholds
 from bnnlight.deploy.program import INPUT, Program, Step
-from bnnlight.deploy.thresholds import find_thresholds
 
 F32 = np.float32
 TINY, LARGE = F32(1e-45), np.finfo(F32).max

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats.plain import FrozenNetwork
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.nn import BinaryConv2d, BinaryLinear, sign
 from bnnlight.nn.sync_norm import synchronize
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bnnlight.deploy.bits import pack_signs, unpack_signs
+from bnnlight.deploy.program.bits import pack_signs, unpack_signs
 
 
 def test_bits_by_hand():

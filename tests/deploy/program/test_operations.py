@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from bnnlight.backbones import ResNet
-from bnnlight.deploy import operations
-from bnnlight.deploy.bits import pack_signs
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.operations import OPERATIONS, check
-from bnnlight.deploy.plain import RUN, FrozenNetwork
-from bnnlight.deploy.program import INPUT, Program, Step
+from bnnlight.deploy.formats.plain import RUN, FrozenNetwork
+from bnnlight.deploy.freezing.freeze import freeze
+from bnnlight.deploy.program import INPUT, Program, Step, operations
+from bnnlight.deploy.program.bits import pack_signs
+from bnnlight.deploy.program.operations import OPERATIONS, check
 
 
 def one(op, settings=None, tensors=None, input_shape=(4, 8, 8), inputs=(INPUT,)):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnnlight.deploy.check import Agreement, Check
-from bnnlight.deploy.verify import SideBySide, answers, count, observed
+from bnnlight.deploy.proof.verify import SideBySide, answers, count, observed
 from bnnlight.nn import BinaryConv2d
 
 
