@@ -15,10 +15,10 @@ from convert_zoo_networks import Network, shapes, smallest_side
 from torch import Tensor, nn
 
 from bnnlight.deploy.check import OUTPUT_DIFFERENCE
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.proof.verify import SideBySide
 from bnnlight.deploy.runtime import Runtime
-from bnnlight.deploy.verify import SideBySide
 from bnnlight.nn import SHORTCUTS, convert, named_binary_layers, plan_conversion
 from bnnlight.nn.flow import weighted_layers
 
@@ -104,7 +104,7 @@ def _shipped(network: Network, model: nn.Module, side: int) -> dict[str, str] | 
     manifest = Manifest("classification", network.name, PictureInput(3, side, (0.5,) * 3, (0.5,) * 3), classes)
     answers = {}
     for name in FORMATS:
-        module = import_module(f"bnnlight.deploy.{name}")
+        module = import_module(f"bnnlight.deploy.formats.{name}")
         with tempfile.TemporaryDirectory() as folder:
             try:
                 file = getattr(module, f"save_{name}")(program, manifest, Path(folder))

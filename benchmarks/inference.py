@@ -29,13 +29,13 @@ from torch import nn
 from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.commands.bench import in_turn, machine, num_cores
 from bnnlight.commands.save_config import provenance
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.int8 import find_ranges
+from bnnlight.deploy.formats.int8 import find_ranges
+from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
+from bnnlight.deploy.formats.openvino import Compiled, OpenVINOEngine, save_openvino
+from bnnlight.deploy.formats.openvino_graph import to_openvino
+from bnnlight.deploy.formats.packed import PackedEngine, save_packed
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import OnnxEngine, save_onnx
-from bnnlight.deploy.openvino import Compiled, OpenVINOEngine, save_openvino
-from bnnlight.deploy.openvino_graph import to_openvino
-from bnnlight.deploy.packed import PackedEngine, save_packed
 from bnnlight.imaging.skeletons import MPII
 from bnnlight.nn import real_valued
 

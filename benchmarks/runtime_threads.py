@@ -116,7 +116,7 @@ def toy() -> tuple[Any, Any]:
     import torch
     from torch import nn
 
-    from bnnlight.deploy.freeze import freeze
+    from bnnlight.deploy.freezing.freeze import freeze
     from bnnlight.deploy.manifest import Manifest, PictureInput
     from bnnlight.nn import BinaryConv2d
 
@@ -141,9 +141,9 @@ def main() -> None:
     # late: where memory is measured, nothing else is to be there
     from bnnlight.commands.bench import machine
     from bnnlight.commands.save_config import provenance
-    from bnnlight.deploy.onnx import save_onnx
-    from bnnlight.deploy.openvino import save_openvino
-    from bnnlight.deploy.packed import load_packed, save_packed
+    from bnnlight.deploy.formats.onnx import save_onnx
+    from bnnlight.deploy.formats.openvino import save_openvino
+    from bnnlight.deploy.formats.packed import load_packed, save_packed
 
     start, results, sizes = time.time(), [], []
     load = os.getloadavg()[0]

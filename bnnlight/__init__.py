@@ -17,7 +17,11 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, parts of `tracking` |
-| `deploy` | a trained network as a shipped one: frozen, packed, OpenVINO, ONNX | `nn`, `imaging` |
+| `deploy` | a shipped model in use: runtime, manifest, answers, card, seal | `deploy.program`, `imaging` |
+| `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
+| `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
+| `deploy.formats` | packed, OpenVINO, ONNX: a writer and an engine each | `deploy.program`, parts of `deploy` |
+| `deploy.proof` | a shipped model beside checkpoint and twin | `deploy.formats`, parts of `deploy` and `nn` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `matrix` | methods (× optimizers) × seeds under one protocol: made, reported with intervals | nothing of the package |
 | `commands` | the verbs of the command line | all |

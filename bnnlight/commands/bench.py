@@ -18,8 +18,8 @@ from rich.table import Table
 from bnnlight.commands.parser import Parser
 from bnnlight.commands.tables import print_whole
 from bnnlight.deploy import Runtime
-from bnnlight.deploy.twin import TWINS
-from bnnlight.deploy.workers import num_cores
+from bnnlight.deploy.formats.workers import num_cores
+from bnnlight.deploy.proof.twin import TWINS
 
 Network = Callable[[np.ndarray], np.ndarray]
 

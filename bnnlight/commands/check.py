@@ -17,7 +17,7 @@ from rich.table import Table
 from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.tables import print_whole
 from bnnlight.data.loading.checking import Split, examine, shared_files
-from bnnlight.deploy.workers import num_cores
+from bnnlight.deploy.formats.workers import num_cores
 
 MAX_LINES = 20
 """Of one kind on the terminal."""

@@ -18,11 +18,11 @@ from bnnlight.commands.tables import print_whole
 from bnnlight.commands.trained import load_trained
 from bnnlight.deploy.card import Facts, write_card
 from bnnlight.deploy.check import Check
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.int8 import find_ranges
+from bnnlight.deploy.formats.int8 import find_ranges
+from bnnlight.deploy.freezing.freeze import freeze
 
 FORMATS = ("packed", "openvino", "onnx")
-"""Each is a module of :mod:`bnnlight.deploy` with ``save_FORMAT`` and ``FORMAT_signs``."""
+"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and ``FORMAT_signs``."""
 
 
 def export(args: list[str]) -> None:
@@ -103,7 +103,7 @@ def print_check(check: Check) -> None:
 
 
 def _tell_of_slow_layers(folder: Path) -> None:
-    from bnnlight.deploy.openvino import NAME, ON_BITS, OpenVINOEngine
+    from bnnlight.deploy.formats.openvino import NAME, ON_BITS, OpenVINOEngine
 
     executed = OpenVINOEngine(folder / NAME).executed()
     slow = [f"{name} ({kind})" for name, kind in executed.items() if not kind.startswith(ON_BITS)]
@@ -113,7 +113,7 @@ def _tell_of_slow_layers(folder: Path) -> None:
 
 def _format(name: str) -> tuple[Any, Any]:
     try:
-        module = import_module(f"bnnlight.deploy.{name}")
+        module = import_module(f"bnnlight.deploy.formats.{name}")
     except ModuleNotFoundError as error:
         raise ValueError(f"format {name} needs {error.name}: pip install 'bnnlight[deploy]'") from error
     return getattr(module, f"save_{name}"), getattr(module, f"{name}_signs")

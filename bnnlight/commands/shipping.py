@@ -18,8 +18,8 @@ from bnnlight.commands.experiment import Experiment
 from bnnlight.commands.trained import config_of, results_of
 from bnnlight.deploy.check import METRICS, Check
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.proof.verify import SideBySide
 from bnnlight.deploy.runtime import Runtime
-from bnnlight.deploy.verify import SideBySide
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.tasks import PoseTask
 

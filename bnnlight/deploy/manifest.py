@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnnlight.deploy.program import Shape
+from bnnlight.deploy.program.untrusted import is_line, parse_json, shown
 from bnnlight.deploy.seal import EMPTY, PREFIX
-from bnnlight.deploy.untrusted import is_line, parse_json, shown
 from bnnlight.imaging.skeletons import Skeleton
 
 FORMAT = 1

@@ -17,9 +17,9 @@ from bnnlight.deploy.shipped import shipped_models
 from bnnlight.imaging.reading import as_picture
 
 FORMATS = {
-    ".xml": ("openvino", "bnnlight.deploy.openvino", "OpenVINOEngine"),
-    ".onnx": ("onnx", "bnnlight.deploy.onnx", "OnnxEngine"),
-    ".safetensors": ("packed", "bnnlight.deploy.packed", "PackedEngine"),
+    ".xml": ("openvino", "bnnlight.deploy.formats.openvino", "OpenVINOEngine"),
+    ".onnx": ("onnx", "bnnlight.deploy.formats.onnx", "OnnxEngine"),
+    ".safetensors": ("packed", "bnnlight.deploy.formats.packed", "PackedEngine"),
 }
 """Ending of a model's main file → the format's name, the module of its engine and the engine's class."""
 FILES = {name: f"model{ending}" for ending, (name, _, _) in FORMATS.items()}

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnnlight.commands.bench import compared, in_turn
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.formats.onnx import save_onnx
+from bnnlight.deploy.formats.openvino import save_openvino
+from bnnlight.deploy.formats.packed import save_packed
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import save_onnx
-from bnnlight.deploy.openvino import save_openvino
-from bnnlight.deploy.packed import save_packed
-from bnnlight.deploy.twin import TWINS
+from bnnlight.deploy.proof.twin import TWINS
 from bnnlight.nn import BinaryConv2d
 
 SAVE = {"packed": save_packed, "openvino": save_openvino, "onnx": save_onnx}

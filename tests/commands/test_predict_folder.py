@@ -40,7 +40,7 @@ class Engine:
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bnnlight.deploy.onnx", SimpleNamespace(OnnxEngine=Engine))
+    monkeypatch.setitem(sys.modules, "bnnlight.deploy.formats.onnx", SimpleNamespace(OnnxEngine=Engine))
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.onnx").touch()
     return tmp_path / "model"

@@ -149,7 +149,7 @@ class Engine:
     def __call__(self, images):
         return images.mean((2, 3))
 
-sys.modules["bnnlight.deploy.onnx"] = SimpleNamespace(OnnxEngine=Engine)
+sys.modules["bnnlight.deploy.formats.onnx"] = SimpleNamespace(OnnxEngine=Engine)
 code = main(sys.argv[1:])
 print(*sorted(sys.modules), sep="\\n")
 sys.exit(code)

@@ -10,10 +10,10 @@ from fixtures.sealed_files import MANIFEST, every_operation
 from fixtures.trained_networks import classifier
 from torch import nn
 
-from bnnlight.deploy import operations
-from bnnlight.deploy.freeze import freeze
-from bnnlight.deploy.packed import save_packed
-from bnnlight.deploy.plain import FrozenNetwork
+from bnnlight.deploy.formats.packed import save_packed
+from bnnlight.deploy.formats.plain import FrozenNetwork
+from bnnlight.deploy.freezing.freeze import freeze
+from bnnlight.deploy.program import operations
 from bnnlight.nn import named_binary_layers
 
 

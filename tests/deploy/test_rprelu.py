@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from bnnlight.backbones import BinaryBlock, ResNet, StackedHourglass
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.formats.onnx import OnnxEngine, onnx_signs, save_onnx
+from bnnlight.deploy.formats.openvino import OpenVINOEngine, openvino_signs, save_openvino
+from bnnlight.deploy.formats.packed import PackedEngine, packed_signs, save_packed
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import OnnxEngine, onnx_signs, save_onnx
-from bnnlight.deploy.openvino import OpenVINOEngine, openvino_signs, save_openvino
-from bnnlight.deploy.packed import PackedEngine, packed_signs, save_packed
 from bnnlight.nn import BinaryConv2d, BinaryLinear, RPReLU, named_binary_layers
 
 MANIFEST = Manifest("classification", "tests.Network", PictureInput(3, 8, (0.5,) * 3, (0.25,) * 3, 8), ("a", "b"))

@@ -187,7 +187,7 @@ def test_an_input_that_is_not_what_its_manifest_says(tmp_path, monkeypatch, chec
     _, _, manifest = classifier()
     engine = SimpleNamespace(manifest=manifest, input_shape=(3, 16, 17))
     module = SimpleNamespace(OnnxEngine=lambda file, num_threads: engine)
-    monkeypatch.setitem(sys.modules, "bnnlight.deploy.onnx", module)
+    monkeypatch.setitem(sys.modules, "bnnlight.deploy.formats.onnx", module)
     (tmp_path / "model.onnx").touch()
     with pytest.raises(ValueError) as error:
         Runtime(tmp_path)
@@ -228,7 +228,7 @@ def test_a_package_that_is_not_installed(tmp_path, monkeypatch, check_one_line, 
 
     if when == "opened":
         module = SimpleNamespace(OpenVINOEngine=lacking)
-        monkeypatch.setitem(sys.modules, "bnnlight.deploy.openvino", module)
+        monkeypatch.setitem(sys.modules, "bnnlight.deploy.formats.openvino", module)
     else:
         monkeypatch.setattr("bnnlight.deploy.runtime.import_module", lacking)
     (tmp_path / "model.xml").touch()

@@ -14,12 +14,12 @@ from fixtures.trained_networks import trained
 from torch import nn
 
 from bnnlight.deploy import Runtime
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.formats.onnx import save_onnx
+from bnnlight.deploy.formats.openvino import openvino_signs, save_openvino
+from bnnlight.deploy.formats.packed import packed_signs, save_packed
+from bnnlight.deploy.formats.workers import MOST, Workers
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.onnx import save_onnx
-from bnnlight.deploy.openvino import openvino_signs, save_openvino
-from bnnlight.deploy.packed import packed_signs, save_packed
-from bnnlight.deploy.workers import MOST, Workers
 from bnnlight.nn import BinaryConv2d
 
 SAVE = {"packed": save_packed, "openvino": save_openvino, "onnx": save_onnx}
@@ -63,7 +63,7 @@ def folder(folders, request):
 @pytest.mark.parametrize("cores", [1, 4])
 @pytest.mark.parametrize("num_threads", [None, 1])
 def test_each_thread_gets_its_own_answers(folder, pictures, num_threads, cores, monkeypatch):
-    monkeypatch.setattr("bnnlight.deploy.workers.num_cores", lambda: cores)
+    monkeypatch.setattr("bnnlight.deploy.formats.workers.num_cores", lambda: cores)
     runtime = Runtime(folder, num_threads)
     wanted = np.stack([runtime(picture[None])[0] for picture in pictures])
     assert len(np.unique(wanted, axis=0)) == len(pictures)
@@ -105,7 +105,7 @@ def test_a_packed_model_is_the_network_that_ran_on_a_batch(folders, pictures):
     # torch takes other kernels for a single small picture, which round otherwise
     images = torch.from_numpy(pictures)
     stem, frozen = network()[0], freeze(network()[:1], (3, SIZE, SIZE))
-    from bnnlight.deploy.plain import FrozenNetwork
+    from bnnlight.deploy.formats.plain import FrozenNetwork
 
     with torch.no_grad():
         wanted = stem(images)
@@ -116,7 +116,7 @@ def test_a_packed_model_is_the_network_that_ran_on_a_batch(folders, pictures):
 def test_what_is_kept_does_not_grow_with_the_batches_seen(folders, pictures, monkeypatch):
     import openvino as ov
 
-    from bnnlight.deploy import openvino
+    from bnnlight.deploy.formats import openvino
 
     compiled, requests = [], []
     compile_model, request = ov.Core.compile_model, openvino._Request
@@ -155,7 +155,7 @@ class Spy:
 
 
 def test_workers_compute_as_many_at_a_time_as_there_are_cores(monkeypatch):
-    monkeypatch.setattr("bnnlight.deploy.workers.num_cores", lambda: 6)
+    monkeypatch.setattr("bnnlight.deploy.formats.workers.num_cores", lambda: 6)
     for asked, per_picture, at_a_time in ((None, 1, 6), (1, 1, 6), (2, 2, 3), (4, 4, 1), (8, 8, 1)):
         workers = Workers(asked)
         assert (workers.per_picture, workers.at_a_time) == (per_picture, at_a_time)
@@ -176,7 +176,7 @@ def test_workers_compute_as_many_at_a_time_as_there_are_cores(monkeypatch):
 
 
 def test_workers_let_in_twice_as_many_callers_as_they_compute_at_a_time(monkeypatch):
-    monkeypatch.setattr("bnnlight.deploy.workers.num_cores", lambda: 3)
+    monkeypatch.setattr("bnnlight.deploy.formats.workers.num_cores", lambda: 3)
     workers, inside, let_in, go = Workers(1), [], Semaphore(0), Event()
 
     def run(piece):

@@ -11,7 +11,7 @@ from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.backbones.blocks import BinaryBlock
-from bnnlight.deploy.freeze import freeze
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.nn import (
     BinaryConv2d,
     BinaryLinear,

@@ -1,0 +1,260 @@
+"""Functions, methods and modules without numbers of their own, as steps of a program."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from bnnlight.deploy.freezing.constant_arithmetic import (
+    compared,
+    difference,
+    negative,
+    product,
+    quotient,
+    selected,
+    sum_of,
+)
+from bnnlight.deploy.freezing.layers import LAYER_FUNCTIONS
+from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+def _simple(op: str) -> Callable:
+    return lambda t, node, *module: t.step(name_of(node), op, t.input(node))
+
+
+def _same(t: Translation, node: fx.Node, *module: nn.Module) -> str:
+    if shape_of(first(node)) != shape_of(node):
+        raise Unsupported(f"from shape {shape_of(first(node))} to {shape_of(node)}")
+    return t.input(node)
+
+
+def _to(t: Translation, node: fx.Node) -> str:
+    if first(node).meta.get("dtype") == torch.bool:
+        return selected(t, node, first(node), 1.0, 0.0)
+    return _same(t, node)
+
+
+def _dropout(t: Translation, node: fx.Node) -> str:
+    if argument(node, 2, "training", True):
+        raise Unsupported("it drops in eval mode too: give it training=self.training")
+    return t.input(node)
+
+
+def _max_pool(t: Translation, node: fx.Node, kernel, stride=None, padding=0, dilation=1, ceil_mode=False) -> str:
+    settings = {"kernel": pair(kernel), "stride": pair(kernel if stride in (None, []) else stride)}
+    settings |= {"padding": pair(padding), "dilation": pair(dilation), "ceil_mode": bool(ceil_mode)}
+    return t.step(name_of(node), "max_pool2d", t.input(node), settings=settings)
+
+
+def _avg_pool(
+    t: Translation, node: fx.Node, kernel, stride=None, padding=0, ceil_mode=False, include=True, divisor=None
+) -> str:
+    if divisor is not None:
+        raise Unsupported("an average pool with a divisor of its own")
+    settings = {"kernel": pair(kernel), "stride": pair(kernel if stride in (None, []) else stride)}
+    settings |= {"padding": pair(padding), "ceil_mode": bool(ceil_mode), "count_include_pad": bool(include)}
+    return t.step(name_of(node), "avg_pool2d", t.input(node), settings=settings)
+
+
+def _adaptive(pool: Callable) -> Callable:
+    def made(t: Translation, node: fx.Node, *module: nn.Module) -> str:
+        (_, *before), (_, *after) = shape_of(first(node)), shape_of(node)
+        if before == after:
+            return t.input(node)
+        if pool is _avg_pool and after == [1, 1]:
+            return t.step(name_of(node), "mean2d", t.input(node))
+        if any(b % a for b, a in zip(before, after, strict=True)):
+            raise Unsupported(f"an adaptive pool from {before} px to {after} px: only whole factors can be shipped")
+        return pool(t, node, [b // a for b, a in zip(before, after, strict=True)])
+
+    return made
+
+
+def _mean(t: Translation, node: fx.Node) -> str:
+    dims, keep = argument(node, 1, "dim"), argument(node, 2, "keepdim", False)
+    shape = shape_of(first(node))
+    if len(shape) != 3 or not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
+        raise Unsupported("only the mean over height and width can be shipped")
+    mean = t.step(name_of(node), "mean2d", t.input(node))
+    return mean if keep else t.step(f"{name_of(node)}.flat", "flatten", mean)
+
+
+def _upsample(t: Translation, node: fx.Node, mode: str) -> str:
+    if mode not in ("nearest", "nearest-exact"):
+        raise Unsupported(f"interpolation {mode!r}: only nearest can be shipped")
+    (_, *before), (_, *after) = shape_of(first(node)), shape_of(node)
+    if any(a % b for a, b in zip(after, before, strict=True)):
+        raise Unsupported(f"from {before} px to {after} px: only whole factors can be shipped")
+    factor = [a // b for a, b in zip(after, before, strict=True)]
+    if max(factor) > 40:
+        raise Unsupported(f"factor {max(factor)}: torch does not repeat pixels evenly beyond 40")
+    return t.step(name_of(node), "upsample_nearest", t.input(node), settings={"factor": factor})
+
+
+def _flatten(t: Translation, node: fx.Node, *module: nn.Module) -> str:
+    before, after = shape_of(first(node)), shape_of(node)
+    if before == after:
+        return t.input(node)
+    if len(after) != 1 or math.prod(before) != after[0]:
+        raise Unsupported(f"from shape {before} to {after}: only flattening a picture's values can be shipped")
+    return t.step(name_of(node), "flatten", t.input(node))
+
+
+def _taken(t: Translation, node: fx.Node) -> str:
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    plain = all(i in (0, -1, Ellipsis, slice(None)) for i in index if not isinstance(i, fx.Node | list))
+    if not plain or any(isinstance(i, fx.Node | list) for i in index) or shape_of(first(node))[1:] != (1, 1):
+        raise Unsupported("of a value only what drops sides of 1 px can be shipped")
+    return _flatten(t, node)
+
+
+def _unsqueeze(t: Translation, node: fx.Node) -> str:
+    if argument(node, 1, "dim") != 1 or len(shape_of(node)) != 4:
+        raise Unsupported("only a new axis behind the batch, before channels, height and width, can be shipped")
+    return t.step(name_of(node), "stack", t.input(node))
+
+
+def _joined(op: str) -> Callable:
+    def made(t: Translation, node: fx.Node) -> str:
+        axis = argument(node, 1, "dim", 0)
+        if axis % len(node.meta["shape"]) != 1:
+            raise Unsupported(f"along axis {axis}: only along the channels, 1, can be shipped")
+        return t.step(name_of(node), op, *(t.value(value) for value in first(node)))
+
+    return made
+
+
+def _clamp(t: Translation, node: fx.Node, least: Any, most: Any) -> str:
+    bounds = [bound if v is None else t.constant(v) for v, bound in ((least, -LARGEST), (most, LARGEST))]
+    if not all(isinstance(bound, float) for bound in bounds):
+        raise Unsupported("only bounds that are numbers can be shipped")
+    return t.step(name_of(node), "clamp", t.input(node), settings=dict(zip(("min", "max"), bounds, strict=True)))
+
+
+def _function(made: Callable, *names: str) -> Callable:
+    """Gives the arguments behind the first one by name, where they are given."""
+
+    def of(t: Translation, node: fx.Node) -> str:
+        missing = object()
+        given = {name: argument(node, 1 + i, name, missing) for i, name in enumerate(names)}
+        renamed = {"kernel_size": "kernel", "count_include_pad": "include", "divisor_override": "divisor"}
+        return made(t, node, **{renamed.get(k, k): v for k, v in given.items() if v is not missing})
+
+    return of
+
+
+def _bounded(least: str, most: str, *defaults: Any) -> Callable:
+    names = tuple(zip((least, most), defaults, strict=True))
+    return lambda t, node: _clamp(t, node, *(argument(node, 1 + i, *name) for i, name in enumerate(names)))
+
+
+_clamped = _bounded("min", "max", None, None)
+_avg = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+
+MODULES: dict[type[nn.Module], Callable] = {
+    nn.ReLU: _simple("relu"),
+    nn.ReLU6: lambda t, node, m: _clamp(t, node, 0.0, 6.0),
+    nn.Hardtanh: lambda t, node, m: _clamp(t, node, m.min_val, m.max_val),
+    nn.Sigmoid: _simple("sigmoid"),
+    nn.Tanh: _simple("tanh"),
+    nn.MaxPool2d: lambda t, node, m: _max_pool(t, node, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode),
+    nn.AvgPool2d: lambda t, node, m: _avg_pool(
+        t, node, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
+    ),
+    nn.AdaptiveAvgPool2d: _adaptive(_avg_pool),
+    nn.AdaptiveMaxPool2d: _adaptive(_max_pool),
+    nn.Upsample: lambda t, node, m: _upsample(t, node, m.mode),
+    nn.UpsamplingNearest2d: lambda t, node, m: _upsample(t, node, m.mode),
+    nn.Flatten: _flatten,
+    nn.Identity: _same,
+    nn.Dropout: _same,
+    nn.Dropout1d: _same,
+    nn.Dropout2d: _same,
+    nn.AlphaDropout: _same,
+}
+"""Modules that can be shipped, by their very class."""
+
+FUNCTIONS: dict[Any, Callable] = {
+    **LAYER_FUNCTIONS,
+    operator.add: sum_of,
+    operator.iadd: sum_of,
+    torch.add: sum_of,
+    operator.sub: difference,
+    operator.isub: difference,
+    torch.sub: difference,
+    operator.mul: product,
+    operator.imul: product,
+    torch.mul: product,
+    operator.truediv: quotient,
+    operator.itruediv: quotient,
+    torch.div: quotient,
+    operator.neg: negative,
+    torch.neg: negative,
+    operator.ge: compared,
+    torch.ge: compared,
+    torch.where: lambda t, node: selected(t, node, first(node), argument(node, 1, "input"), argument(node, 2, "other")),
+    operator.getitem: _taken,
+    torch.cat: _joined("concat"),
+    torch.stack: _joined("stack"),
+    torch.flatten: _flatten,
+    torch.reshape: _flatten,
+    torch.squeeze: _flatten,
+    torch.unsqueeze: _unsqueeze,
+    torch.mean: _mean,
+    torch.relu: _simple("relu"),
+    F.relu: _simple("relu"),
+    F.relu6: lambda t, node: _clamp(t, node, 0.0, 6.0),
+    F.hardtanh: _bounded("min_val", "max_val", -1.0, 1.0),
+    torch.clamp: _clamped,
+    torch.sigmoid: _simple("sigmoid"),
+    torch.tanh: _simple("tanh"),
+    F.max_pool2d: _function(_max_pool, "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    F.avg_pool2d: _function(_avg_pool, *_avg),
+    F.adaptive_avg_pool2d: _adaptive(_avg_pool),
+    F.interpolate: lambda t, node: _upsample(t, node, argument(node, 3, "mode", "nearest")),
+    F.dropout: _dropout,
+    F.dropout2d: _dropout,
+}
+"""Functions that can be shipped."""
+
+METHODS: dict[str, Callable] = {
+    "add": sum_of,
+    "add_": sum_of,
+    "sub": difference,
+    "sub_": difference,
+    "mul": product,
+    "mul_": product,
+    "div": quotient,
+    "div_": quotient,
+    "neg": negative,
+    "ge": compared,
+    "where": lambda t, node: selected(t, node, argument(node, 1, "condition"), first(node), argument(node, 2, "other")),
+    "flatten": _flatten,
+    "view": _flatten,
+    "reshape": _flatten,
+    "squeeze": _flatten,
+    "unsqueeze": _unsqueeze,
+    "mean": _mean,
+    "relu": _simple("relu"),
+    "relu_": _simple("relu"),
+    "clamp": _clamped,
+    "clamp_": _clamped,
+    "sigmoid": _simple("sigmoid"),
+    "tanh": _simple("tanh"),
+    "contiguous": _same,
+    "clone": _same,
+    "detach": _same,
+    "float": _to,
+    "to": _to,
+    "type": _to,
+    "type_as": _to,
+}
+"""Methods of tensors that can be shipped."""

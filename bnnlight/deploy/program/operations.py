@@ -1,0 +1,209 @@
+"""What each operation of a program takes, and how much a program may ask for: one from a file is checked by this."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnlight.deploy.program import shapes
+from bnnlight.deploy.program.shapes import Wrong, positive, weight_shape
+from bnnlight.deploy.program.steps import INPUT, Program, Shape, Step
+from bnnlight.deploy.program.untrusted import is_line, shown
+
+MAX_VALUES = 2**28
+"""Most numbers that the values of a program may have at one time for one picture: 1 GiB as float32."""
+
+MAX_UNFOLDED = 2**30
+"""Most numbers in all windows of a convolution, written out one after the other, as torch does on small pictures."""
+
+MAX_WORK = 2**38
+"""Most multiply-adds for one picture: thirty times those of an hourglass of 256 features on 256×256 px."""
+
+MAX_STEPS = 10_000
+"""Most steps of a program: a ResNet-152 has about a thousand."""
+
+
+class Operation(NamedTuple):
+    """What a step of one kind has.
+
+    Attributes:
+        shape: checks a step, of which the rest is known to be there, and gives the shape of its value.
+        settings: names, all of which a step has.
+        tensors: names of those that it has.
+        optional: names of those that it may have.
+    """
+
+    shape: Callable[[Step, list[Shape]], Shape]
+    settings: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+_SLIDING = ("stride", "padding", "dilation", "groups")
+_POOL = ("kernel", "stride", "padding", "ceil_mode")
+
+OPERATIONS: dict[str, Operation] = {
+    "conv2d": Operation(shapes.convolution, _SLIDING, ("weight",), ("bias",)),
+    "binary_conv2d": Operation(shapes.convolution, ("shape", *_SLIDING, "padding_value"), ("bits",)),
+    "linear": Operation(shapes.linear, (), ("weight",), ("bias",)),
+    "binary_linear": Operation(shapes.linear, ("shape",), ("bits",)),
+    "binarize": Operation(shapes.binarize, (), ("threshold",), ("direction",)),
+    "affine": Operation(shapes.affine, (), ("scale",), ("shift",)),
+    "prelu": Operation(shapes.prelu, (), ("slope",)),
+    "relu": Operation(shapes.same),
+    "clamp": Operation(shapes.clamp, ("min", "max")),
+    "sigmoid": Operation(shapes.same),
+    "tanh": Operation(shapes.same),
+    "max_pool2d": Operation(shapes.pool, (*_POOL, "dilation")),
+    "avg_pool2d": Operation(shapes.pool, (*_POOL, "count_include_pad")),
+    "mean2d": Operation(shapes.mean),
+    "upsample_nearest": Operation(shapes.upsample, ("factor",)),
+    "add": Operation(shapes.add),
+    "concat": Operation(shapes.concat),
+    "stack": Operation(shapes.stack),
+    "flatten": Operation(shapes.flatten),
+}
+"""The operations.
+
+================= ======================================================== ==================================
+operation         value                                                    settings; tensors
+================= ======================================================== ==================================
+conv2d            real convolution, zero padding                           stride, padding, dilation, groups;
+                                                                           weight (O, I/groups, kh, kw), bias
+binary_conv2d     the same with ±1 on both sides; integers                 shape, stride, padding, dilation,
+                                                                           groups, padding_value; bits
+linear            x Wᵀ + bias                                              weight (O, I), bias
+binary_linear     the same with ±1 on both sides; integers                 shape; bits
+binarize          +1 where d·x >= d·threshold, else -1                     threshold (C,), direction d (C,)
+affine            x · scale + shift                                        scale (C,) or (C, H, W), shift (C,)
+prelu             x where x >= 0, else slope · x                           slope (C,)
+clamp             between two bounds                                       min, max
+max_pool2d        largest of a window                                      kernel, stride, padding, dilation,
+                                                                           ceil_mode
+avg_pool2d        mean of a window                                         kernel, stride, padding, ceil_mode,
+                                                                           count_include_pad
+mean2d            mean over height and width, (C, 1, 1)
+upsample_nearest  every pixel repeated                                     factor (height, width)
+add               sum of two values
+concat, stack     values joined along the channels, or along a new axis
+flatten           all in one row
+relu sigmoid tanh of each number
+================= ======================================================== ==================================
+
+Tensors ``bias``, ``direction`` and ``shift`` may be left out, settings may not. All numbers are finite, but for a
+threshold of ±∞, whose sign is always the same.
+"""
+
+
+def check(program: Program) -> dict[str, Shape]:
+    """Makes sure that every step can be run, and finds the shape of every value for one picture.
+
+    Raises:
+        ValueError: an operation is not known, settings or tensors are missing, unknown, wrong or do not fit the
+            step's input, or the program would take unreasonably much memory or time; the message, one line, names
+            the step.
+    """
+    found: dict[str, Shape] = {INPUT: positive(program.input_shape, 3, "input shape")}
+    if not 1 <= len(program.steps) <= MAX_STEPS:
+        raise ValueError(f"the program has {len(program.steps) or 'no'} steps: wanted 1 to {MAX_STEPS}")
+    last_use = _check_parts(program)
+    alive, work = math.prod(found[INPUT]), 0
+    for index, step in enumerate(program.steps):
+        inputs = [found[name] for name in step.inputs]
+        with _naming(step):
+            made = OPERATIONS[step.op].shape(step, inputs)
+            work += _multiply_adds(step, inputs, made)
+            for amount, most, what in (
+                (alive + math.prod(made) + _padded(step, inputs), MAX_VALUES, "numbers in memory"),
+                (_unfolded(step, inputs, made), MAX_UNFOLDED, "numbers in its windows"),
+                (work, MAX_WORK, "multiply-adds up to here"),
+            ):
+                if amount > most:
+                    raise Wrong(f"for its value of shape {made} it takes {amount} {what}: at most {most} are allowed")
+        found[step.name] = made
+        # a value that nothing takes is kept to the end
+        alive += math.prod(made) - sum(math.prod(found[name]) for name in {*step.inputs} if last_use[name] == index)
+    return found
+
+
+@contextmanager
+def _naming(step: Step) -> Iterator[None]:
+    """Puts the step's name in front of what is wrong with it."""
+    try:
+        yield
+    except Wrong as error:
+        op = step.op if isinstance(step.op, str) and step.op in OPERATIONS else shown(step.op)
+        raise ValueError(f"step {shown(step.name)} ({op}): {error}") from error
+
+
+def _check_parts(program: Program) -> dict[str, int]:
+    """Makes sure that steps have what their operations take; finds the last step that takes a value."""
+    known, last_use = {INPUT}, {}
+    for index, step in enumerate(program.steps):
+        with _naming(step):
+            _check_names(step, known)
+            _, settings, tensors, optional = OPERATIONS[step.op]
+            _check_complete("setting", step.settings, settings, ())
+            _check_complete("tensor", step.tensors, tensors, optional)
+            for name, tensor in step.tensors.items():
+                _check_tensor(name, tensor)
+        known.add(step.name)
+        last_use |= dict.fromkeys(step.inputs, index)
+    return last_use
+
+
+def _check_names(step: Step, known: set[str]) -> None:
+    if not is_line(step.name) or not step.name:
+        raise Wrong("the name is no text in one line")
+    if step.name in known:
+        raise Wrong("the name is taken")
+    if not isinstance(step.op, str) or step.op not in OPERATIONS:
+        raise Wrong("there is no such operation")
+    if not isinstance(step.inputs, list | tuple) or not all(isinstance(name, str) for name in step.inputs):
+        raise Wrong(f"inputs are {shown(step.inputs)}: wanted names")
+    unknown = [name for name in step.inputs if name not in known]
+    if unknown:
+        raise Wrong(f"takes {shown(unknown[0])}, which no earlier step gives")
+
+
+def _check_complete(kind: str, has: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    lacking = [name for name in needed if name not in has]
+    if lacking:
+        raise Wrong(f"lacks the {kind} {lacking[0]!r}")
+    unknown = [name for name in has if name not in needed + optional]
+    if unknown:
+        raise Wrong(f"has an unknown {kind} {shown(unknown[0])}")
+
+
+def _check_tensor(name: str, tensor: Any) -> None:
+    wanted = np.dtype(np.uint8 if name == "bits" else np.float32)
+    if not isinstance(tensor, np.ndarray) or tensor.dtype != wanted:
+        raise Wrong(f"tensor {name!r} is {getattr(tensor, 'dtype', type(tensor).__name__)}, not {wanted}")
+    if np.isnan(tensor).any() or (name != "threshold" and np.isinf(tensor).any()):
+        raise Wrong(f"tensor {name!r} has numbers that are not finite")
+
+
+def _multiply_adds(step: Step, inputs: list[Shape], made: Shape) -> int:
+    """One for each number of a value, and for each that a window or a weight takes in."""
+    if "kernel" in step.settings:
+        return math.prod(made) * math.prod(map(min, step.settings["kernel"], inputs[0][1:]))
+    if "bits" in step.tensors or "weight" in step.tensors:
+        return math.prod(made) * math.prod(weight_shape(step)[1:])
+    return math.prod(made) + sum(map(math.prod, inputs))
+
+
+def _padded(step: Step, inputs: list[Shape]) -> int:
+    """Numbers of the padded input of a convolution; other operations copy none."""
+    if "groups" not in step.settings:
+        return 0
+    channels, *sizes = inputs[0]
+    return channels * math.prod(size + 2 * p for size, p in zip(sizes, step.settings["padding"], strict=True))
+
+
+def _unfolded(step: Step, inputs: list[Shape], made: Shape) -> int:
+    """Numbers in all windows of a convolution."""
+    return math.prod((inputs[0][0], *weight_shape(step)[2:], *made[1:])) if "groups" in step.settings else 0
