@@ -31,7 +31,7 @@ def eigenbasis(covariance: Tensor) -> Tensor:
             "32-true, 16-mixed or bf16-mixed), or choose bnnlight.optim.Muon or torch.optim.AdamW"
         )
     try:
-        values, vectors = torch.linalg.eigh(covariance)
+        values, vectors = _eigh(covariance)
     except NotImplementedError as error:
         raise ValueError(
             f"SOAP needs eigenvectors, and torch computes none on {covariance.device}: choose bnnlight.optim.Muon or "
@@ -44,6 +44,22 @@ def eigenbasis(covariance: Tensor) -> Tensor:
         return basis
     fixed = torch.randn(covariance.shape[-2:], generator=torch.Generator().manual_seed(0)).to(basis)
     return torch.linalg.qr(torch.where(rounding.unsqueeze(-2), fixed, basis)).Q.contiguous()
+
+
+def _eigh(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """As torch's, in double precision where single gives none.
+
+    Of float32 matrices with rows of zeros between others torch 2.14.1 makes NaN or raises on a CPU, though they have
+    good eigenvectors. Dead channels leave such covariances, and zeros that fill up a block.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(covariance)
+        if bool(vectors.isfinite().all()):
+            return values, vectors
+    except torch.linalg.LinAlgError:
+        pass
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return values.to(covariance), vectors.to(covariance)
 
 
 def renewed(covariance: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,3 +84,35 @@ def test_single_precision_steps_as_double_precision_does():
         one.step()
         two.step()
     assert (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_what_does_not_converge_in_single_precision_is_decomposed_in_double(monkeypatch):
+    torch.manual_seed(0)
+    rows = torch.randn(3, 8, 8)
+    covariance = rows @ rows.mT
+    plain, eigh = eigenbasis(covariance), torch.linalg.eigh
+
+    def stubborn(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", stubborn)
+    again = eigenbasis(covariance)
+    assert again.dtype == torch.float32
+    torch.testing.assert_close((plain.mT @ again).abs(), torch.eye(8).expand(3, 8, 8), rtol=0, atol=1e-3)
+
+
+def test_covariances_with_rows_of_zeros_have_bases():
+    """As of input channels that fill up a block; of one or more of these torch's own single precision gives none."""
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        part = torch.rand(9, 18, generator=generator) + 1
+        covariance = torch.zeros(2, 63, 63)
+        covariance[0] = torch.randn(63, 63, generator=generator)
+        covariance[0] = covariance[0] @ covariance[0].T
+        covariance[1, ::7, ::7] = part @ part.T
+        basis = eigenbasis(covariance)
+        torch.testing.assert_close(basis.mT @ basis, torch.eye(63).expand(2, 63, 63), rtol=0, atol=1e-4)
+        inner = basis[1].T @ covariance[1] @ basis[1]
+        torch.testing.assert_close(inner.diagonal().sum(), covariance[1].diagonal().sum(), rtol=1e-4, atol=0)
