@@ -33,9 +33,9 @@ LATENTS: dict[str, LatentFactory] = {
     "Matrix, bf16": partial(Matrix, start="identity", products="bfloat16"),
     "Tucker 0.5, bf16": partial(Tucker, rank=0.5, products="bfloat16"),
     "Tucker, bf16": partial(Tucker, start="identity", products="bfloat16"),
-    "Rotated, blocks of 32, bf16": partial(Rotated, block=32, products="bfloat16"),
     "Holistic, bf16": partial(Holistic, start="identity", products="bfloat16"),
     "Rotated": Rotated,
+    "Rotated, blocks of 32, bf16": partial(Rotated, block=32, products="bfloat16"),
 }
 """Rows of the binary network, with α for each channel, at full rank unless a rank is named; ``bf16``: of factors."""
 
@@ -44,8 +44,7 @@ OPTIMIZERS: dict[str, OptimizerCallable] = {
     "Muon, bf16": partial(Muon, lr=1e-4, products="bfloat16"),
     "torch.optim.Muon": partial(torch.optim.Muon, lr=1e-4),
     "SOAP": partial(SOAP, lr=1e-4),
-    "SOAP, covariances every 5 steps": partial(SOAP, lr=1e-4, covariance_interval=5),
-    "SOAP, covariances every 5 steps, bf16": partial(SOAP, lr=1e-4, covariance_interval=5, products="bfloat16"),
+    "SOAP, bf16": partial(SOAP, lr=1e-4, products="bfloat16"),
     "pytorch_optimizer.SOAP": partial(pytorch_optimizer.SOAP, lr=1e-4),
 }
 """Optimizers of the rows ``dense + NAME``; all other rows have AdamW in one fused call."""
