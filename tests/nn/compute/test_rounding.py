@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnnlight.nn import BinaryConv2d, BinaryLinear, Matrix, binary_conv
-from bnnlight.nn.lean import recomputed
-from bnnlight.nn.rounding import output_dtype
+from bnnlight.nn.compute.lean import recomputed
+from bnnlight.nn.compute.rounding import output_dtype
 
 OPTIONS = {
     "plain": {},
