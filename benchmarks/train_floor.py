@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bnnlight.nn import Dense, Rotated, named_binary_layers
-from bnnlight.nn.integer_conv import has_integer_products
-from bnnlight.nn.product import product
+from bnnlight.nn.compute.integer_conv import has_integer_products
+from bnnlight.nn.compute.kernels import conv_backward, int_mm
+from bnnlight.nn.compute.product import product
 from bnnlight.nn.summary import summarize
 
 REPEATS, NUM_SHAPES = 4, 4
@@ -124,11 +125,11 @@ def measure_rates(shapes: Iterable[tuple[torch.Size, torch.Size]]) -> Rates:
             x, weight = (torch.randn(s).to(memory_format=memory_format) for s in (shape, weight_shape))
             y = F.conv2d(x, weight, padding=1)
             note("forward", macs, partial(F.conv2d, x, weight, padding=1))
-            options = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
-            note("backward", 2 * macs, partial(torch.ops.aten.convolution_backward, y, x, weight, *options))
+            options = ((1, 1), (1, 1), (1, 1), 1, (True, True))
+            note("backward", 2 * macs, partial(conv_backward, y, x, weight, *options))
         if has_integer_products():
             a, b = torch.ones(positions, patch, dtype=torch.int8), torch.ones(num_out, patch, dtype=torch.int8).T
-            note("integer", macs, partial(torch._int_mm, a, b))
+            note("integer", macs, partial(int_mm, a, b))
         a, b = torch.randn(num_out, num_out), torch.randn(num_out, patch)
         for multiply in (product, torch.matmul):
             note("product", num_out * num_out * patch, partial(multiply, a, b))

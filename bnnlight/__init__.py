@@ -6,7 +6,9 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 
 | folder | what is in it | it may import |
 |---|---|---|
-| `nn` | the method: sign, latent weights, α, layers, conversion of any network | torch and tensorly |
+| `nn` | the method: sign, α, layers, conversion of any network | `nn.latents`, `nn.compute` |
+| `nn.latents` | latent weights: dense, decomposed, rotated; ranks and unfoldings | `nn.compute`; tensorly |
+| `nn.compute` | the binary convolution as one function, products, lean training, kernels | parts of `nn` |
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
 | `data.classes` | digits, Fashion-MNIST, CIFAR, any folder of classes | `data.loading` |
@@ -16,7 +18,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
-| `guards` | what keeps a run of days whole: saved, stopped in order, watched | `nn.inspect`, parts of `tracking` |
+| `guards` | what keeps a run of days whole: saved, stopped in order, watched | parts of `nn` and `tracking` |
 | `deploy` | a shipped model in use: runtime, manifest, answers, card, seal | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |

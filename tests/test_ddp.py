@@ -16,7 +16,7 @@ from torch import nn
 from bnnlight.backbones import ResNet, StackedHourglass
 from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.nn import CP, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker
-from bnnlight.nn.sync_norm import SyncBatchNorm
+from bnnlight.nn.compute.sync_norm import SyncBatchNorm
 
 PROBE = """
 import atexit, json, pathlib, random

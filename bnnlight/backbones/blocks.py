@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn import BinaryConv2d, Gradient, ScaleName
-from bnnlight.nn.lean import recomputed
+from bnnlight.nn.compute.lean import recomputed
 
 ShortcutStyle = Literal["block", "conv"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnnlight.backbones.blocks import ActivationFactory, BinaryBlock, ShortcutStyle
 from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
-from bnnlight.nn.lean import recomputed
+from bnnlight.nn.compute.lean import recomputed
 
 Stem = Literal["imagenet", "small", "half"]
 

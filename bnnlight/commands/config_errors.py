@@ -27,9 +27,14 @@ _ROOMS_OF_DATA = {
     "keypoints": "heatmaps lsp mpii mpii_heads mpii_json mpii_release people pictures",
     "loading": "bad_images by_value checking files sampling train_loader transforms worker_signals",
 }
+_ROOMS_OF_NN = {
+    "compute": "accumulation binary_conv conv_gradients integer_conv lean patches product relaxed rounding sync_norm",
+    "latents": "cp hadamard holistic latent matrix rank rotated tensor_train tucker unfolding",
+}
 _MOVED = {
     "bnnlight.nn.Bop": ("bnnlight.optim.Bop",),
     **{f"bnnlight.data.{n}": (f"bnnlight.data.{r}.{n}",) for r, names in _ROOMS_OF_DATA.items() for n in names.split()},
+    **{f"bnnlight.nn.{n}": (f"bnnlight.nn.{r}.{n}",) for r, names in _ROOMS_OF_NN.items() for n in names.split()},
     "bnnlight.data.loaders": ("bnnlight.data.loading.loaders", "bnnlight.data.classes.data_module"),
     "bnnlight.data.pose": ("bnnlight.data.keypoints.person", "bnnlight.data.keypoints.data_module"),
     "bnnlight.data.pose_checks": ("bnnlight.data.keypoints.checks",),

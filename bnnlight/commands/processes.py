@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
 from bnnlight.data.loading.sampling import run_seed
-from bnnlight.nn.sync_norm import desynchronize, synchronize
+from bnnlight.nn.compute.sync_norm import desynchronize, synchronize
 
 
 class SyncBatchNormAnywhere(TorchSyncBatchNorm):

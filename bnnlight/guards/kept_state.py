@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from bnnlight.guards.metric_copies import copied, put_back
+from bnnlight.nn.compute.kernels import copy_all
 
 
 class KeptState:
@@ -43,7 +44,7 @@ class KeptState:
     def keep(self) -> None:
         """Copies what is there now."""
         for kept, present in zip(self._buffers, self._present(), strict=True):
-            torch._foreach_copy_(kept, present)
+            copy_all(kept, present)
         # of a metric that nothing was counted in there is nothing to copy: of validation's, while training
         self._states = [copied(metric.metric_state) if metric.update_called else None for metric in self._metrics]
 
@@ -51,7 +52,7 @@ class KeptState:
     def restore(self) -> None:
         """Puts back what was there when it was kept."""
         for kept, present in zip(self._buffers, self._present(), strict=True):
-            torch._foreach_copy_(present, kept)
+            copy_all(present, kept)
         for metric, state in zip(self._metrics, self._states, strict=True):
             if state is not None:
                 put_back(metric, copied(state))

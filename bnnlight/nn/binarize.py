@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from bnnlight.nn.compute.kernels import clamp_backward
+
 GradientName = Literal["identity", "clipped", "polynomial", "swish"]
 """Straight-through gradients without a number of their own."""
 
@@ -171,11 +173,10 @@ def through_kept_sign(grad: Tensor, kept: Tensor, gradient: Gradient) -> Tensor:
     """∂L/∂u = ∂L/∂sign(u) · g(u), from what :func:`keep_sign` returned, or from u itself."""
     if gradient == "identity":
         return grad
-    # hardtanh's gradient passes where its argument lies strictly between the bounds
     if kept.dtype == torch.int8:
-        return torch.ops.aten.hardtanh_backward(grad, kept.to(grad.dtype), -2.5, 2.5)
+        return clamp_backward(grad, kept.to(grad.dtype), -2.5, 2.5)
     grad = grad.to(kept.dtype)
     if gradient == "clipped":
         above = 1 + torch.finfo(kept.dtype).eps  # the next number
-        return torch.ops.aten.hardtanh_backward(grad, kept, -above, above)
+        return clamp_backward(grad, kept, -above, above)
     return grad * straight_through(kept, gradient)

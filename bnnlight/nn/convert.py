@@ -13,7 +13,7 @@ from bnnlight.nn.convert_plan import SHORTCUTS, plan_conversion
 from bnnlight.nn.converted import ConvertedConv2d
 from bnnlight.nn.factorize import decompose, place
 from bnnlight.nn.flow import weighted_layers
-from bnnlight.nn.latent import Dense, LatentFactory
+from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d
 from bnnlight.nn.scale import ScaleName, make_scale
 from bnnlight.nn.spatial import NO_INPUT_SHAPE, output_sizes

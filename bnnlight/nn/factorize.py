@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.inspect import named_binary_layers
-from bnnlight.nn.latent import Dense, Latent, LatentFactory
+from bnnlight.nn.latents.latent import Dense, Latent, LatentFactory
 from bnnlight.nn.layers import BinaryLayer
 from bnnlight.nn.scale import analytic_alpha
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from bnnlight.nn.latents.unfolding import triangle
 from bnnlight.nn.layers import BinaryLayer
-from bnnlight.nn.unfolding import triangle
 
 
 def named_binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:

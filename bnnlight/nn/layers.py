@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bnnlight.nn.binarize import Gradient, check_gradient, sign
-from bnnlight.nn.binary_conv import binary_conv2d
-from bnnlight.nn.latent import Dense, LatentFactory
-from bnnlight.nn.lean import rebuilt, record
-from bnnlight.nn.patches import ConvShape, pair
-from bnnlight.nn.product import full_precision
-from bnnlight.nn.relaxed import Stage, relaxed_input, relaxed_weight
-from bnnlight.nn.rounding import output_dtype, scaled, sum_dtype
+from bnnlight.nn.compute.binary_conv import binary_conv2d
+from bnnlight.nn.compute.lean import rebuilt, record
+from bnnlight.nn.compute.patches import ConvShape, pair
+from bnnlight.nn.compute.product import full_precision
+from bnnlight.nn.compute.relaxed import Stage, relaxed_input, relaxed_weight
+from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
+from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 
 

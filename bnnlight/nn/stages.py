@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from bnnlight.nn.compute.relaxed import STAGES, Stage, check_stage
 from bnnlight.nn.inspect import named_binary_layers
-from bnnlight.nn.relaxed import STAGES, Stage, check_stage
 
 __all__ = ["STAGES", "Stage", "set_stage"]
 

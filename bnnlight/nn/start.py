@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.factorize import factorize, restart_alpha, sharing, trains
-from bnnlight.nn.latent import Dense, LatentFactory
+from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryLayer
 
 BACKBONE = "backbone."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from bnnlight.nn.product import full_precision
+from bnnlight.nn.compute.product import full_precision
 from bnnlight.optim.sharing import Sharing, num_processes
 from bnnlight.optim.stack import Stack
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bnnlight.nn.product import full_precision
+from bnnlight.nn.compute.product import full_precision
 from bnnlight.optim.adamw_inside import MATRICES, AdamWInside
 from bnnlight.optim.stack import Stack
 

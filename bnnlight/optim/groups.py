@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnnlight.nn.inspect import named_binary_layers
-from bnnlight.nn.latent import Dense
+from bnnlight.nn.latents.latent import Dense
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnnlight.nn.product import SMALL, times_transpose
+from bnnlight.nn.compute.product import SMALL, times_transpose
 
 
 def products(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.imaging.class_pictures import caption
-from bnnlight.nn.accumulation import KeptWeights
+from bnnlight.nn.compute.accumulation import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule

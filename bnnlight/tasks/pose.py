@@ -18,7 +18,7 @@ from bnnlight.imaging.heatmaps import to_heatmap, to_input
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
-from bnnlight.nn.accumulation import KeptWeights
+from bnnlight.nn.compute.accumulation import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule

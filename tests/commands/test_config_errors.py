@@ -57,6 +57,9 @@ REASONS = {
     ("--data=bnnlight.data.lsp.LSPDataModule",): (
         "data: bnnlight.data.lsp.LSPDataModule has moved: write bnnlight.data.LSPDataModule",
     ),
+    ("--model.backbone.latent=bnnlight.nn.tucker.Tucker",): (
+        "model.backbone.latent: bnnlight.nn.tucker.Tucker has moved: write bnnlight.nn.Tucker",
+    ),
     # the same where one's own module imports it
     ("--data=old_imports.Own",): (
         "data: old_imports.Own cannot be imported",

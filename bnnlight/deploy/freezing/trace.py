@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from bnnlight.deploy.freezing.arguments import put_in_order
+from bnnlight.nn.compute.sync_norm import SyncBatchNorm
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
-from bnnlight.nn.sync_norm import SyncBatchNorm
 
 _OF_SHAPE = ("size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "is_floating_point")
 """Methods that look at how a tensor is laid out, not at what is in it."""

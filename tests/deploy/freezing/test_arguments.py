@@ -8,7 +8,7 @@ from torch import nn
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.proof.verify import observed
 from bnnlight.nn import BinaryConv2d, BinaryLinear
-from bnnlight.nn.sync_norm import synchronize
+from bnnlight.nn.compute.sync_norm import synchronize
 
 
 class Net(nn.Module):

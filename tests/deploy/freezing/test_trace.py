@@ -8,7 +8,7 @@ from torch import nn
 from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.nn import BinaryConv2d, BinaryLinear, sign
-from bnnlight.nn.sync_norm import synchronize
+from bnnlight.nn.compute.sync_norm import synchronize
 
 SHAPE = (4, 6, 6)
 

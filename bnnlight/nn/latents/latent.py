@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn.product import factor_dtype
-from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.compute.product import factor_dtype
+from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
 
 _KERNEL_MODES = ("kernel",), ("kernel height", "kernel width"), ("kernel depth", "kernel height", "kernel width")
 
@@ -38,7 +38,7 @@ class Latent(nn.Module):
 
     Attributes:
         shape: as given.
-        factor_dtype: what ``products`` stands for, as :func:`bnnlight.nn.product.product` takes it.
+        factor_dtype: what ``products`` stands for, as :func:`bnnlight.nn.compute.product.product` takes it.
         lr_scales: parameter name → factor on the optimizer's learning rate.
     """
 

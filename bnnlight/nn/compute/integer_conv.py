@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from bnnlight.nn.patches import ConvShape, pad, patches
+from bnnlight.nn.compute.kernels import int_mm
+from bnnlight.nn.compute.patches import ConvShape, pad, patches
 
 PATCH_BYTES = 2**20
 """Patches are laid out as a matrix for a few images at a time, at least of this size, to stay in the cache."""
 
 
-@functools.cache
 def has_integer_products() -> bool:
-    """Whether this CPU multiplies int8 matrices without overflow and as quickly as float32 ones; found by trying.
-
-    Processors without dot products of bytes (x86 without VNNI or AMX) may saturate at 16 bits. Newer versions of torch
-    multiply by plain loops there, twenty times slower than in float32: https://github.com/pytorch/pytorch/pull/136942.
-    """
-    ones = torch.ones(64, 1200, dtype=torch.int8)
-    try:
-        if not (torch._int_mm(ones, -ones.T) == -1200).all():
-            return False
-    except (AttributeError, RuntimeError):  # it is no public function of torch
-        return False
-    floats = ones.float()
-    # with dot products of bytes they are quicker; four times leaves room for what else the machine does
-    return _best_s(torch._int_mm, ones, ones.T) < 4 * _best_s(torch.mm, floats, floats.T)
-
-
-def _best_s(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
-    """Seconds of the quickest of five."""
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        product(a, b)
-        times.append(time.perf_counter() - began)
-    return min(times)
+    """Whether this CPU multiplies int8 matrices without overflow and about as quickly as float32 ones."""
+    return int_mm.works(torch.device("cpu"), torch.int8)
 
 
 def takes_integers(device: torch.device, groups: int) -> bool:
@@ -67,5 +43,5 @@ def integer_sums(x: Tensor, weight: Tensor, shape: ConvShape) -> Iterator[Tensor
     images = max(1, max(PATCH_BYTES, 2 * weight.numel()) // max(1, math.prod(outputs) * matrix.shape[0]))
     for piece in views.split(images):
         # of some shapes reshape alone would leave rows that overlap
-        sums = torch._int_mm(piece.reshape(-1, matrix.shape[0]).contiguous(), matrix)
+        sums = int_mm(piece.reshape(-1, matrix.shape[0]).contiguous(), matrix)
         yield sums.view(len(piece), *outputs, len(weight)).permute(0, 3, 1, 2)

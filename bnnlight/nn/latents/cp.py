@@ -11,10 +11,10 @@ import torch
 from tensorly.decomposition import parafac
 from torch import Tensor, nn
 
-from bnnlight.nn.latent import Latent, check_factor_lr, check_start
-from bnnlight.nn.product import product
-from bnnlight.nn.rank import resolve_rank
-from bnnlight.nn.unfolding import Triangle, triangle, unfold_all
+from bnnlight.nn.compute.product import product
+from bnnlight.nn.latents.latent import Latent, check_factor_lr, check_start
+from bnnlight.nn.latents.rank import resolve_rank
+from bnnlight.nn.latents.unfolding import Triangle, triangle, unfold_all
 
 
 class CP(Latent):

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn.latent import Latent, check_factor_lr, check_start
-from bnnlight.nn.product import product
-from bnnlight.nn.rank import resolve_rank
-from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.compute.product import product
+from bnnlight.nn.latents.latent import Latent, check_factor_lr, check_start
+from bnnlight.nn.latents.rank import resolve_rank
+from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
 
 
 class Matrix(Latent):

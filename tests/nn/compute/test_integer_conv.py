@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnnlight.nn import integer_conv
-from bnnlight.nn.integer_conv import has_integer_products, integer_sums
-from bnnlight.nn.patches import ConvShape, add_patches, pad, patches
+from bnnlight.nn.compute import integer_conv, kernels
+from bnnlight.nn.compute.integer_conv import has_integer_products, integer_sums
+from bnnlight.nn.compute.patches import ConvShape, add_patches, pad, patches
 
 SHAPES = {
     "plain": ConvShape((1, 1), (0, 0), (1, 1), 1, 0),
@@ -40,32 +40,30 @@ def test_sums_beyond_16_bits_are_exact():
     assert sums.flatten().tolist() == [-40_000] * 3
 
 
+@pytest.fixture
+def untried(monkeypatch):
+    """As in a process that has not multiplied integers yet."""
+    monkeypatch.setattr(kernels.int_mm, "_verdicts", {})
+
+
 @pytest.mark.parametrize("error", [AttributeError, RuntimeError])
-def test_without_the_product_there_are_no_integers(error, monkeypatch):
+def test_without_the_product_there_are_no_integers(error, monkeypatch, untried):
     def fail(a, b):
         raise error("no such thing")
 
     monkeypatch.setattr(torch, "_int_mm", fail)
-    has_integer_products.cache_clear()
-    try:
-        assert not has_integer_products()
-    finally:
-        has_integer_products.cache_clear()
+    assert not has_integer_products()
 
 
-def test_a_processor_that_saturates_is_found_out(monkeypatch):
+def test_a_processor_that_saturates_is_found_out(monkeypatch, untried):
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.int() @ b.int()).clamp(-1000, 1000))
-    has_integer_products.cache_clear()
-    try:
-        assert not has_integer_products()
-    finally:
-        has_integer_products.cache_clear()
+    assert not has_integer_products()
 
 
 @pytest.mark.parametrize(("slow", "taken"), [("mm", True), ("_int_mm", False)])
-def test_a_processor_whose_integers_are_slow_is_found_out(slow, taken, monkeypatch):
-    # right for equal entries, and quick
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a[:, :1].int() * b[:1].int()) * a.shape[1])
+def test_a_processor_whose_integers_are_slow_is_found_out(slow, taken, monkeypatch, untried):
+    # right on any processor
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.double() @ b.double()).int())
     product, clock = getattr(torch, slow), [0.0]
 
     def slowly(a, b):
@@ -73,12 +71,8 @@ def test_a_processor_whose_integers_are_slow_is_found_out(slow, taken, monkeypat
         return product(a, b)
 
     monkeypatch.setattr(torch, slow, slowly)
-    monkeypatch.setattr(integer_conv, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    has_integer_products.cache_clear()
-    try:
-        assert has_integer_products() is taken
-    finally:
-        has_integer_products.cache_clear()
+    monkeypatch.setattr(kernels, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert has_integer_products() is taken
 
 
 @each_shape

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from fixtures.plain_layers import plain
 
 from bnnlight.backbones.blocks import BinaryUnit
-from bnnlight.nn import BinaryConv2d, Matrix, Tanh, Tucker, binary_conv
-from bnnlight.nn.binary_conv import binary_conv2d
-from bnnlight.nn.integer_conv import has_integer_products
-from bnnlight.nn.patches import ConvShape
+from bnnlight.nn import BinaryConv2d, Matrix, Tanh, Tucker
+from bnnlight.nn.compute import binary_conv
+from bnnlight.nn.compute.binary_conv import binary_conv2d
+from bnnlight.nn.compute.integer_conv import has_integer_products
+from bnnlight.nn.compute.patches import ConvShape
 
 OPTIONS = {
     "plain": {},

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bnnlight.nn.product import Replayed, _Product, product
+from bnnlight.nn.compute.product import Replayed, _Product, product
 
 
 def matrices(dtype, m=140, k=150, n=130):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from bnnlight.nn import CP, BinaryConv2d, Dense, Holistic, Latent, Matrix, Rotated, TensorTrain, Tucker, factorize
-from bnnlight.nn import unfolding as unfolding_module
 from bnnlight.nn.inspect import named_unfoldings
-from bnnlight.nn.unfolding import triangle, unfold
+from bnnlight.nn.latents import unfolding as unfolding_module
+from bnnlight.nn.latents.unfolding import triangle, unfold
 
 pytestmark = pytest.mark.filterwarnings("ignore:Trying to compute SVD")
 

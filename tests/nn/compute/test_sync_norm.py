@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from bnnlight.nn.sync_norm import SyncBatchNorm, desynchronize, synchronize
+from bnnlight.nn.compute.sync_norm import SyncBatchNorm, desynchronize, synchronize
 
 CASES = {
     "2d": (nn.BatchNorm2d(3), (5, 3, 4, 2), 3),

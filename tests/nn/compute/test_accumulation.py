@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from bnnlight.backbones import ResNet
 from bnnlight.nn import BinaryConv2d, Rotated, Tucker
-from bnnlight.nn.accumulation import KeptWeights
+from bnnlight.nn.compute.accumulation import KeptWeights
 from bnnlight.tasks import ClassificationTask
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")

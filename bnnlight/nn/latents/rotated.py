@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bnnlight.nn.hadamard import norm, transform
-from bnnlight.nn.latent import Latent
-from bnnlight.nn.product import replaying
-from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.compute.product import replaying
+from bnnlight.nn.latents.hadamard import norm, transform
+from bnnlight.nn.latents.latent import Latent
+from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
 
 _MODES = {"both": (True, True), "output": (True, False), "input": (False, True)}
 
@@ -24,7 +24,8 @@ class Rotated(Latent):
 
     An optimizer such as Adam, which steps each entry by itself, then does so in another basis than the weight's own.
     Nothing is compressed, and nothing but G is trained. With T the orthogonal transform of
-    :mod:`bnnlight.nn.hadamard` (Walsh-Hadamard where the width is a power of two) and D random signs on a diagonal,
+    :mod:`bnnlight.nn.latents.hadamard` (Walsh-Hadamard where the width is a power of two) and D random signs on a
+    diagonal,
 
         R_O = D_O T_O,    R_I = T_I D_I,    G = R_Oᵀ W R_Iᵀ at the start,
 
@@ -38,7 +39,8 @@ class Rotated(Latent):
         modes: which channel modes are turned: ``both``, ``output`` or ``input``.
         seed: of the signs, which depend on it and on the weight's shape alone.
         block: how many neighboring channels of a mode are mixed with each other at most, at least 2; None mixes all.
-            A small one costs less time; :func:`bnnlight.nn.hadamard.transform_factors` says what a width is cut into.
+            A small one costs less time; :func:`bnnlight.nn.latents.hadamard.transform_factors` says what a width is
+            cut into.
         products: ``bfloat16`` turns the weight and its gradient with factors of that type; see
             :class:`bnnlight.nn.Latent`. It saves a sixth of the time that the rotations take, less than a small block
             does. The start is computed as ever.

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from bnnlight.nn.accumulation import weight_of
-from bnnlight.nn.product import Replayed, full_precision
+from bnnlight.nn.compute.accumulation import weight_of
+from bnnlight.nn.compute.product import Replayed, full_precision
 
 _record: ContextVar[Record | None] = ContextVar("record", default=None)
 

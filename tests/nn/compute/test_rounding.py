@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnnlight.nn import BinaryConv2d, BinaryLinear, Matrix, binary_conv
-from bnnlight.nn.lean import recomputed
-from bnnlight.nn.rounding import output_dtype
+from bnnlight.nn import BinaryConv2d, BinaryLinear, Matrix
+from bnnlight.nn.compute import binary_conv
+from bnnlight.nn.compute.lean import recomputed
+from bnnlight.nn.compute.rounding import output_dtype
 
 OPTIONS = {
     "plain": {},

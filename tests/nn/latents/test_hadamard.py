@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from bnnlight.nn.hadamard import transform, transform_factors
+from bnnlight.nn.latents.hadamard import transform, transform_factors
 
 # powers of two, and the odd factors behind them
 FACTORS = {

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnnlight.nn.binarize import Gradient, keep_sign, kept_sign, through_kept_sign
-from bnnlight.nn.conv_gradients import conv_gradients
-from bnnlight.nn.integer_conv import integer_sums, takes_integers
-from bnnlight.nn.lean import record
-from bnnlight.nn.patches import ConvShape, pad
-from bnnlight.nn.product import full_precision
-from bnnlight.nn.rounding import output_dtype, scaled, sum_dtype
+from bnnlight.nn.compute.conv_gradients import conv_gradients
+from bnnlight.nn.compute.integer_conv import integer_sums, takes_integers
+from bnnlight.nn.compute.kernels import relu_backward
+from bnnlight.nn.compute.lean import record
+from bnnlight.nn.compute.patches import ConvShape, pad
+from bnnlight.nn.compute.product import full_precision
+from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
 
 
 class _BinaryConv2d(torch.autograd.Function):
@@ -115,7 +116,7 @@ def _activated(y: Tensor, slope: Tensor | None) -> Tensor:
 
 def _through_prelu(grad: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of a PReLU's input and slope, without the comparisons that make PyTorch's slow on a CPU."""
-    above = torch.ops.aten.threshold_backward(grad, y, 0)  # the gradient where y > 0
+    above = relu_backward(grad, y)  # the gradient where y > 0
     below = grad - above
     terms = y.mul_(below)
     to_slope = terms.sum((0, 2, 3)) if slope.numel() > 1 else terms.sum().view(1)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bnnlight.nn.compute.kernels import mm_by_onednn
+
 SMALL = 2**21
 """Multiply-adds below which a call costs more than what the quicker library saves."""
 
@@ -66,9 +68,9 @@ def times_transpose(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> T
     """
     if dtype is not None:
         return torch.mm(a.to(dtype), b.T.to(dtype)).to(a.dtype)
-    if a.dtype != torch.float32 or a.shape[0] * b.numel() < SMALL or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if a.dtype != torch.float32 or a.shape[0] * b.numel() < SMALL:
         return a @ b.T
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return mm_by_onednn(a, b)
 
 
 def product(a: Tensor, b: Tensor, last: bool = False, dtype: torch.dtype | None = None) -> Tensor:

@@ -3,8 +3,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from bnnlight.nn import BinaryConv2d, Dense, Rotated, factorize, hadamard, rotated
-from bnnlight.nn.hadamard import transform
+from bnnlight.nn import BinaryConv2d, Dense, Rotated, factorize
+from bnnlight.nn.latents import hadamard, rotated
+from bnnlight.nn.latents.hadamard import transform
 
 SHAPES = [(8, 16, 3, 3), (16, 4, 1, 1), (32, 8), (4, 4, 5), (16, 1, 3, 3)]
 

@@ -11,10 +11,10 @@ import torch
 from tensorly.decomposition import tensor_train
 from torch import Tensor, nn
 
-from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
-from bnnlight.nn.product import product
-from bnnlight.nn.rank import Rank, resolve_ranks
-from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold
+from bnnlight.nn.compute.product import product
+from bnnlight.nn.latents.latent import Latent, check_factor_lr, mode_names
+from bnnlight.nn.latents.rank import Rank, resolve_ranks
+from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold
 
 
 class TensorTrain(Latent):

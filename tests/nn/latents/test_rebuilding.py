@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bnnlight.nn import CP, BinaryConv2d, Holistic, Matrix, TensorTrain, Tucker
-from bnnlight.nn import product as module
-from bnnlight.nn.lean import recomputed
+from bnnlight.nn.compute import product as module
+from bnnlight.nn.compute.lean import recomputed
 
 # products forward, those of them that are computed again, and two gradients for each
 PRODUCTS = {

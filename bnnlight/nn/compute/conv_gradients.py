@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnnlight.nn.patches import ConvShape, add_patches, crop, pad, patches
-from bnnlight.nn.product import times_transpose
+from bnnlight.nn.compute.kernels import conv_backward
+from bnnlight.nn.compute.patches import ConvShape, add_patches, crop, pad, patches
+from bnnlight.nn.compute.product import times_transpose
 
 
 def conv_gradients(
@@ -28,9 +29,10 @@ def conv_gradients(
     if grad.device.type == "cpu" and shape.groups == 1 and 0 < positions <= weight.shape[1]:
         return _by_matrices(grad, signs, weight, shape, to_signs, to_weight)
     padding = (0, 0) if shape.padding_value else shape.padding
-    for_signs, for_weight, _ = torch.ops.aten.convolution_backward(
-        *(grad, pad(signs, shape) if shape.padding_value else signs, weight, None, shape.stride, padding),
-        *(shape.dilation, False, [0, 0], shape.groups, [to_signs, to_weight, False]),
+    signs = pad(signs, shape) if shape.padding_value else signs
+    wanted = to_signs, to_weight
+    for_signs, for_weight = conv_backward(
+        grad, signs, weight, shape.stride, padding, shape.dilation, shape.groups, wanted
     )
     return crop(for_signs, shape) if to_signs and shape.padding_value else for_signs, for_weight
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bnnlight.nn.product import full_precision, times_transpose
+from bnnlight.nn.compute.product import full_precision, times_transpose
 
 _ODD = 64
 """Odd prime factors are joined to one Hartley matrix up to this size: with fewer of them T's entries are more even."""

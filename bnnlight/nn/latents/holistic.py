@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn.latent import Latent, check_factor_lr, mode_names
-from bnnlight.nn.rank import Rank, resolve_rank, resolve_ranks
-from bnnlight.nn.tucker import tucker_product, tucker_start, tucker_unfoldings
-from bnnlight.nn.unfolding import Triangle, float64, triangle
+from bnnlight.nn.latents.latent import Latent, check_factor_lr, mode_names
+from bnnlight.nn.latents.rank import Rank, resolve_rank, resolve_ranks
+from bnnlight.nn.latents.tucker import tucker_product, tucker_start, tucker_unfoldings
+from bnnlight.nn.latents.unfolding import Triangle, float64, triangle
 
 
 class SharedTucker(nn.Module):

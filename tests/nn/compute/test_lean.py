@@ -23,7 +23,7 @@ from bnnlight.nn import (
     TensorTrain,
     Tucker,
 )
-from bnnlight.nn.lean import recomputed, record
+from bnnlight.nn.compute.lean import recomputed, record
 
 LATENTS = {c.__name__: c for c in (Dense, Matrix, Tucker, Holistic, CP, TensorTrain, Rotated)}
 each_latent = pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
@@ -106,7 +106,7 @@ def test_hourglasses_too():
 @pytest.mark.parametrize("integers", [True, False])
 @pytest.mark.parametrize("activation", [nn.PReLU, nn.Identity])
 def test_in_half_precision_too(integers, activation, monkeypatch):
-    monkeypatch.setattr("bnnlight.nn.binary_conv.takes_integers", lambda device, groups: integers)
+    monkeypatch.setattr("bnnlight.nn.compute.binary_conv.takes_integers", lambda device, groups: integers)
     kept, lean = a_pair(residual(Tucker, activation=activation))
     x = torch.randn(8, 3, 16, 16)
     for network in (kept, lean):

@@ -11,10 +11,10 @@ import torch
 from tensorly.decomposition import tucker
 from torch import Tensor, nn
 
-from bnnlight.nn.latent import Latent, check_factor_lr, check_start, mode_names
-from bnnlight.nn.product import product
-from bnnlight.nn.rank import Rank, resolve_ranks
-from bnnlight.nn.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.compute.product import product
+from bnnlight.nn.latents.latent import Latent, check_factor_lr, check_start, mode_names
+from bnnlight.nn.latents.rank import Rank, resolve_ranks
+from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
 
 
 def tucker_product(core: Tensor, factors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
@@ -26,7 +26,7 @@ def tucker_product(core: Tensor, factors: Sequence[Tensor], dtype: torch.dtype |
     Args:
         core: ``(r0, r1, *kernel ranks)``.
         factors: one ``(n, r)`` per mode of the core.
-        dtype: of what is multiplied along the channel modes, as :func:`bnnlight.nn.product.product` takes it.
+        dtype: of what is multiplied along the channel modes, as :func:`bnnlight.nn.compute.product.product` takes it.
 
     Returns:
         ``(O, I, *kernel)``, in channels-last memory.
