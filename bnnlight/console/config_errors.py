@@ -35,6 +35,8 @@ _MOVED = {
     "bnnlight.data.pose_checks": ("bnnlight.data.keypoints.checks",),
     "bnnlight.data.pose_files": ("bnnlight.data.keypoints.annotations",),
     "bnnlight.data.pose_transforms": ("bnnlight.data.keypoints.transforms",),
+    "bnnlight.commands.checkpoint_io": ("bnnlight.experiment.checkpoint_io",),
+    "bnnlight.commands.processes": ("bnnlight.experiment.processes",),
 }
 """Classes and modules that configs, and classes of one's own, of earlier versions name → where they are now."""
 

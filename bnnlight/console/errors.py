@@ -6,9 +6,9 @@ import re
 from argparse import ArgumentError  # jsonargparse raises this one too
 from collections.abc import Iterable
 
-from bnnlight.commands.config_errors import explain_config
-from bnnlight.commands.machine_errors import explain_machine
-from bnnlight.guards.lost_connection import lost_connection
+from bnnlight.console.config_errors import explain_config
+from bnnlight.console.lost_connection import lost_connection
+from bnnlight.console.machine_errors import explain_machine
 
 DIVERGED = 3
 """Exit code of a training that would come to the same end with the same options: its numbers are not finite."""

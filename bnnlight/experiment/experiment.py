@@ -36,20 +36,20 @@ from bnnlight.callbacks import (
     StepTime,
 )
 from bnnlight.callbacks.averages import whole
-from bnnlight.commands.changed_config import check_changes
-from bnnlight.commands.checkpoint_io import WholeCheckpointIO
-from bnnlight.commands.config_errors import named_failures
-from bnnlight.commands.config_files import check_config_files
-from bnnlight.commands.factories import share_factories
-from bnnlight.commands.finished import check_finished
-from bnnlight.commands.null_values import check_nulls, read_none_as_null
-from bnnlight.commands.option_ranges import check_devices, check_ranges
-from bnnlight.commands.own_files import Start, leave_last, write_over_own
-from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
-from bnnlight.commands.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
-from bnnlight.commands.run_lock import RunLock
-from bnnlight.commands.save_config import SaveConfig
-from bnnlight.commands.swapped_classes import forget_replaced
+from bnnlight.console.config_errors import named_failures
+from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
+from bnnlight.experiment.config.changes import check_changes
+from bnnlight.experiment.config.files import check_config_files
+from bnnlight.experiment.config.null_values import check_nulls, read_none_as_null
+from bnnlight.experiment.config.option_ranges import check_devices, check_ranges
+from bnnlight.experiment.config.swapped_classes import forget_replaced
+from bnnlight.experiment.factories import share_factories
+from bnnlight.experiment.finished import check_finished
+from bnnlight.experiment.own_files import Start, leave_last, write_over_own
+from bnnlight.experiment.processes import SeedPerRank, SyncBatchNormAnywhere
+from bnnlight.experiment.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
+from bnnlight.experiment.run_lock import RunLock
+from bnnlight.experiment.save_config import SaveConfig
 from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite

@@ -11,8 +11,8 @@ import lightning as L
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint
 
-from bnnlight.commands.experiment import Experiment
 from bnnlight.data.loading.loaders import ImageDataModule
+from bnnlight.experiment.experiment import Experiment
 
 _OF_CALLBACKS = ("bnn/", "data/", "time/", "mem/", "stage/", "train/skipped_batches")
 """Keys that callbacks hand to the loggers; Lightning can monitor what a task logs, and learning rates."""

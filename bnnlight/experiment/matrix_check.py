@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bnnlight.commands.errors import explain
-from bnnlight.commands.experiment import Experiment
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.reading import Options
-from bnnlight.matrix.runs import Run, final_runs, search_runs
+from bnnlight.console.errors import explain
+from bnnlight.experiment.experiment import Experiment
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.plan.reading import Options
+from bnnlight.matrix.runs.run import Run, final_runs, search_runs
 
 
 def check(plan: Plan, names: Sequence[str], folder: Path, more: Options) -> dict[str, dict[str, int]]:

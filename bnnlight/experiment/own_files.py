@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from bnnlight.commands.checkpoint_io import RUN
+from bnnlight.experiment.checkpoint_io import RUN
 from bnnlight.guards.moment import MOMENT
 
 

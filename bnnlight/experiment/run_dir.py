@@ -11,8 +11,8 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from bnnlight.commands.checkpoint_io import damage
-from bnnlight.commands.run_lock import RunLock
+from bnnlight.experiment.checkpoint_io import damage
+from bnnlight.experiment.run_lock import RunLock
 
 RUN_DIR_VARIABLE = "BNNLIGHT_RUN_DIR"
 """Environment variable through which the processes of one run agree on its directory."""

@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from bnnlight.commands.json_file import write_json
-
 ANSWERS, ERRORS = "predictions.json", "errors.json"
 
 
@@ -87,9 +85,10 @@ class AnswerFolder:
 
 def write_answer(room: Path, record: list[dict], errors: list[dict]) -> None:
     """Writes both lists, that of errors where there are any."""
-    write_json(room / ANSWERS, record)
-    if errors:
-        write_json(room / ERRORS, errors)
+    for name, entries in ((ANSWERS, record), (ERRORS, errors)):
+        if entries or name == ANSWERS:
+            # half a file is seen by nobody: it is moved to its place once it is whole
+            (room / name).write_text(json.dumps(entries, indent=2) + "\n")
 
 
 def _files_of(listing: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnnlight.commands.errors import explain
+from bnnlight.console.errors import explain
 
 
 def test_error_from_a_loader_process_is_its_last_line():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bnnlight.commands.errors import explain
+from bnnlight.console.errors import explain
 
 RESUME = "free some and start it again (a run: with --resume); nothing that was saved is lost"
 
@@ -124,7 +124,7 @@ def test_memory_that_is_not_there():
 _LIMITED = """
 import resource, sys
 import numpy, torch
-from bnnlight.commands.errors import explain
+from bnnlight.console.errors import explain
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28,) * 2)
 kept = []
@@ -161,7 +161,7 @@ _AFTER_A_FIT = """
 import os, signal
 import lightning, torch
 from torch.utils.data import DataLoader
-from bnnlight.commands.errors import explain
+from bnnlight.console.errors import explain
 from bnnlight.data import DigitsDataModule
 
 class Module(lightning.LightningModule):

@@ -7,8 +7,8 @@ import zipfile
 import pytest
 import torch
 
-from bnnlight.commands.checkpoint_io import WholeCheckpointIO, damage
-from bnnlight.commands.run_dir import newest_checkpoint
+from bnnlight.experiment.checkpoint_io import WholeCheckpointIO, damage
+from bnnlight.experiment.run_dir import newest_checkpoint
 
 
 def content(step=3):

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from bnnlight.commands import fit as bnnlight_fit
-from bnnlight.commands import freed_memory
-from bnnlight.commands.freed_memory import keep_freed_memory
+from bnnlight.experiment import freed_memory
+from bnnlight.experiment.freed_memory import keep_freed_memory
 
 CHOSEN = [name for name in os.environ if name.startswith("MALLOC_") or name in ("LD_PRELOAD", "GLIBC_TUNABLES")]
 RESIDENT = """
 import os
 import torch
-from bnnlight.commands.freed_memory import keep_freed_memory
+from bnnlight.experiment.freed_memory import keep_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from bnnlight.commands.checkpoint_io import RUN, WholeCheckpointIO
-from bnnlight.commands.own_files import Start, leave_last, write_over_own
+from bnnlight.experiment.checkpoint_io import RUN, WholeCheckpointIO
+from bnnlight.experiment.own_files import Start, leave_last, write_over_own
 from bnnlight.guards.moment import MOMENT
 
 TRAINER = SimpleNamespace(

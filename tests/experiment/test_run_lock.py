@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnnlight.commands.run_lock import RunLock
+from bnnlight.experiment.run_lock import RunLock
 
 
 @pytest.mark.parametrize("new", [False, True])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from bnnlight.commands import save_config
+from bnnlight.experiment import save_config
 
 
 def test_outside_a_checkout_the_commit_is_what_the_image_says(monkeypatch, tmp_path):

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from bnnlight.commands.config_errors import find_object
-from bnnlight.commands.config_files import options_in, read_config
+from bnnlight.console.config_errors import find_object
+from bnnlight.experiment.config.files import options_in, read_config
 
 _SWAPPED = ("optimizer", "scheduler")
 """Options of a task."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bnnlight.commands.experiment import Experiment
+from bnnlight.experiment.experiment import Experiment
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 
 

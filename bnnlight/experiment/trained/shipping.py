@@ -14,12 +14,12 @@ import numpy as np
 from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import DataLoader, Subset
 
-from bnnlight.commands.experiment import Experiment
-from bnnlight.commands.trained import config_of, results_of
 from bnnlight.deploy.check import METRICS, Check
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.proof.verify import SideBySide
 from bnnlight.deploy.runtime import Runtime
+from bnnlight.experiment.experiment import Experiment
+from bnnlight.experiment.trained.network import config_of, results_of
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.tasks import PoseTask
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnnlight.matrix.reading import (
+from bnnlight.matrix.plan.reading import (
     Options,
     files_of,
     names_of,
@@ -18,7 +18,7 @@ from bnnlight.matrix.reading import (
     short,
     values_of,
 )
-from bnnlight.matrix.rows import Method, Optimizer, Search
+from bnnlight.matrix.plan.rows import Method, Optimizer, Search
 
 _KEYS = ("configs", "options", "values", "methods", "seeds", "rate_of")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnnlight.matrix.axis import read_optimizers, with_optimizers
-from bnnlight.matrix.reading import (
+from bnnlight.matrix.plan.axis import read_optimizers, with_optimizers
+from bnnlight.matrix.plan.reading import (
     Options,
     file_of,
     files_of,
@@ -22,8 +22,8 @@ from bnnlight.matrix.reading import (
     short,
     values_of,
 )
-from bnnlight.matrix.rows import Method, Optimizer, Search
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.rows import Method, Optimizer, Search
+from bnnlight.matrix.plan.units import Unit
 
 _PAGE = ("title", "note", "metric_name", "curve", "reach")
 _KEYS = (*_PAGE, "config", "options", "metric", "direction", "baseline", "seeds", "search", "optimizers")

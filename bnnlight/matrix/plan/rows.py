@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnlight.matrix.reading import Options
+from bnnlight.matrix.plan.reading import Options
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from bnnlight.matrix.figure import BASELINE, MEAN, SEED
+from bnnlight.matrix.report.figure import BASELINE, MEAN, SEED
 
 Record = dict[str, Any]
 
@@ -18,7 +18,7 @@ def draw_curve(record: Record) -> bytes:
     """A PNG of two panels: the figure on the test data against the number, and the cost of training against it.
 
     Args:
-        record: of :func:`~bnnlight.matrix.report.as_record`, with a ``curve``.
+        record: of :func:`~bnnlight.matrix.report.record.as_record`, with a ``curve``.
     """
     curve, rows = record["curve"], {row["method"]: row for row in record["methods"]}
     picture = Figure(figsize=(12, 4.6), layout="constrained")

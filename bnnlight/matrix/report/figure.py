@@ -23,7 +23,7 @@ def draw(record: Record) -> bytes:
     without a run that is done are left out, unless none has one.
 
     Args:
-        record: of :func:`~bnnlight.matrix.report.as_record`.
+        record: of :func:`~bnnlight.matrix.report.record.as_record`.
     """
     rows = [row for row in record["methods"] if row["by_seed"]] or record["methods"]
     bands = [(name, list(found)) for name, found in groupby(rows, key=lambda row: row.get("optimizer", ""))]

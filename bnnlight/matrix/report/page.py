@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from bnnlight.matrix.evidence import COLUMNS
-from bnnlight.matrix.ledger import ENDING
-from bnnlight.matrix.page_pairs import pair_tables
-from bnnlight.matrix.page_reach import reach_cells, reach_heads, reach_text
-from bnnlight.matrix.screen import duration
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.units import Unit
+from bnnlight.matrix.report.page_pairs import pair_tables
+from bnnlight.matrix.report.page_reach import reach_cells, reach_heads, reach_text
+from bnnlight.matrix.runs.evidence import COLUMNS
+from bnnlight.matrix.runs.ledger import ENDING
+from bnnlight.matrix.runs.screen import duration
 
 Record = dict[str, Any]
 
@@ -36,7 +36,7 @@ def as_markdown(record: Record, picture: str) -> str:
     """A table with a row for each method, what is to be known to read it, and how to repeat it.
 
     Args:
-        record: of :func:`~bnnlight.matrix.report.as_record`.
+        record: of :func:`~bnnlight.matrix.report.record.as_record`.
         picture: name of figure and ledger beside the page, without their endings.
     """
     unit, searched = Unit(record["metric"]), record["search"] is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.units import Unit
 
 Record = dict[str, Any]
 
@@ -18,7 +18,7 @@ def pair_tables(record: Record) -> list[str]:
     """A title, a table and what its correction is about, for each kind of pairs that has any.
 
     Args:
-        record: of :func:`~bnnlight.matrix.report.as_record`; one without optimizers has none.
+        record: of :func:`~bnnlight.matrix.report.record.as_record`; one without optimizers has none.
     """
     unit, parts = Unit(record["metric"]), []
     for kind, title in _TITLES.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.units import Unit
 
 Record = dict[str, Any]
 
@@ -14,7 +14,7 @@ def reach_heads(record: Record) -> list[str]:
     """Of the two columns; none where no figure is to be reached.
 
     Args:
-        record: of :func:`~bnnlight.matrix.report.as_record`.
+        record: of :func:`~bnnlight.matrix.report.record.as_record`.
     """
     if "reach" not in record:
         return []

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.statistics import Difference, holm, paired_difference
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.report.statistics import Difference, holm, paired_difference
 
 Record = dict[str, Any]
 BySeed = Mapping[int, float]

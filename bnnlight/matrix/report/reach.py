@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.standing import Standing, done_runs
-from bnnlight.matrix.statistics import interval_record
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.plan.units import Unit
+from bnnlight.matrix.report.statistics import interval_record
+from bnnlight.matrix.runs.standing import Standing, done_runs
 
 Validations = Sequence[Sequence[float]]
 """(processor seconds since training began, figure) of each validation, in order."""

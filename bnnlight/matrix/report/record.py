@@ -9,20 +9,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bnnlight.matrix.choice import Choice
-from bnnlight.matrix.curve import draw_curve
-from bnnlight.matrix.evidence import evidence, mean_evidence, validations
-from bnnlight.matrix.figure import draw
-from bnnlight.matrix.files import write_bytes, write_text
-from bnnlight.matrix.page import as_json, as_markdown
-from bnnlight.matrix.pairs import between_methods, between_optimizers, compare
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.reach import Validations, reached, target_of
-from bnnlight.matrix.rows import Optimizer
-from bnnlight.matrix.runs import Run
-from bnnlight.matrix.standing import Found, Standing, done_runs, figure
-from bnnlight.matrix.statistics import interval_record
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.plan.rows import Optimizer
+from bnnlight.matrix.plan.units import Unit
+from bnnlight.matrix.report.curve import draw_curve
+from bnnlight.matrix.report.figure import draw
+from bnnlight.matrix.report.page import as_json, as_markdown
+from bnnlight.matrix.report.pairs import between_methods, between_optimizers, compare
+from bnnlight.matrix.report.reach import Validations, reached, target_of
+from bnnlight.matrix.report.statistics import interval_record
+from bnnlight.matrix.runs.choice import Choice
+from bnnlight.matrix.runs.evidence import evidence, mean_evidence, validations
+from bnnlight.matrix.runs.files import write_bytes, write_text
+from bnnlight.matrix.runs.run import Run
+from bnnlight.matrix.runs.standing import Found, Standing, done_runs, figure
 
 Record = dict[str, Any]
 
@@ -34,7 +34,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
     95 %, differences from the baseline paired by seed, and their p-values adjusted by Holm over all methods that
     have one. With optimizers there is ``pairs``: differences between the optimizers of each method, and between methods
     with each optimizer, adjusted likewise, each kind for itself. Where the plan asks for it, ``reach`` is the figure to
-    be reached, and each row has the seconds it takes as ``reach``; see :func:`~bnnlight.matrix.reach.reached`.
+    be reached, and each row has the seconds it takes as ``reach``; see :func:`~bnnlight.matrix.report.reach.reached`.
 
     Args:
         plan: of the matrix.

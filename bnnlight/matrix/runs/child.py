@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from bnnlight.matrix.runs import LOG_NAME, Run
+from bnnlight.matrix.runs.run import LOG_NAME, Run
 
 COMMAND = (sys.executable, "-m", "bnnlight", "fit")
 """What a run's options are handed to."""

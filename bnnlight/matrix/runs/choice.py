@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from bnnlight.matrix.rows import Search
+from bnnlight.matrix.plan.rows import Search
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bnnlight.matrix.evidence import evidence, validations
-from bnnlight.matrix.files import write_text
-from bnnlight.matrix.runs import Run, is_done
+from bnnlight.matrix.runs.evidence import evidence, validations
+from bnnlight.matrix.runs.files import write_text
+from bnnlight.matrix.runs.run import Run, is_done
 
 ENDING = ".runs.jsonl"
 """Behind the report's name."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from bnnlight.matrix.axis import in_place
-from bnnlight.matrix.files import write_text
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.reading import OWN_OPTIONS, Options, nearest, short
-from bnnlight.matrix.rows import Method
+from bnnlight.matrix.plan.axis import in_place
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.plan.reading import OWN_OPTIONS, Options, nearest, short
+from bnnlight.matrix.plan.rows import Method
+from bnnlight.matrix.runs.files import write_text
 
 FILE_NAME = "run.json"
 LOG_NAME = "log.txt"

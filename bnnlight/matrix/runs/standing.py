@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnnlight.matrix.choice import Choice, choose
-from bnnlight.matrix.ledger import Ledger
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.reading import Options
-from bnnlight.matrix.rows import Method
-from bnnlight.matrix.runs import Run, final_runs, is_done, search_runs
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.plan.reading import Options
+from bnnlight.matrix.plan.rows import Method
+from bnnlight.matrix.runs.choice import Choice, choose
+from bnnlight.matrix.runs.ledger import Ledger
+from bnnlight.matrix.runs.run import Run, final_runs, is_done, search_runs
 
 Found = list[tuple[Run, dict[str, Any] | None]]
 """Runs with what is kept of them; None where one was not begun."""

@@ -9,15 +9,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bnnlight.matrix.child import DIVERGED, Child
-from bnnlight.matrix.ledger import Ledger
-from bnnlight.matrix.machine import Machine
-from bnnlight.matrix.plan import Plan
-from bnnlight.matrix.reading import Options
-from bnnlight.matrix.runs import LOG_NAME, Run, final_runs, is_done
-from bnnlight.matrix.screen import Screen, duration
-from bnnlight.matrix.standing import Standing, figure, look
-from bnnlight.matrix.units import Unit
+from bnnlight.matrix.plan.plan import Plan
+from bnnlight.matrix.plan.reading import Options
+from bnnlight.matrix.plan.units import Unit
+from bnnlight.matrix.runs.child import DIVERGED, Child
+from bnnlight.matrix.runs.ledger import Ledger
+from bnnlight.matrix.runs.machine import Machine
+from bnnlight.matrix.runs.run import LOG_NAME, Run, final_runs, is_done
+from bnnlight.matrix.runs.screen import Screen, duration
+from bnnlight.matrix.runs.standing import Standing, figure, look
 
 _LOOK_S = 0.2
 _GRACE_S = 120.0

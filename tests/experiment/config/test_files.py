@@ -3,9 +3,9 @@
 import pytest
 from jsonargparse import Namespace
 
-from bnnlight.commands.config_files import check_config_files
-from bnnlight.commands.experiment import Experiment
-from bnnlight.commands.option_ranges import DEVICES_PER_CORE, check_devices, check_ranges
+from bnnlight.experiment.config.files import check_config_files
+from bnnlight.experiment.config.option_ranges import DEVICES_PER_CORE, check_devices, check_ranges
+from bnnlight.experiment.experiment import Experiment
 
 OVERLAY = "model: {init_args: {backbone: {init_args: {scale: none}}}}\n"
 WRONG = {

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import bnnlight.optim
-from bnnlight.commands.experiment import Experiment
+from bnnlight.experiment.experiment import Experiment
 
 ADAMW = "{class_path: torch.optim.AdamW, init_args: {lr: 0.07, weight_decay: 0.02, betas: [0.5, 0.6]}}"
 SOAP = "bnnlight.optim.SOAP"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bnnlight.commands import matrix_check
-from bnnlight.matrix.plan import read_plan
-from bnnlight.matrix.runs import check_folders, final_runs, find_methods, search_runs
+from bnnlight.experiment import matrix_check
+from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.runs.run import check_folders, final_runs, find_methods, search_runs
 
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.9}}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bnnlight.matrix.plan import read_plan
-from bnnlight.matrix.runs import check_folders, final_runs, handed_on, slug
+from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.runs.run import check_folders, final_runs, handed_on, slug
 
 
 def test_a_plan_as_it_is_read(content, write, tmp_path):

@@ -9,14 +9,13 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from bnnlight.matrix import figure
-from bnnlight.matrix.figure import draw
-from bnnlight.matrix.ledger import Ledger
-from bnnlight.matrix.page import as_json, as_markdown
-from bnnlight.matrix.plan import read_plan
-from bnnlight.matrix.report import as_record
-from bnnlight.matrix.runs import final_runs
-from bnnlight.matrix.standing import look
+from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.report.figure import draw
+from bnnlight.matrix.report.page import as_json, as_markdown
+from bnnlight.matrix.report.record import as_record, figure
+from bnnlight.matrix.runs.ledger import Ledger
+from bnnlight.matrix.runs.run import final_runs
+from bnnlight.matrix.runs.standing import look
 
 TEST = {
     "dense": [0.50, 0.52, 0.57],

@@ -10,16 +10,15 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from bnnlight.matrix import figure
-from bnnlight.matrix.curve import draw_curve
-from bnnlight.matrix.evidence import evidence, mean_evidence
-from bnnlight.matrix.figure import draw
-from bnnlight.matrix.ledger import Ledger
-from bnnlight.matrix.page import as_json, as_markdown
-from bnnlight.matrix.plan import read_plan
-from bnnlight.matrix.report import as_record, write_report
-from bnnlight.matrix.runs import final_runs, search_runs
-from bnnlight.matrix.standing import look
+from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.report.curve import draw_curve
+from bnnlight.matrix.report.figure import draw
+from bnnlight.matrix.report.page import as_json, as_markdown
+from bnnlight.matrix.report.record import as_record, figure, write_report
+from bnnlight.matrix.runs.evidence import evidence, mean_evidence
+from bnnlight.matrix.runs.ledger import Ledger
+from bnnlight.matrix.runs.run import final_runs, search_runs
+from bnnlight.matrix.runs.standing import look
 
 TEST = {
     "dense": {0: 0.50, 1: 0.52, 2: 0.57},

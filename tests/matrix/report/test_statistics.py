@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bnnlight.matrix.statistics import holm, mean_interval, paired_difference
+from bnnlight.matrix.report.statistics import holm, mean_interval, paired_difference
 
 
 def test_interval_by_hand():

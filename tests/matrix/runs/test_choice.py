@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from bnnlight.matrix.choice import choose
-from bnnlight.matrix.rows import Search
+from bnnlight.matrix.plan.rows import Search
+from bnnlight.matrix.runs.choice import choose
 
 
 def search(*values, seeds=(0, 1)):

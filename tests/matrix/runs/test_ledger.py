@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from bnnlight.commands import matrix_check
+from bnnlight.experiment import matrix_check
 
 LOGGED = [{"step": 100, "bnn/flip_rate": 0.25}, {"step": 200, "bnn/flip_rate": 0.125}]
 

@@ -9,8 +9,9 @@ import threading
 import pytest
 from fixtures.processes import wait_until
 
-from bnnlight.commands import errors, matrix_check
-from bnnlight.matrix import child, machine
+from bnnlight.console import errors
+from bnnlight.experiment import matrix_check
+from bnnlight.matrix.runs.run import child, machine
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_missing_data_are_told_before_anything_runs(checked, content, configs, t
 def test_a_terminal_shows_a_bar_with_epochs_and_time_left():
     from rich.console import Console
 
-    from bnnlight.matrix.screen import Screen, duration
+    from bnnlight.matrix.runs.screen import Screen, duration
 
     with open(os.devnull, "w") as null:
         console = Console(file=null, force_terminal=True, width=120, record=True)
