@@ -57,6 +57,9 @@ REASONS = {
     ("--data=bnnlight.data.lsp.LSPDataModule",): (
         "data: bnnlight.data.lsp.LSPDataModule has moved: write bnnlight.data.LSPDataModule",
     ),
+    ("--trainer.callbacks+=bnnlight.commands.processes.SeedPerRank",): (
+        "bnnlight.commands.processes.SeedPerRank has moved: write bnnlight.experiment.processes.SeedPerRank",
+    ),
     # the same where one's own module imports it
     ("--data=old_imports.Own",): (
         "data: old_imports.Own cannot be imported",

@@ -10,9 +10,10 @@ import scipy.stats
 from PIL import Image
 
 from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.report import figure
 from bnnlight.matrix.report.figure import draw
 from bnnlight.matrix.report.page import as_json, as_markdown
-from bnnlight.matrix.report.record import as_record, figure
+from bnnlight.matrix.report.record import as_record
 from bnnlight.matrix.runs.ledger import Ledger
 from bnnlight.matrix.runs.run import final_runs
 from bnnlight.matrix.runs.standing import look

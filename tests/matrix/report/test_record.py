@@ -11,10 +11,11 @@ import scipy.stats
 from PIL import Image
 
 from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.report import figure
 from bnnlight.matrix.report.curve import draw_curve
 from bnnlight.matrix.report.figure import draw
 from bnnlight.matrix.report.page import as_json, as_markdown
-from bnnlight.matrix.report.record import as_record, figure, write_report
+from bnnlight.matrix.report.record import as_record, write_report
 from bnnlight.matrix.runs.evidence import evidence, mean_evidence
 from bnnlight.matrix.runs.ledger import Ledger
 from bnnlight.matrix.runs.run import final_runs, search_runs

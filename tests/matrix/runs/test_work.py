@@ -11,7 +11,7 @@ from fixtures.processes import wait_until
 
 from bnnlight.console import errors
 from bnnlight.experiment import matrix_check
-from bnnlight.matrix.runs.run import child, machine
+from bnnlight.matrix.runs import child, machine
 
 
 @pytest.fixture
