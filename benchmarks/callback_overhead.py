@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from bnnlight.callbacks import Activations, Alphas, FactorRanks, FlipRates, StepTime
-from bnnlight.commands.experiment import Experiment
 from bnnlight.data import PeopleDataModule
+from bnnlight.experiment.experiment import Experiment
 from bnnlight.nn import named_binary_layers
 from bnnlight.tracking import MetricsFile, WandbRun
 

@@ -26,7 +26,7 @@ from convert_zoo_row import FORMATS, reasons, row
 from rich.progress import track
 
 from bnnlight.commands.bench import num_cores
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.save_config import provenance
 
 
 def limited(network: Network, minutes: float, gib: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from bnnlight.cli import main as bnnlight
 from bnnlight.commands.bench import machine
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.save_config import provenance
 
 VARIANTS = {
     "packed": ["--format", "packed"],

@@ -28,7 +28,7 @@ from train_networks import Setting, chosen, make_training, row_names
 from training_step import Training, quartiles, take_turns
 
 from bnnlight.commands.bench import machine
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.save_config import provenance
 
 SETTINGS = (
     Setting("ResNet-18, 224×224, batch 256", "resnet18", 224, 256, num_rounds=20),

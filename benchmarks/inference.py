@@ -28,7 +28,6 @@ from torch import nn
 
 from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.commands.bench import in_turn, machine, num_cores
-from bnnlight.commands.save_config import provenance
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
 from bnnlight.deploy.formats.openvino import Compiled, OpenVINOEngine, save_openvino
@@ -36,6 +35,7 @@ from bnnlight.deploy.formats.openvino_graph import to_openvino
 from bnnlight.deploy.formats.packed import PackedEngine, save_packed
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.experiment.save_config import provenance
 from bnnlight.imaging.skeletons import MPII
 from bnnlight.nn import real_valued
 

@@ -140,10 +140,10 @@ def main() -> None:
         return
     # late: where memory is measured, nothing else is to be there
     from bnnlight.commands.bench import machine
-    from bnnlight.commands.save_config import provenance
     from bnnlight.deploy.formats.onnx import save_onnx
     from bnnlight.deploy.formats.openvino import save_openvino
     from bnnlight.deploy.formats.packed import load_packed, save_packed
+    from bnnlight.experiment.save_config import provenance
 
     start, results, sizes = time.time(), [], []
     load = os.getloadavg()[0]

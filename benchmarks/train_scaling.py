@@ -31,7 +31,7 @@ from training_step import Training, keep_freed_memory, labelled_pictures, take_t
 
 from bnnlight.backbones import ResNet
 from bnnlight.commands.bench import machine, num_cores
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.save_config import provenance
 from bnnlight.nn import Holistic, LatentFactory, Matrix, Tucker, real_valued
 
 REAL = "real"

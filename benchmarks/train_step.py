@@ -44,7 +44,7 @@ from train_report import report
 from training_step import keep_freed_memory, quartiles, take_turns
 
 from bnnlight.commands.bench import machine, num_cores
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.save_config import provenance
 
 SETTINGS = (
     Setting("ResNet-18, 96×96, batch 32", "resnet18", 96, 32, num_rounds=7),

@@ -23,7 +23,7 @@ from two_hosts_network import Network
 from two_hosts_report import report
 
 from bnnlight.commands.bench import machine
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.save_config import provenance
 
 DOUBLE = ("--trainer.precision=64-true",)
 SGD = ('--model.optimizer={"class_path":"torch.optim.SGD","init_args":{"lr":0.05,"momentum":0.9}}',)

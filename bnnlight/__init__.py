@@ -18,16 +18,22 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
-| `guards` | what keeps a run of days whole: saved, stopped in order, watched | parts of `nn` and `tracking` |
+| `guards` | what keeps a run of days whole: saved, stopped, watched | parts of `nn`, `tracking` and `console` |
 | `deploy` | a shipped model in use: runtime, manifest, answers, card, seal | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
 | `deploy.formats` | packed, OpenVINO, ONNX: a writer and an engine each | `deploy.program`, parts of `deploy` |
 | `deploy.proof` | a shipped model beside checkpoint and twin | `deploy.formats`, parts of `deploy` and `nn` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
-| `matrix` | methods (× optimizers) × seeds under one protocol: made, reported with intervals | nothing of the package |
-| `commands` | the verbs of the command line | all |
-| `cli.py` | the table of verbs | all |
+| `matrix.plan` | methods (× optimizers) × seeds under one protocol, as a YAML | nothing of the package |
+| `matrix.runs` | the runs of a plan: made, and what each gave | `matrix.plan` |
+| `matrix.report` | what came out, with intervals: numbers, page, pictures | `matrix.plan`, `matrix.runs` |
+| `experiment` | one run from config to result: LightningCLI, directory, checkpoints | all above, `console` |
+| `experiment.config` | the config, checked before anything is made of it | `console` |
+| `experiment.trained` | a run's trained network: loaded, used on pictures, shipped | `experiment`, all above |
+| `console` | errors in one line, tables, parser | nothing of the package |
+| `commands` | the verbs of the command line, one file each | all but `cli` |
+| `cli.py` | the table of verbs | `console`; a verb by its name |
 
 Trained models that `predict` takes by name lie in `models/` beside this folder.
 
@@ -42,5 +48,6 @@ Add your own …
 - task: a LightningModule that is handed its backbone; see `bnnlight/tasks/classification.py`. One that has a method
   `draw` gets its predictions shown; see `bnnlight/callbacks/pictures.py`.
 - callback: look at a network through `bnnlight.nn.inspect` alone; see `bnnlight/callbacks/flip_rates.py`.
-- verb: a function that takes the arguments behind its name, and a line in `bnnlight/cli.py`.
+- verb: a function that takes the arguments behind its name, in a file of `bnnlight/commands`, and a line in
+  `bnnlight/cli.py`.
 """

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     # Lightning calls jsonargparse by names that are going out of use; that is no news for a user
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # imported late: `bnnlight --help` should not wait for torch
-    from bnnlight.commands.errors import explain
+    from bnnlight.console.errors import explain
 
     try:
         _load(verb)(rest)

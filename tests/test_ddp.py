@@ -14,7 +14,7 @@ from fixtures.processes import run_to_end
 from torch import nn
 
 from bnnlight.backbones import ResNet, StackedHourglass
-from bnnlight.commands.processes import SeedPerRank, SyncBatchNormAnywhere
+from bnnlight.experiment.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.nn import CP, Dense, Holistic, Matrix, Rotated, TensorTrain, Tucker
 from bnnlight.nn.compute.sync_norm import SyncBatchNorm
 

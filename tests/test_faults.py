@@ -2,7 +2,7 @@
 
 Here are those that need a whole run. A server of W&B out of reach: tests/tracking/test_wandb_run.py. Pictures that
 cannot be read: tests/data/loading/test_bad_images.py. What a machine runs out of:
-tests/commands/test_machine_errors.py. Numbers that are not finite: tests/guards/test_non_finite.py. Hosts that die:
+tests/console/test_machine_errors.py. Numbers that are not finite: tests/guards/test_non_finite.py. Hosts that die:
 tests/test_two_hosts.py.
 """
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from bnnlight.commands import run_lock
+from bnnlight.experiment import run_lock
 from bnnlight.tracking.fragments import find_fragments
 
 FAULTS = """
@@ -216,7 +216,7 @@ def test_two_runs_in_one_directory(tmp_path, fit_probe, monkeypatch):
     run_dir = tmp_path / "run"
     assert fit_probe(run_dir, "--trainer.max_steps=2")[0] == 0
     kept = files(run_dir)
-    hold = "import sys; from pathlib import Path; from bnnlight.commands.run_lock import RunLock"
+    hold = "import sys; from pathlib import Path; from bnnlight.experiment.run_lock import RunLock"
     hold += "; lock = RunLock(Path(sys.argv[1])); print('held', flush=True); input()"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bnnlight
+from bnnlight import cli
 
 ROOT = Path(bnnlight.__file__).parent
 # part of the package → what of the house it may import besides itself; a part that is not here, such as imaging,
@@ -33,10 +34,24 @@ ALLOWED = {
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},
     "optim": {"nn.compute.product", "nn.inspect", "nn.latents"},
-    "guards": {"nn.inspect", "nn.compute.kernels", "tracking.log_book", "tracking.metrics_file"},
+    "guards": {
+        "nn.inspect",
+        "nn.compute.kernels",
+        "tracking.log_book",
+        "tracking.metrics_file",
+        "console.lost_connection",
+    },
+    "matrix.plan": set(),
+    "matrix.runs": {"matrix.plan"},
+    "matrix.report": {"matrix.plan", "matrix.runs"},
+    "experiment.config": {"console"},
+    # the table names verbs by text, so that help need not wait for them
+    "cli": {"console"},
+    "__main__": {"cli"},
 }
-EVERYTHING_BUT_CLI = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"commands"}
-ALLOWED |= {"commands": EVERYTHING_BUT_CLI, "cli": EVERYTHING_BUT_CLI | {"commands"}, "__main__": {"cli"}}
+BELOW = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"experiment", "commands"}
+ALLOWED |= {"experiment": BELOW | {"experiment.config"}, "experiment.trained": BELOW | {"experiment"}}
+ALLOWED |= {"commands": BELOW | {"experiment"}}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -75,6 +90,12 @@ def test_each_rule_is_about_modules_that_are_there():
     assert {*ALLOWED}.union(*ALLOWED.values()) - modules == set()
 
 
+def test_commands_holds_verbs_and_nothing_else():
+    # torchrun is what job scripts start
+    verbs = {place.partition(":")[0] for place, _ in cli._VERBS.values()} | {"bnnlight.commands.torchrun"}
+    assert {module_name(path) for path in FILES if path.parent.name == "commands"} == verbs | {"bnnlight.commands"}
+
+
 def module_name(path):
     return ".".join(("bnnlight", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
@@ -100,7 +121,7 @@ def test_no_imports_in_a_circle():
     # one of each kind: at the top, for type checkers, in a function
     assert "bnnlight.data.keypoints.person" in graph["bnnlight.data.keypoints.transforms"]
     assert "bnnlight.data.keypoints.figures.look" in graph["bnnlight.data.keypoints.figures.head"]
-    assert "bnnlight.commands.errors" in graph["bnnlight.cli"]
+    assert "bnnlight.console.errors" in graph["bnnlight.cli"]
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -130,3 +151,8 @@ def test_the_rules_are_read_from_real_files():
     # an empty list of files or imports would pass everything
     names = {name for path in FILES for name in imported(path)}
     assert {"bnnlight.nn.inspect.named_binary_layers", "bnnlight.nn.BinaryConv2d", "torch"} <= names
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda path: path.name)
+def test_a_folder_can_be_taken_in_at_a_glance(folder):
+    assert len(list(folder.glob("*.py"))) <= 18

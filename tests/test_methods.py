@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from bnnlight.backbones import BinaryUnit
-from bnnlight.commands.experiment import Experiment
+from bnnlight.experiment.experiment import Experiment
 from bnnlight.nn import named_binary_layers
 
 ROOT = Path(__file__).parents[1] / "configs"

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bnnlight.commands.parser import Parser
-from bnnlight.commands.tables import print_whole
+from bnnlight.console.parser import Parser
+from bnnlight.console.tables import print_whole
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.deploy.proof.twin import TWINS

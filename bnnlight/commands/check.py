@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bnnlight.commands.experiment import Experiment
-from bnnlight.commands.tables import print_whole
+from bnnlight.console.tables import print_whole
 from bnnlight.data.loading.checking import Split, examine, shared_files
 from bnnlight.deploy.formats.workers import num_cores
+from bnnlight.experiment.experiment import Experiment
 
 MAX_LINES = 20
 """Of one kind on the terminal."""

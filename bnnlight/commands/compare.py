@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from bnnlight.commands.parser import Parser
+from bnnlight.console.parser import Parser
 
 
 def compare(args: list[str]) -> None:

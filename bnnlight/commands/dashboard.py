@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bnnlight.commands.parser import Parser
+from bnnlight.console.parser import Parser
 
 _DESCRIPTION = """Save a view of a W&B project in which its runs are compared: results, losses, flip rates, ranks, α,
 activations, speed, pictures, and the runs' configs beside their results. Its address is printed. Each call saves one
@@ -25,8 +25,8 @@ def dashboard(args: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the view as JSON and reach for no network")
     options = parser.parse_args(args)
     # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
-    from bnnlight.commands.saved_view import find_project, save
     from bnnlight.tracking.dashboard import as_record, workspace
+    from bnnlight.tracking.saved_view import find_project, save
 
     view = workspace(options.project, options.entity, options.name)
     if options.dry_run:

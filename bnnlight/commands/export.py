@@ -12,14 +12,14 @@ from typing import Any
 
 from rich.table import Table
 
-from bnnlight.commands.parser import Parser
-from bnnlight.commands.shipping import check_pictures, compare, describe, training_pictures
-from bnnlight.commands.tables import print_whole
-from bnnlight.commands.trained import load_trained
+from bnnlight.console.parser import Parser
+from bnnlight.console.tables import print_whole
 from bnnlight.deploy.card import Facts, write_card
 from bnnlight.deploy.check import Check
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.freezing.freeze import freeze
+from bnnlight.experiment.trained.network import load_trained
+from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
 FORMATS = ("packed", "openvino", "onnx")
 """Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and ``FORMAT_signs``."""

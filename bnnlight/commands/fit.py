@@ -15,14 +15,14 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from bnnlight.commands.experiment import Experiment
-from bnnlight.commands.finished import Finished
-from bnnlight.commands.fit_checks import check_data, check_plan
-from bnnlight.commands.freed_memory import keep_freed_memory
-from bnnlight.commands.json_file import write_json
-from bnnlight.commands.processes import leave_process_group
-from bnnlight.commands.report import draw_curves, print_results, read_metrics
-from bnnlight.commands.save_config import provenance
+from bnnlight.experiment.experiment import Experiment
+from bnnlight.experiment.finished import Finished
+from bnnlight.experiment.fit_checks import check_data, check_plan
+from bnnlight.experiment.freed_memory import keep_freed_memory
+from bnnlight.experiment.json_file import write_json
+from bnnlight.experiment.processes import leave_process_group
+from bnnlight.experiment.report import draw_curves, print_results, read_metrics
+from bnnlight.experiment.save_config import provenance
 from bnnlight.guards.stop_signals import Stopped
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode

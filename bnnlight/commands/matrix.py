@@ -9,12 +9,12 @@ import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from bnnlight.commands.parser import Parser
-from bnnlight.matrix.ledger import ENDING, Ledger
-from bnnlight.matrix.plan import Plan, read_plan
-from bnnlight.matrix.report import as_record, write_report
-from bnnlight.matrix.runs import check_folders, find_methods, handed_on
-from bnnlight.matrix.standing import look
+from bnnlight.console.parser import Parser
+from bnnlight.matrix.plan.plan import Plan, read_plan
+from bnnlight.matrix.report.record import as_record, write_report
+from bnnlight.matrix.runs.ledger import ENDING, Ledger
+from bnnlight.matrix.runs.run import check_folders, find_methods, handed_on
+from bnnlight.matrix.runs.standing import look
 
 _STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
@@ -53,9 +53,9 @@ def matrix(args: list[str]) -> None:
 
 def _work(plan: Plan, folder: Path, more: dict, names: list[str], options: Namespace, ledger: Ledger):
     # imported here: the report of runs that are done should not wait for torch
-    from bnnlight.commands.matrix_check import check
-    from bnnlight.matrix.machine import Machine
-    from bnnlight.matrix.work import Work
+    from bnnlight.experiment.matrix_check import check
+    from bnnlight.matrix.runs.machine import Machine
+    from bnnlight.matrix.runs.work import Work
 
     machine = Machine(options.jobs, options.threads)
     work = Work(plan, folder, more, names, machine, ledger, kept=check(plan, names, folder, more))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bnnlight.commands.parser import Parser
+from bnnlight.console.parser import Parser
 from bnnlight.imaging.skeletons import MPII
 from bnnlight.metrics import PCK, head_size_px, mean_over_joints, mean_over_visible
 

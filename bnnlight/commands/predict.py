@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from bnnlight.commands.answer_folder import ANSWERS, ERRORS, AnswerFolder, write_answer
-from bnnlight.commands.parser import Parser
+from bnnlight.console.parser import Parser
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.shipped import shipped_models
+from bnnlight.imaging.answer_folder import ANSWERS, ERRORS, AnswerFolder, write_answer
 from bnnlight.imaging.class_pictures import annotate
 from bnnlight.imaging.pose_pictures import draw_pose
 from bnnlight.imaging.reading import load_rgb, turned, upright
@@ -175,7 +175,7 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
             ``eval_transform``.
     """
     # imported late: a shipped model is run without torch and Lightning
-    from bnnlight.commands.trained import load_trained
+    from bnnlight.experiment.trained.network import load_trained
 
     experiment = load_trained("predict", checkpoint, config)
     transform = getattr(experiment.datamodule, "eval_transform", None)
@@ -195,8 +195,8 @@ def _of_checkpoint(
     # imported late: a shipped model is run without torch and Lightning
     import torch
 
-    from bnnlight.commands.predict_classes import ClassPredictor
-    from bnnlight.commands.predict_poses import PosePredictor
+    from bnnlight.experiment.trained.classes import ClassPredictor
+    from bnnlight.experiment.trained.poses import PosePredictor
     from bnnlight.tasks import PoseTask
 
     task, transform = load_run(checkpoint, config)

@@ -10,8 +10,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from bnnlight.commands.experiment import Experiment
-from bnnlight.commands.tables import print_whole
+from bnnlight.console.tables import print_whole
+from bnnlight.experiment.experiment import Experiment
 from bnnlight.nn.summary import NetworkSummary, summarize
 
 _NUMBERS = ("num_factors", "num_binary", "num_real", "num_bytes", "num_binary_macs", "num_real_macs")

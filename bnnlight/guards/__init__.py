@@ -8,10 +8,10 @@
   logs `train/skipped_batches`. `bad_step.py` and `first_non_finite.py` find where that comes from, `kept_state.py`
   takes the forward pass back. `metric_copies.py` is what it shares with `run_state.py`.
 - `Heartbeat` ends the other processes of a run soon after one has died. `lifeline.py` is the connection, made by
-  `meeting_place.py`; `lost_connection.py` knows torch's own words for it.
+  `meeting_place.py`; `bnnlight.console.lost_connection` knows torch's own words for it.
 
 Add your own: keep in `state_dict` what must survive a stop. A run goes on between two steps, two epochs, or before a
 validation, and each hook from there on runs once.
 
-Nothing is imported here: the connection and the words of errors are wanted where torch is not.
+Nothing is imported here: the connection is wanted where torch is not.
 """

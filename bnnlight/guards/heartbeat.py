@@ -10,8 +10,8 @@ import warnings
 
 import lightning as L
 
+from bnnlight.console.lost_connection import lost_connection
 from bnnlight.guards.lifeline import Lifeline
-from bnnlight.guards.lost_connection import lost_connection
 from bnnlight.guards.meeting_place import call, listen
 from bnnlight.guards.stop_signals import EXIT_CODE_STOPPED
 

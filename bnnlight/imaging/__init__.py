@@ -11,5 +11,6 @@ Training and shipped models share this folder, so it imports neither torch nor L
 ``heatmaps.py``        heat maps to joints, and pixels of one to those of the other
 ``skeletons.py``       names of joints, sides, limbs
 ``pose_pictures.py``   skeletons drawn into pictures
+``answer_folder.py``   the folder that `bnnlight predict` writes: pictures and JSON
 ====================== ===================================================================
 """

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
 from torch import nn
 
 from bnnlight.callbacks.averages import whole
-from bnnlight.commands.trained import load_trained
+from bnnlight.experiment.trained.network import load_trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*", "ignore:.*lr_scheduler.*")
 LIGHTNING = "lightning.pytorch.callbacks."
@@ -188,7 +188,7 @@ def test_from_the_command_line_the_averaged_network_is_tested_and_shipped(tmp_pa
 
 
 def test_a_task_from_a_config_can_be_copied(tmp_path, fit_probe, configs):
-    from bnnlight.commands.experiment import Experiment
+    from bnnlight.experiment.experiment import Experiment
 
     model = Experiment("test", "", ["--config", str(configs / "quickstart.yaml")]).model
     copied = copy.deepcopy(model)

@@ -53,7 +53,7 @@ def nobody(monkeypatch, tmp_path):
 @pytest.fixture
 def logged_in(nobody, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    monkeypatch.setattr("bnnlight.commands.saved_view.TIMEOUT_S", 3)
+    monkeypatch.setattr("bnnlight.tracking.saved_view.TIMEOUT_S", 3)
     yield
     wandb.teardown()  # ends the process through which wandb speaks to servers
 

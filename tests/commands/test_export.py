@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from bnnlight.commands.trained import load_trained
 from bnnlight.data import DigitsDataModule
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.formats import onnx as onnx_format
 from bnnlight.deploy.formats.packed import load_packed
+from bnnlight.experiment.trained.network import load_trained
 
 FILES = {"packed": ["model.safetensors"], "openvino": ["model.bin", "model.xml"], "onnx": ["model.onnx"]}
 TINY_POSE = (

@@ -245,7 +245,7 @@ def test_what_ends_in_the_middle_leaves_the_folder_as_it_was(
         def fail(*_):
             raise error
 
-        monkeypatch.setattr("bnnlight.commands.answer_folder.write_json", fail)
+        monkeypatch.setattr("bnnlight.commands.predict.write_answer", fail)
     found, _, err = bnnlight(*command, "--overwrite")
     assert found == code, err
     assert content(tmp_path) == before

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from bnnlight.backbones import ResNet, StackedHourglass
-from bnnlight.commands.predict_classes import ClassPredictor
-from bnnlight.commands.predict_poses import PosePredictor
 from bnnlight.data.keypoints.transforms import PoseTransform
 from bnnlight.data.loading.transforms import ImageFormat
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import FORMATS, find_model
+from bnnlight.experiment.trained.classes import ClassPredictor
+from bnnlight.experiment.trained.poses import PosePredictor
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import LSP, MPII
 from bnnlight.tasks import ClassificationTask, PoseTask

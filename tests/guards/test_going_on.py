@@ -11,7 +11,7 @@ import pytest
 import torch
 from fixtures.probe_runs import differences, kept
 
-from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
 
 LIGHTNING = "lightning.pytorch.callbacks."
 

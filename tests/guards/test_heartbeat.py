@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from fixtures.processes import LIMIT_S, Started, is_running, wait_until
 
-from bnnlight.commands.errors import explain
+from bnnlight.console.errors import explain
 from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.meeting_place import Place, call
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bnnlight.commands.checkpoint_io import WholeCheckpointIO
+from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 
 VARIANTS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bnnlight.matrix import child
+from bnnlight.matrix.runs import child
 
 QUICKSTART = Path(__file__).parents[2] / "configs/quickstart.yaml"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bnnlight.commands import matrix_check
-from bnnlight.matrix.plan import read_plan
-from bnnlight.matrix.runs import check_folders, final_runs
+from bnnlight.experiment import matrix_check
+from bnnlight.matrix.plan.plan import read_plan
+from bnnlight.matrix.runs.run import check_folders, final_runs
 
 PLANS = sorted((Path(__file__).parents[2] / "configs/matrix").glob("*.yaml"))
 

@@ -1,0 +1,122 @@
+"""Optimizers and schedules that take another one's place: none of that one's options stay.
+
+jsonargparse keeps what a class that is replaced had under names that the new one has too, defaults as well: SOAP in
+the place of AdamW would step with AdamW's betas. For a latent that is what sweeps over its rank want; of an optimizer
+nobody expects it.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from bnnlight.console.config_errors import find_object
+from bnnlight.experiment.config.files import options_in, read_config
+
+_SWAPPED = ("optimizer", "scheduler")
+"""Options of a task."""
+
+_WRAPPERS = ("init_args", "dict_kwargs")
+"""Words in the path of an option that may be left out."""
+
+
+def forget_replaced(config: Namespace, args: Sequence[str]) -> None:
+    """Gives an optimizer or schedule that replaces another one its own defaults, where nothing else was asked of it.
+
+    Asked of it is what stands beside its class or in a later config, and what the command line says by an option of
+    its own, such as ``--model.optimizer.lr``, wherever on the line.
+
+    Args:
+        config: as jsonargparse has read it; changed in place.
+        args: the command line that it was read from.
+
+    Raises:
+        jsonargparse.ArgumentError: an option that has no default is not named for the new class.
+    """
+    task = config.get("model")
+    if not isinstance(task, Namespace) or not isinstance(task.get("init_args"), Namespace):
+        return
+    for name in _SWAPPED:
+        made = task.init_args.get(name)
+        asked = _asked(args, name) if isinstance(made, Namespace) and "class_path" in made else None
+        kind = _type_of(task.class_path, name) if asked is not None else None
+        if kind is not None:
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_argument(f"--model.{name}", type=kind)
+            options = {key: value for key, value in vars(made.get("init_args", Namespace())).items() if key in asked}
+            again = {"class_path": made.class_path, "init_args": options, "dict_kwargs": made.get("dict_kwargs", {})}
+            task.init_args[name] = parser.parse_object({"model": {name: again}}).model[name]
+
+
+def _asked(args: Sequence[str], name: str) -> set[str] | None:
+    """Names of the options that were given for the last class of several; None where there has been only one."""
+    current: str | None = None
+    has_begun = has_changed = False
+    beside: set[str] = set()
+    typed: set[str] = set()
+    for path, value in _sources(args):
+        if path[1:2] not in ([], [name]):  # another option of the task
+            has_begun = True
+            continue
+        if len(path) > 2 and path[2] != "class_path":
+            typed.add(path[2].removesuffix("+"))
+            continue
+        node = _descend(value, ["model", name][len(path) :]) if len(path) < 3 else {"class_path": value}
+        node = {"class_path": node} if isinstance(node, str) else node
+        if isinstance(node, Mapping):
+            found = node.get("class_path")
+            if isinstance(found, str):
+                if has_begun and not _is_same(current, found):
+                    has_changed, beside = True, set()
+                current = found
+            beside |= {key for wrapper in _WRAPPERS for key in node.get(wrapper) or {}}
+            beside |= node.keys() - {"class_path", *_WRAPPERS}
+        has_begun = has_begun or bool(path) or _descend(value, ["model"]) is not None
+    return beside | typed if has_changed else None
+
+
+def _sources(args: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
+    """Configs, as of the path [], and options, with their values as YAML reads them."""
+    for option, text in options_in(args):
+        path = [] if option == "config" else [part for part in option.split(".") if part not in _WRAPPERS]
+        if path[:1] not in ([], ["model"]):
+            continue
+        if path in ([], ["model"]) and Path(text).is_file():
+            yield path, read_config(Path(text))
+            continue
+        try:
+            yield path, yaml.safe_load(text)
+        except yaml.YAMLError:
+            yield path, text
+
+
+def _descend(value: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        if not isinstance(value, Mapping):
+            return None
+        inner = value.get("init_args")
+        value = value.get(part, inner.get(part) if isinstance(inner, Mapping) else None)
+    return value
+
+
+def _is_same(one: str | None, other: str) -> bool:
+    if one is None or one == other:
+        return one == other
+    if "." not in one or "." not in other:  # jsonargparse finds classes by their own names too
+        return one.rpartition(".")[2] == other.rpartition(".")[2]
+    found = find_object(one)
+    return found is not None and found is find_object(other)
+
+
+def _type_of(task: str, name: str) -> Any:
+    """The type of a task's option; None where it is not told."""
+    made = find_object(task)
+    try:
+        return typing.get_type_hints(made.__init__ if isinstance(made, type) else made).get(name)
+    except (TypeError, NameError):
+        return None

@@ -1,0 +1,146 @@
+"""What an export knows of a trained network, and the comparison of the two."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import RichProgressBar
+from torch.utils.data import DataLoader, Subset
+
+from bnnlight.deploy.check import METRICS, Check
+from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.proof.verify import SideBySide
+from bnnlight.deploy.runtime import Runtime
+from bnnlight.experiment.experiment import Experiment
+from bnnlight.experiment.trained.network import config_of, results_of
+from bnnlight.imaging.pose_crop import MEAN, STD
+from bnnlight.tasks import PoseTask
+
+NUM_CALIBRATION = 512
+"""Training pictures by which the ranges of 8-bit layers are found."""
+
+
+def describe(experiment: Experiment, checkpoint: Path, config: Path | None) -> Manifest:
+    """What a shipped model has to say of itself.
+
+    The metrics are those of ``results.json`` that ``bnnlight fit`` measured of the best checkpoint.
+    """
+    task, data, results = experiment.model, experiment.datamodule, results_of(checkpoint)
+    measured = results.get("results", {}) if checkpoint.stem == "best" else {}
+    origin = {
+        "bnnlight": version("bnnlight"),
+        "made": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "checkpoint_sha256": _sha256(checkpoint),
+        "config_sha256": _sha256(config_of(checkpoint, config)),
+        "data": _path(data),
+    }
+    origin |= {key: str(results[key]) for key in ("command", "commit", "seed") if results.get(key) is not None}
+    common = {
+        "network": _path(task.backbone),
+        "metrics": {key: float(value) for key, value in measured.items() if key.startswith("test/")},
+        "origin": origin,
+    }
+    if isinstance(task, PoseTask):
+        picture = PictureInput(3, data.image_size, tuple(map(float, MEAN)), tuple(map(float, STD)))
+        heatmaps = {"sigmoid": task.loss == "bce", "flip_test": task.flip_test}
+        return Manifest("pose", input=picture, skeleton=task.skeleton, **heatmaps, **common)
+    form = data.image_format
+    picture = PictureInput(form.num_channels, form.image_size, form.mean, form.std, form.resize_px)
+    return Manifest("classification", input=picture, classes=tuple(task.class_names), **common)
+
+
+def _path(thing: object) -> str:
+    """The import path of its class."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def check_pictures(experiment: Experiment, count: int | None) -> DataLoader | None:
+    """Test pictures, evenly spread over the test set.
+
+    Args:
+        experiment: with its data.
+        count: how many; None is all, 0 none.
+
+    Returns:
+        None where none are wanted.
+    """
+    if count == 0:
+        return None
+    data = experiment.datamodule
+    data.prepare_data()
+    data.setup("test")
+    total = len(data.test_set)
+    if count is not None and count < total:
+        data.test_set = Subset(data.test_set, np.linspace(0, total - 1, count).round().astype(int).tolist())
+    return data.test_dataloader()
+
+
+def training_pictures(experiment: Experiment) -> Iterator[np.ndarray]:
+    """Some batches of training pictures ``(N, C, H, W)``, as the network sees them in training."""
+    data = experiment.datamodule
+    data.prepare_data()
+    data.setup("fit")
+    seen = 0
+    for batch in data.train_dataloader():
+        images = batch["image"] if isinstance(batch, dict) else batch[0]
+        yield images.numpy()
+        seen += len(images)
+        if seen >= NUM_CALIBRATION:
+            return
+
+
+def compare(
+    experiment: Experiment,
+    file: Path,
+    signs: Callable[[np.ndarray], dict[str, np.ndarray]],
+    loader: DataLoader,
+    exact: bool,
+    quiet: bool,
+) -> Check:
+    """Tests the checkpoint and the shipped model on the same pictures.
+
+    Args:
+        experiment: of the checkpoint; its network is left as it is.
+        file: of the shipped model.
+        signs: of its binarized activations.
+        loader: of the pictures.
+        exact: whether both compute with float32.
+        quiet: shows no progress bar.
+    """
+    task = experiment.model.to("cpu").eval()
+    network = task.backbone
+    both = SideBySide(network, Runtime(file), signs)
+    wanted = _tested(task, loader, quiet)
+    try:
+        task.backbone = both
+        found = _tested(task, loader, quiet)
+    finally:
+        task.backbone = network
+    return Check(file.name, both.agreement, *({k: m[k] for k in METRICS if k in m} for m in (wanted, found)), exact)
+
+
+def _tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=not quiet,
+            callbacks=[] if quiet else [RichProgressBar()],
+        )
+        (measured,) = trainer.test(task, loader, verbose=False)
+    return {key: float(value) for key, value in measured.items()}

@@ -1,0 +1,115 @@
+"""An optimizer or schedule in another one's place has its own defaults, however it is named."""
+
+import inspect
+
+import pytest
+
+import bnnlight.optim
+from bnnlight.experiment.experiment import Experiment
+
+ADAMW = "{class_path: torch.optim.AdamW, init_args: {lr: 0.07, weight_decay: 0.02, betas: [0.5, 0.6]}}"
+SOAP = "bnnlight.optim.SOAP"
+STEPS = '{"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 3, "gamma": 0.25}}'
+
+
+class Read(Exception):
+    """Ends a run once its config is read."""
+
+
+class Reader(Experiment):
+    def before_instantiate_classes(self):
+        raise Read(self.config)
+
+
+@pytest.fixture
+def read(monkeypatch, tmp_path):
+    """Options of the optimizer (or another option of the model) behind a config with an AdamW of odd numbers."""
+    monkeypatch.chdir(tmp_path)
+    for name, optimizer in (("adamw", f"optimizer: {ADAMW}"), ("silent", "warmup: 0.1")):
+        (tmp_path / f"{name}.yaml").write_text(
+            "model: {class_path: bnnlight.tasks.ClassificationTask, init_args: {backbone: "
+            f"{{class_path: bnnlight.backbones.ResNet, init_args: {{blocks: [1], num_classes: 10}}}}, {optimizer}}}}}\n"
+            "data: {class_path: bnnlight.data.DigitsDataModule}\n"
+        )
+    (tmp_path / "soap.yaml").write_text(
+        "model: {init_args: {optimizer: {class_path: bnnlight.optim.SOAP, init_args: {weight_decay: 0.5}}}}\n"
+    )
+    (tmp_path / "rate.yaml").write_text("model: {init_args: {optimizer: {init_args: {lr: 0.9}}}}\n")
+    (tmp_path / "short.yaml").write_text("model: {optimizer: {lr: 0.8}}\n")
+
+    def run(*args, option="optimizer"):
+        with pytest.raises(Read) as end:
+            Reader("summary", "", list(args))
+        node = end.value.args[0].model.init_args[option]
+        return node.class_path, vars(node.init_args)
+
+    return run
+
+
+# what stands on the command line behind `--config adamw.yaml`, and what differs from SOAP's own defaults
+SWAPS = {
+    ("--model.optimizer=bnnlight.optim.SOAP",): {},
+    ("--model.optimizer", SOAP): {},
+    ("--model.optimizer.class_path=bnnlight.optim.SOAP",): {},
+    ("--model.init_args.optimizer.class_path", SOAP, "--model.init_args.optimizer.init_args.eps=1e-3"): {"eps": 1e-3},
+    (f'--model.optimizer={{"class_path": "{SOAP}", "init_args": {{"lr": 0.2}}}}',): {"lr": 0.2},
+    ("--model.optimizer", SOAP, "--model.optimizer.lr", "0.2"): {"lr": 0.2},
+    ("--model.optimizer.lr=0.2", "--model.optimizer", SOAP): {"lr": 0.2},
+    ("--config", "soap.yaml"): {"weight_decay": 0.5},
+    ("--config=soap.yaml", "--config", "rate.yaml"): {"weight_decay": 0.5, "lr": 0.9},
+    ("--config=rate.yaml", "--config", "soap.yaml"): {"weight_decay": 0.5},
+    ("--config=soap.yaml", "--config", "short.yaml", "--model.optimizer.interval=3"): {
+        **{"weight_decay": 0.5, "lr": 0.8},
+        "interval": 3,
+    },
+    ("--model.optimizer=torch.optim.SGD", "--config", "soap.yaml"): {"weight_decay": 0.5},
+    ("--config", "soap.yaml", "--model.optimizer=torch.optim.SGD", f"--model.optimizer={SOAP}"): {},
+}
+OWN = {
+    name: inspect.signature(bnnlight.optim.SOAP).parameters[name].default
+    for name in ("lr", "betas", "eps", "weight_decay", "interval")
+}
+
+
+def test_the_config_has_other_numbers_than_soap_by_itself():
+    assert OWN.keys() >= {"lr", "betas", "weight_decay"} and OWN["betas"] != (0.5, 0.6)
+    assert OWN["lr"] != 0.07 and OWN["weight_decay"] != 0.02
+
+
+@pytest.mark.parametrize("args", SWAPS)
+def test_nothing_of_the_other_class_stays(read, args):
+    name, options = read("--config", "adamw.yaml", *args)
+    assert name == SOAP
+    assert {key: options[key] for key in OWN} == OWN | SWAPS[args]
+
+
+def test_nor_of_the_class_that_a_task_has_unless_told(read):
+    name, options = read("--config", "silent.yaml", "--config", "rate.yaml", "--model.optimizer", SOAP)
+    assert name == SOAP and {key: options[key] for key in OWN} == OWN
+
+
+@pytest.mark.parametrize("name", ["torch.optim.AdamW", "torch.optim.adamw.AdamW", "AdamW"])
+def test_the_same_class_by_any_of_its_names_keeps_what_it_has(read, name):
+    _, options = read("--config", "adamw.yaml", f"--model.optimizer={name}", "--model.optimizer.eps=1e-3")
+    found = {key: options[key] for key in ("lr", "weight_decay", "betas", "eps")}
+    assert found == {"lr": 0.07, "weight_decay": 0.02, "betas": (0.5, 0.6), "eps": 1e-3}
+
+
+def test_latents_keep_options_of_the_same_name(read):
+    """Sweeps and the command line rely on it: a rank stays where another decomposition is tried."""
+    tucker = '--model.backbone.latent={"class_path": "bnnlight.nn.Tucker", "init_args": {"rank": 0.5}}'
+    _, options = read("--config", "adamw.yaml", tucker, "--model.backbone.latent=bnnlight.nn.CP", option="backbone")
+    assert options["latent"].class_path == "bnnlight.nn.CP" and options["latent"].init_args.rank == 0.5
+
+
+def test_a_schedule_has_its_own_defaults_too(read):
+    several = "torch.optim.lr_scheduler.MultiStepLR"
+    args = (f"--model.scheduler={STEPS}", f"--model.scheduler={several}", "--model.scheduler.milestones=[4]")
+    name, options = read("--config", "adamw.yaml", *args, option="scheduler")
+    assert name == several and (options["milestones"], options["gamma"]) == ([4], 0.1)
+
+
+def test_an_option_that_has_no_default_is_asked_for(bnnlight_error, read, tmp_path):
+    decay = "--model.scheduler=torch.optim.lr_scheduler.ExponentialLR"
+    code, line = bnnlight_error("summary", "--config", tmp_path / "adamw.yaml", f"--model.scheduler={STEPS}", decay)
+    assert code == 2 and "model.scheduler: torch.optim.lr_scheduler.ExponentialLR needs gamma: pass --model" in line
