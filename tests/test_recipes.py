@@ -1,13 +1,10 @@
 """Recipes of training through the real command: stopped and resumed, lean, and learning."""
 
-import inspect
 import json
 
 import pytest
 import torch
 import yaml
-
-import bnnlight.optim
 
 
 def told(step):
@@ -36,16 +33,6 @@ def test_a_run_that_sharpens_goes_on_with_the_right_value_and_may_be_lean(tmp_pa
     # three epochs of six steps
     expected = {step: pytest.approx(0.2 * 25 ** (step / 18)) for step in range(0, 19, 3)}
     assert logged(whole, "bnn/sharpness") == logged(broken, "bnn/sharpness") == expected
-
-
-@pytest.mark.parametrize("name", ["soap", "muon"])
-def test_an_overlay_sets_all_that_its_optimizer_shares_with_torchs(configs, name):
-    """In their place it would keep theirs: SOAP AdamW's betas."""
-    asked = yaml.safe_load((configs / "optimizers" / f"{name}.yaml").read_text())["model"]["init_args"]["optimizer"]
-    kinds = [kind for kind in vars(torch.optim).values() if isinstance(kind, type)]
-    theirs = {option for kind in kinds for option in inspect.signature(kind).parameters} - {"params", "defaults"}
-    own = inspect.signature(getattr(bnnlight.optim, asked["class_path"].rpartition(".")[2])).parameters
-    assert {"lr", "eps"} <= own.keys() & theirs <= asked["init_args"].keys()
 
 
 @pytest.mark.parametrize("name", ["soap", "muon"])

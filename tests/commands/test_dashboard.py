@@ -8,7 +8,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import wandb
 
-SECTIONS = ["Results", "Losses", "Flip rates", "Ranks", "α", "Activations", "Speed", "Pictures", "Comparison"]
+SECTIONS = [
+    "Results",
+    "Losses",
+    "Flip rates",
+    "Ranks",
+    "α",
+    "Activations",
+    "Updates",
+    "Speed",
+    "Pictures",
+    "Comparison",
+]
 
 
 class Server:

@@ -23,6 +23,9 @@ LOG_NAME = "log.txt"
 _FREE = ("data.root", "data.lsp_root", "data.lspet_root", "data.num_workers", "data.download", "num_threads")
 """Options that say where or how fast, and not what: a run may be taken that was made with others."""
 
+_SINCE = {"model.backbone.latent.products": "float32"}
+"""Options that are younger than some ledgers → what runs were made with that do not name them."""
+
 _SWAPPED = ("model.optimizer", "model.scheduler")
 """Options whose class leaves nothing of the one that it replaces, but what an option of its own has set."""
 
@@ -126,7 +129,7 @@ class Run:
         Raises:
             ValueError: it is another run; with the first option that differs.
         """
-        now = self.asked()
+        before, now = _SINCE | dict(before), _SINCE | self.asked()
         changed = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
         if changed:
             key, more = changed[0], f" and {len(changed) - 1} more" if len(changed) > 1 else ""

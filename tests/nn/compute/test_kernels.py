@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.plain_layers import PlainConv2d
+from fixtures.processes import LIMIT_S
 from torch.utils.flop_counter import FlopCounterMode
 
 import bnnlight
@@ -192,7 +193,7 @@ def test_tried_at_the_first_use_and_never_again():
 
 
 def test_threads_that_try_it_at_once_agree():
-    together, answers, found = threading.Barrier(4, timeout=60), itertools.cycle([True, False]), []
+    together, answers, found = threading.Barrier(4, timeout=LIMIT_S), itertools.cycle([True, False]), []
 
     def quick():
         together.wait()  # each thread is in a trial of its own
