@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnnlight.nn.compute.product import SMALL, times_transpose
+from bnnlight.nn.compute.product import times_transpose
+
+_SMALL = 2**21
+"""Multiply-adds of a matrix up to which one call for the whole stack, in several threads, is quicker."""
 
 
 def products(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -21,6 +24,6 @@ def products(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """
     if dtype is not None:
         return torch.bmm(a.to(dtype), b.to(dtype)).to(a.dtype)
-    if a.device.type != "cpu" or a.dtype != torch.float32 or a.shape[1] * b[0].numel() < SMALL:
+    if a.device.type != "cpu" or a.dtype != torch.float32 or a.shape[1] * b[0].numel() <= _SMALL:
         return torch.bmm(a, b)
     return torch.stack([times_transpose(one, other.mT) for one, other in zip(a, b, strict=True)])

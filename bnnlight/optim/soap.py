@@ -17,14 +17,14 @@ from bnnlight.optim.pieces import INPUT, KERNEL, OUTPUT, Pieces
 from bnnlight.optim.products import products as product
 from bnnlight.optim.stack import Stack
 
-Modes = Literal["matrix", "all", "channels", "output", "input", "kernel"]
+Modes = Literal["all", "channels", "output", "input", "kernel", "matrix"]
 _MODES = {
-    "matrix": (OUTPUT, INPUT),
     "all": (OUTPUT, KERNEL, INPUT),
     "channels": (OUTPUT, INPUT),
     "output": (OUTPUT,),
     "input": (INPUT,),
     "kernel": (KERNEL,),
+    "matrix": (OUTPUT, INPUT),
 }
 _NAMES = {OUTPUT: "output", KERNEL: "kernel", INPUT: "input"}
 
@@ -36,21 +36,20 @@ _AT_ONCE = 300_000
 class SOAP(AdamWInside):
     """Adam in the eigenbases of the gradients' covariances, for latents and real weights; AdamW for vectors.
 
-    A weight (O, I, kh, kw) is the matrix (O, I·kh·kw), as the convolution has it, cut into pieces of at most b × b
-    entries. For a gradient G of a piece, with covariances L and R and bases Q_L and Q_R:
+    A weight (O, I, kh, kw) is the tensor (O, kh·kw, I), cut into pieces of at most b output and b input channels. For a
+    gradient G of a piece, with a covariance C_m and a basis Q_m for each mode m:
 
-        L ← β L + (1 − β) G Gᵀ,   R ← β R + (1 − β) Gᵀ G
-        Q_L, Q_R ← eigenvectors of L and R        now and then, by one step of orthogonal iteration
-        G′ = Q_Lᵀ G Q_R                           the gradient in these bases
+        C_m ← β C_m + (1 − β) G_(m) G_(m)ᵀ       G_(m): the gradient as a matrix with mode m as its rows
+        Q_m ← eigenvectors of C_m                 now and then, by one step of orthogonal iteration
+        G′ = G ×_m Q_mᵀ                           the gradient in these bases
         M ← β₁ M + (1 − β₁) G′,   V ← β₂ V + (1 − β₂) G′²
-        W ← W − lr · √(1 − β₂ᵗ)/(1 − β₁ᵗ) · Q_L (M / (√V + ε)) Q_Rᵀ
+        W ← W − lr · √(1 − β₂ᵗ)/(1 − β₁ᵗ) · (M / (√V + ε)) ×_m Q_m
 
-    M is kept in the bases, and turned with them. The first step only begins the covariances. ``modes`` takes other
-    bases: of a weight as the tensor (O, kh·kw, I), for each of its modes or for some.
+    M is kept in the bases, and turned with them. The first step only begins the covariances.
 
-    It costs, for N weights, 4 b N multiply-adds a step, and 2 b N where the covariances are updated; a basis costs some
-    15 b³ when it is renewed, and of all bases only a few are in one step, so that steps take about equally long. It
-    takes memory for four numbers a weight beside AdamW's two.
+    It costs, for N weights, some 4 b N multiply-adds a step, and 2 b N where the covariances are updated; a basis costs
+    some 15 b³ when it is renewed, and of all bases only a few are in one step, so that steps take about equally long.
+    Each basis takes memory for two b × b matrices. The kernel's costs next to nothing.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
@@ -61,9 +60,10 @@ class SOAP(AdamWInside):
             have no gradient but rounding from steps as long as others'.
         vector_eps: ε of vectors. Larger, as some have no gradient but rounding: biases in front of a batch norm.
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
-        modes: what gets a basis: both sides of the ``matrix`` (O, I·kh·kw); or of the tensor ``all`` modes,
-            ``channels`` (output and input), ``output``, ``input`` or ``kernel`` (its pixels, as one mode). A matrix,
-            such as a factor, has no kernel.
+        modes: what gets a basis: ``all`` modes, ``channels`` (output and input), ``output``, ``input`` or ``kernel``
+            (its pixels, as one mode); or both sides of the ``matrix`` (O, I·kh·kw), in which input channels have one
+            basis together with their pixels: nine times as many bases for 3×3 px. A matrix, such as a factor, has no
+            kernel.
         nesterov: whether the gradient counts once more in a step: β₁ M + (1 − β₁) G′ in place of M.
         covariance_beta: β; β₂ unless given.
         covariance_interval: steps from one update of the covariances to the next.
@@ -93,7 +93,7 @@ class SOAP(AdamWInside):
         relative_eps: float = 1e-5,
         vector_eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        modes: Modes = "matrix",
+        modes: Modes = "all",
         nesterov: bool = False,
         covariance_beta: float | None = None,
         covariance_interval: int = 1,
