@@ -168,7 +168,7 @@ class AdamWInside(Optimizer):
                     p: self._work(tuple(p.shape), group)
                     for group in self.param_groups
                     for p in group["params"]
-                    if self._is_matrix(p, group)
+                    if self._is_matrix(p, group) and not self._sharing.has(p)
                 }
             )
         for stack, group in self._sharing.own(stacks, self._stack) if shares else stacks:

@@ -46,7 +46,8 @@ class Pieces:
         if self.number == 1:
             return x.reshape(-1, *self.size)
         missing = [end for whole, filled in zip(self._whole, self._fill, strict=True) for end in (filled - whole, 0)]
-        x = pad(x, missing[::-1]).view(len(x), *(n for pair in zip(self._parts, self._cut, strict=True) for n in pair))
+        x = pad(x, missing[::-1]) if any(missing) else x  # which copies in any case
+        x = x.view(len(x), *(n for pair in zip(self._parts, self._cut, strict=True) for n in pair))
         # of a single weight reshaping may leave them as they lie
         return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, *self.size).contiguous()
 

@@ -35,6 +35,10 @@ class Sharing:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_parts": {}, "_left": []}
 
+    def has(self, p: Tensor) -> bool:
+        """Whether a matrix has an owner."""
+        return p in self._owners
+
     def assign(self, works: dict[Tensor, int]) -> None:
         """Chooses owners for matrices that have none.
 

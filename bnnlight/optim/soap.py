@@ -55,7 +55,7 @@ class SOAP(AdamWInside):
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
-        eps: a part of ε. Small, as gradients of latents are: in networks that predict heat maps some 1e-9.
+        eps: a part of ε. Small, as gradients of latents are: 1e-8 to 1e-6 in networks that predict heat maps.
         relative_eps: ε is ``eps`` and so much of the root mean square of √V over the piece. It keeps directions that
             have no gradient but rounding from steps as long as others'.
         vector_eps: ε of vectors. Larger, as some have no gradient but rounding: biases in front of a batch norm.

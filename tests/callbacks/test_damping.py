@@ -1,5 +1,7 @@
 """Shares of steps that ε shortens, counted by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -78,7 +80,7 @@ def test_a_share_is_logged_and_a_line_says_what_to_do(validated, capsys):
     assert validated(lambda made: torch.optim.AdamW(made, lr=0.0)) == pytest.approx([3 / 5, 3 / 5])
     err = capsys.readouterr().err
     assert err.count("optimizer: its eps of 1e-08 makes 60 % of the binary weights' steps") == 1
-    assert err.count("--model.optimizer.eps=1e-15") == 1
+    assert err.count("with --model.optimizer.eps=1e-15 they have") == 1
 
 
 def test_a_small_epsilon_shortens_none(validated, capsys):
@@ -88,3 +90,18 @@ def test_a_small_epsilon_shortens_none(validated, capsys):
 
 def test_optimizers_without_it_log_nothing(validated):
     assert validated(lambda made: torch.optim.SGD(made, lr=0.1)) == [None, None]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_several_processes_the_first_alone_logs_and_tells(is_first, capsys):
+    """Another one may have no latents of its own, and a mean over processes would wait for it."""
+    optimizer = torch.optim.AdamW(groups())
+    optimizer.step()
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn="fit"), sanity_checking=False, is_global_zero=is_first, optimizers=[optimizer]
+    )
+    logged = []
+    task = SimpleNamespace(log=lambda name, value, **options: logged.append((name, options)))
+    Damping().on_validation_epoch_end(trainer, task)
+    assert logged == ([("bnn/damped", {"rank_zero_only": True})] if is_first else [])
+    assert ("eps" in capsys.readouterr().err) == is_first

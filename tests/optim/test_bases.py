@@ -7,6 +7,7 @@ from torch import nn
 
 from bnnlight.optim import SOAP
 from bnnlight.optim.eigenbasis import eigenbasis, renewed
+from bnnlight.optim.modes import covariance, rotate
 
 
 def count_renewals(monkeypatch):
@@ -116,3 +117,26 @@ def test_covariances_with_rows_of_zeros_have_bases():
         torch.testing.assert_close(basis.mT @ basis, torch.eye(63).expand(2, 63, 63), rtol=0, atol=1e-4)
         inner = basis[1].T @ covariance[1] @ basis[1]
         torch.testing.assert_close(inner.diagonal().sum(), covariance[1].diagonal().sum(), rtol=1e-4, atol=0)
+
+
+def test_covariances_and_bases_by_hand():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    for mode, name in enumerate("abc"):
+        expected = torch.einsum(f"nabc,n{'abc'.replace(name, 'd')}->n{name}d", x, x)
+        torch.testing.assert_close(covariance(x, mode), expected)
+    bases = {mode: torch.linalg.qr(torch.randn(2, n, n, dtype=torch.float64)).Q for mode, n in enumerate((3, 4, 5))}
+    turned = torch.einsum("nabc,nai,nbj,nck->nijk", x, *bases.values())
+    torch.testing.assert_close(rotate(x, bases), turned)
+    torch.testing.assert_close(rotate(turned, bases, back=True), x)
+
+
+def test_a_basis_follows_its_covariance():
+    torch.manual_seed(0)
+    exact = torch.linalg.qr(torch.randn(1, 6, 6, dtype=torch.float64)).Q
+    matrix = exact @ torch.diag(torch.tensor([32.0, 16, 8, 4, 2, 1], dtype=torch.float64)) @ exact.mT
+    torch.testing.assert_close(eigenbasis(matrix).mT.bmm(exact).abs(), torch.eye(6, dtype=torch.float64)[None])
+    basis = torch.linalg.qr(torch.randn(1, 6, 6, dtype=torch.float64)).Q
+    for _ in range(60):
+        basis, _ = renewed(matrix, basis)
+    torch.testing.assert_close(basis.mT.bmm(exact).abs(), torch.eye(6, dtype=torch.float64)[None])

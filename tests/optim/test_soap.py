@@ -6,48 +6,17 @@ import math
 
 import pytest
 import torch
+from fixtures.stepped_weights import gradients, latents, parameters, train
 from pytorch_optimizer import SOAP as TheirSOAP
 from torch import nn
 
 from bnnlight.optim import SOAP
-from bnnlight.optim.eigenbasis import eigenbasis, renewed
-from bnnlight.optim.modes import covariance, rotate
-from bnnlight.optim.pieces import Pieces
-
-# of each mode a first gradient has full rank: in what is left out any basis is as good
-SHAPES = [(6, 4, 3, 3), (6, 6), (6, 4, 3, 3), (4, 3, 5), (8, 1, 3, 3), (4, 4, 1, 1)]
+from bnnlight.optim.eigenbasis import renewed
 
 
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def parameters(shapes=SHAPES, dtype=torch.float64):
-    return [nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
-
-
-def gradients(params, steps, seed=1):
-    """Gradients with a covariance that is far from the identity, and changes."""
-    generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        found = []
-        for p in params:
-            g = torch.randn(p.shape, dtype=p.dtype, generator=generator)
-            scales = torch.logspace(0, -2, p.shape[0], dtype=p.dtype).roll(step // 15)
-            found.append(g * scales.view(-1, *[1] * (p.ndim - 1)))
-        yield found
-
-
-def train(optimizer, params, steps, seed=1):
-    for found in gradients(params, steps, seed):
-        for p, g in zip(params, found, strict=True):
-            p.grad = g.clone()
-        optimizer.step()
-
-
-def latents(params):
-    return [{"params": params, "name": "latent"}]
 
 
 def test_equals_another_library_step_by_step():
@@ -66,65 +35,6 @@ def test_equals_another_library_step_by_step():
         for p, q in zip(ours, theirs, strict=True):
             # of the whole weight: they decompose in float32, and some entries are near zero
             assert (p.view(q.shape) - q).norm() <= 1e-5 * q.norm()
-
-
-@pytest.mark.parametrize(("modes", "block", "behind"), [("all", 4, 2), ("matrix", 12, 1)])
-def test_blocks_are_stepped_as_weights_of_their_own(modes, block, behind):
-    """Each of another library's, as a tensor or as a matrix; what lacks to whole blocks is filled with zeros."""
-    whole = parameters([(15 if modes == "matrix" else 7, 6, 2, 2)])
-    half = (len(whole[0]) + 1) // 2
-    rows, columns = (slice(0, half), slice(half, None)), (slice(0, 3), slice(3, 6))
-    parts = [nn.Parameter(whole[0].detach()[r, c].flatten(behind)) for r in rows for c in columns]
-    shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "eps": 1e-8}
-    one = SOAP(latents(whole), **shared, modes=modes, relative_eps=0.0, spread=False, interval=5, block=block)
-    two = TheirSOAP(parts, **shared, precondition_frequency=5)
-    for (gradient,) in gradients(whole, 30):
-        whole[0].grad = gradient
-        for part, (r, c) in zip(parts, itertools.product(rows, columns), strict=True):
-            part.grad = gradient[r, c].flatten(behind)
-        one.step()
-        two.step()
-        for part, (r, c) in zip(parts, itertools.product(rows, columns), strict=True):
-            assert (whole[0][r, c].flatten(behind) - part).norm() <= 1e-5 * part.norm()
-
-
-@pytest.mark.parametrize("products", ["float32", "bfloat16"])
-def test_few_pieces_at_once_are_stepped_as_all_together(products, monkeypatch):
-    one, two = parameters([(8, 6, 3, 3)] * 5, torch.float32), parameters([(8, 6, 3, 3)] * 5, torch.float32)
-    with torch.no_grad():
-        for p, q in zip(one, two, strict=True):
-            q.copy_(p)
-    options = {"block": 4, "interval": 3, "products": products}
-    train(SOAP(latents(one), **options), one, 7)
-    monkeypatch.setattr("bnnlight.optim.soap._AT_ONCE", 3 * 4 * 9 * 3)  # of twenty pieces three
-    train(SOAP(latents(two), **options), two, 7)
-    for p, q in zip(one, two, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
-
-
-def test_pieces_hold_every_entry_once_and_are_no_larger_than_asked():
-    for shape, limit, size, number in (
-        ((7, 5, 3, 3), 4, (4, 3, 3), 12), ((513, 2), 256, (171, 1, 2), 3), ((4, 4, 2), 9, (4, 2, 4), 1),
-    ):  # fmt: skip
-        pieces = Pieces(shape, dict.fromkeys(range(3), limit))
-        assert (pieces.size, pieces.number) == (size, number)
-        x = torch.arange(1.0, 2 * math.prod(shape) + 1).view(2, shape[0], *shape[2:], shape[1])
-        cut = pieces.cut(x)
-        assert cut.shape == (2 * number, *size)
-        assert sorted(cut[cut > 0].tolist()) == x.flatten().tolist()
-        assert torch.equal(pieces.join(cut), x)
-    # input channels stay whole in a matrix's columns, but for a window that is larger than the limit
-    for shape, size, number in (((6, 5, 3, 3), (6, 1, 18), 3), ((4, 3, 5, 5), (4, 1, 25), 3), ((30, 7), (15, 1, 7), 2)):
-        pieces = Pieces(shape, {0: 20, 2: 20}, as_matrix=True)
-        assert (pieces.size, pieces.number) == (size, number)
-        x = torch.arange(1.0, 2 * math.prod(shape) + 1).view(2, shape[0], *shape[2:], shape[1])
-        cut = pieces.cut(x)
-        assert sorted(cut[cut > 0].tolist()) == x.flatten().tolist() and torch.equal(pieces.join(cut), x)
-        # a channel's pixels are in one piece
-        channel = x[0, 0, ..., 1].flatten().tolist()
-        assert max(sum(entry in piece for entry in channel) for piece in cut.flatten(1).tolist()) == len(channel)
-    # a dimension without a limit stays whole
-    assert Pieces((9, 8), {0: 2}).size == (2, 1, 8)
 
 
 @pytest.mark.parametrize("modes", ["matrix", "all", "channels", "output", "input", "kernel"])
@@ -341,23 +251,6 @@ def test_a_covariance_that_is_not_finite_begins_anew_and_says_so_once(capsys):
     assert capsys.readouterr().err.count("is not finite") == 1
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 1, 1), (6, 4), (2, 9), (9, 2, 3), (3, 3, 3, 3), (1, 8, 2, 2), (5, 1, 1, 5)])
-@pytest.mark.parametrize("modes", ["matrix", "all", "output", "input", "kernel"])
-def test_single_weights_of_any_shape_are_cut(shape, modes):
-    params = parameters([shape])
-    before = params[0].detach().clone()
-    train(SOAP(latents(params), block=3, interval=2, modes=modes), params, 5)
-    assert params[0].isfinite().all() and (params[0] != before).all()
-
-
-def test_a_mode_of_ten_thousand_is_cut():
-    params = parameters([(10_000, 3)], torch.float32)
-    optimizer = SOAP(latents(params))
-    train(optimizer, params, 3)
-    state = optimizer.state[params[0]]
-    assert state["basis_output"].shape == (79, 127, 127) and state["basis_input"].shape == (79, 3, 3)
-
-
 def test_bf16_products_are_near_the_exact_ones():
     one, two = parameters([(16, 12, 3, 3)], torch.float32), parameters([(16, 12, 3, 3)], torch.float32)
     with torch.no_grad():
@@ -367,27 +260,6 @@ def test_bf16_products_are_near_the_exact_ones():
     train(SOAP(latents(two), lr=0.01, products="bfloat16"), two, 10)
     moved, apart = (one[0] - start).norm(), (one[0] - two[0]).norm()
     assert 0 < apart < 0.05 * moved
-
-
-def test_covariances_and_bases_by_hand():
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    for mode, name in enumerate("abc"):
-        expected = torch.einsum(f"nabc,n{'abc'.replace(name, 'd')}->n{name}d", x, x)
-        torch.testing.assert_close(covariance(x, mode), expected)
-    bases = {mode: torch.linalg.qr(torch.randn(2, n, n, dtype=torch.float64)).Q for mode, n in enumerate((3, 4, 5))}
-    turned = torch.einsum("nabc,nai,nbj,nck->nijk", x, *bases.values())
-    torch.testing.assert_close(rotate(x, bases), turned)
-    torch.testing.assert_close(rotate(turned, bases, back=True), x)
-
-
-def test_a_basis_follows_its_covariance():
-    exact = torch.linalg.qr(torch.randn(1, 6, 6, dtype=torch.float64)).Q
-    matrix = exact @ torch.diag(torch.tensor([32.0, 16, 8, 4, 2, 1], dtype=torch.float64)) @ exact.mT
-    torch.testing.assert_close(eigenbasis(matrix).mT.bmm(exact).abs(), torch.eye(6, dtype=torch.float64)[None])
-    basis = torch.linalg.qr(torch.randn(1, 6, 6, dtype=torch.float64)).Q
-    for _ in range(60):
-        basis, _ = renewed(matrix, basis)
-    torch.testing.assert_close(basis.mT.bmm(exact).abs(), torch.eye(6, dtype=torch.float64)[None])
 
 
 def test_rounding_of_gradients_stays_rounding_where_there_were_none_before():
