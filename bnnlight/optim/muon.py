@@ -86,7 +86,7 @@ class Muon(AdamWInside):
 
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         states = [self.state[p] for p in stack.params]
-        gradient = stack.gradients()
+        gradient = torch.stack(stack.gradients()).contiguous()
         average = stack.entry(states, "momentum_buffer", lambda: torch.zeros_like(gradient), is_shaped=True)
         for state in states:
             state["step"] = state.get("step", 0) + 1
@@ -98,4 +98,5 @@ class Muon(AdamWInside):
         rate = float(group["lr"])
         size = rate * group["rms"] * math.sqrt(max(matrices.shape[-2:]))
         stack.shrink(rate * group["weight_decay"])
-        stack.move(update.reshape(direction.shape), -size)
+        for weight, change in zip(stack.weights(), update.reshape(direction.shape), strict=True):
+            weight.add_(change, alpha=-size)

@@ -26,4 +26,6 @@ def products(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return torch.bmm(a.to(dtype), b.to(dtype)).to(a.dtype)
     if a.device.type != "cpu" or a.dtype != torch.float32 or a.shape[1] * b[0].numel() <= _SMALL:
         return torch.bmm(a, b)
+    if len(a) == 1:
+        return times_transpose(a[0], b[0].mT)[None]
     return torch.stack([times_transpose(one, other.mT) for one, other in zip(a, b, strict=True)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,7 @@ _MODES = {
 _NAMES = {OUTPUT: "output", KERNEL: "kernel", INPUT: "input"}
 
 
-_AT_ONCE = 300_000
+_AT_ONCE = 600_000
 """Entries that are turned and stepped together on a CPU: about what its nearer caches hold."""
 
 
@@ -172,7 +172,7 @@ class SOAP(AdamWInside):
         is_first = age == 0
         if is_first:
             for place, each in covariances.items():
-                _take_in(each, gradient, place, 1 - beta)
+                _take_in(each, gradient, place, 1 - beta, range(len(gradient)))
         bases = {
             place: entry(f"basis_{name}", lambda p=place: eigenbasis(_finite(covariances[p])))
             for place, name in modes.items()
@@ -201,13 +201,17 @@ class SOAP(AdamWInside):
             update[part] = rotate(torch.div(mean, root, out=turned), some, back=True, dtype=dtype)
         rate = float(group["lr"])
         size = rate * math.sqrt(1 - beta2**age) / (1 - beta1**age)
-        stack.move(pieces.join(update), -size)
+        pieces.add(update, stack.weights(), -size)
         stack.shrink(rate * group["weight_decay"])
         if group["last_renewal"] is not None and age > group["last_renewal"]:
             return
-        if age % group["covariance_interval"] == 0:
-            for place, each in covariances.items():
-                _take_in(each, gradient, place, 1 - beta ** group["covariance_interval"])
+        every = group["covariance_interval"]
+        # a part of the pieces in each step, so that steps take about equally long
+        spread = range(pieces.number) if group["spread"] else [0] * pieces.number
+        turns = [(age + s.get("slot_covariance", 0) + piece) % every for s in states for piece in spread]
+        due = [i for i, turn in enumerate(turns) if turn == 0]
+        for place, each in covariances.items() if due else ():
+            _take_in(each, gradient, place, 1 - beta**every, due)
         for place, name in modes.items():
             due = [i for i, s in enumerate(states) if (age + s[f"slot_{name}"]) % group["interval"] == 0]
             if due:
@@ -225,8 +229,11 @@ class SOAP(AdamWInside):
                     # counted from now on: those that began earlier are at other steps of theirs
                     turn = (self.state[p].get("step", 0) + self.state[p][f"slot_{name}"]) % len(work)
                     work[turn] += others.number * others.size[place] ** 3
+        number = sum(self._cut(tuple(p.shape), of)[0].number for p, of in planned)
         for p in params:
             pieces, modes = self._cut(tuple(p.shape), group)
+            self.state[p]["slot_covariance"] = number if group["spread"] else 0
+            number += pieces.number
             for place, name in modes.items():
                 slot = min(range(len(work)), key=work.__getitem__) if group["spread"] else 0
                 self.state[p][f"slot_{name}"] = slot
@@ -268,8 +275,12 @@ def _zeros(gradient: Tensor, place: int) -> Tensor:
     return gradient.new_zeros(len(gradient), size, size)
 
 
-def _take_in(average: Tensor, gradient: Tensor, place: int, weight: float) -> None:
-    average.lerp_(covariance(gradient, place), weight)
+def _take_in(average: Tensor, gradient: Tensor, place: int, weight: float, due: Sequence[int]) -> None:
+    """Renews the running averages of some pieces' covariances."""
+    if len(due) == len(average):
+        average.lerp_(covariance(gradient, place), weight)
+    else:
+        average[due] = average[due].lerp_(covariance(gradient[due], place), weight)
 
 
 def _finite(matrix: Tensor) -> Tensor:

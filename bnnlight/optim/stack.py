@@ -24,15 +24,13 @@ class Stack:
         self._back = tuple(torch.tensor(self.order).argsort().tolist())
         self._whole: dict[str, Tensor] = {}
 
-    def gradients(self) -> Tensor:
-        """``(number, …)``, a copy, each in the order of this stack's dimensions."""
-        # stacking keeps the layout of what it is given
-        return torch.stack([p.grad.permute(self.order) for p in self.params]).contiguous()
+    def gradients(self) -> list[Tensor]:
+        """Views of the gradients, each in the order of this stack's dimensions."""
+        return [p.grad.permute(self.order) for p in self.params]
 
-    def move(self, change: Tensor, size: float) -> None:
-        """Adds ``size`` times a change, laid out as :meth:`gradients` are."""
-        for p, part in zip(self.params, self.as_params(change), strict=True):
-            p.add_(part, alpha=size)
+    def weights(self) -> list[Tensor]:
+        """Views of the parameters, likewise."""
+        return [p.detach().permute(self.order) for p in self.params]
 
     def shrink(self, share: float) -> None:
         """Takes away a share of every entry."""
