@@ -47,8 +47,8 @@ class SOAP(AdamWInside):
 
     M is kept in the bases, and turned with them. The first step only begins the covariances.
 
-    It costs, for N weights, some 4 b N multiply-adds a step, and 2 b N where the covariances are updated; a basis costs
-    some 15 b³ when it is renewed, and of all bases only a few are in one step, so that steps take about equally long.
+    It costs, for N weights, some 4 b N multiply-adds a step, and 2 b N to update the covariances; a basis costs some
+    15 b³ when it is renewed. Of both only a few are in one step, so that steps take about equally long.
     Each basis takes memory for two b × b matrices. The kernel's costs next to nothing.
 
     Args:
@@ -66,10 +66,10 @@ class SOAP(AdamWInside):
             kernel.
         nesterov: whether the gradient counts once more in a step: β₁ M + (1 − β₁) G′ in place of M.
         covariance_beta: β; β₂ unless given.
-        covariance_interval: steps from one update of the covariances to the next.
+        covariance_interval: steps from one update of a piece's covariances to the next.
         interval: steps from one renewal of a basis to the next.
-        spread: whether the bases are renewed a few at a time, each ``interval`` steps after its last renewal; else all
-            are in the same step.
+        spread: whether bases are renewed and covariances updated a few at a time, each so many steps after its last
+            turn; else all are in the same step.
         last_renewal: a weight's own step, behind which bases and covariances stay as they are; None: they never do.
         block: b: what is longer is cut into equal parts of at most so many entries, and the pieces are stepped as
             weights of their own. Of a matrix's columns those of an input channel stay together.
@@ -96,7 +96,7 @@ class SOAP(AdamWInside):
         modes: Modes = "all",
         nesterov: bool = False,
         covariance_beta: float | None = None,
-        covariance_interval: int = 1,
+        covariance_interval: int = 5,
         interval: int = 10,
         spread: bool = True,
         last_renewal: int | None = None,

@@ -76,7 +76,7 @@ def test_single_precision_steps_as_double_precision_does():
     left, right = (torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator)).Q for _ in range(2))
     ours, theirs = nn.Parameter(torch.zeros(n, n)), nn.Parameter(torch.zeros(n, n, dtype=torch.float64))
     options = {"lr": 0.01, "betas": (0.95, 0.95), "weight_decay": 0.0}
-    one = SOAP([ours], **options, interval=10, spread=False)
+    one = SOAP([ours], **options, interval=10, covariance_interval=1, spread=False)
     two = pytorch_optimizer.SOAP([theirs], **options, precondition_frequency=10)
     for _ in range(40):
         gradient = torch.randn(n, n, dtype=torch.float64, generator=generator)

@@ -24,7 +24,7 @@ def test_equals_another_library_step_by_step():
     # the kernel's pixels as one mode
     theirs = [nn.Parameter(p.detach().flatten(2) if p.ndim > 2 else p.detach().clone()) for p in ours]
     shared = {"lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "eps": 1e-8}
-    exact = {"modes": "all", "relative_eps": 0.0, "spread": False, "interval": 5}
+    exact = {"modes": "all", "relative_eps": 0.0, "spread": False, "interval": 5, "covariance_interval": 1}
     one = SOAP(latents(ours), **shared, **exact, covariance_beta=0.9)
     two = TheirSOAP(theirs, **shared, precondition_frequency=5, shampoo_beta=0.9)
     for found in gradients(ours, 30):
@@ -222,9 +222,32 @@ def test_work_is_spread_over_the_steps_of_an_interval(monkeypatch):
     assert max(work[1:]) < 0.5 * whole
 
 
+@pytest.mark.parametrize("spread", [True, False])
+def test_covariances_take_turns_too(spread):
+    """Of two weights of two pieces each, one piece is due in each step, or all in every third."""
+    params = parameters([(6, 4), (6, 4)])
+    optimizer = SOAP(latents(params), block=3, modes="output", covariance_interval=3, betas=(0.9, 0.8), spread=spread)
+    seen = {}
+    for age, each in enumerate(gradients(params, 8)):
+        for number, (p, g) in enumerate(zip(params, each, strict=True)):
+            p.grad = g
+            for piece in range(2):
+                square = g[3 * piece : 3 * piece + 3] @ g[3 * piece : 3 * piece + 3].T
+                turn = (age + 2 * number + piece) % 3 if spread else age % 3
+                last = seen.get((number, piece))
+                if last is None:
+                    seen[number, piece] = (1 - 0.8) * square
+                elif turn == 0:
+                    seen[number, piece] = 0.8**3 * last + (1 - 0.8**3) * square
+        optimizer.step()
+        for number, p in enumerate(params):
+            covariances = optimizer.state[p]["covariance_output"]
+            torch.testing.assert_close(covariances, torch.stack([seen[number, piece] for piece in range(2)]))
+
+
 def test_bases_stay_behind_the_last_renewal():
     params = parameters([(6, 4, 3, 3)])
-    optimizer = SOAP(latents(params), interval=2, last_renewal=4)
+    optimizer = SOAP(latents(params), interval=2, covariance_interval=1, last_renewal=4)
     state = optimizer.state[params[0]]
     seen = []
     for found in gradients(params, 10):
