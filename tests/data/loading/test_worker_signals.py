@@ -1,4 +1,4 @@
-"""A loader process that is lost is told of with the signal that ended it, also in a fit's second half."""
+"""A loader process that is lost is told of with the signal that ended it, also after a fit."""
 
 import os
 import signal
@@ -33,10 +33,10 @@ def test_the_reason_is_heard_after_all_handlers_were_put_back(never_set):
     file = "bnnlight/data/loading/worker_signals.py"
     assert worker_signals._set_SIGCHLD_handler, f"torch {torch.__version__} has no _set_SIGCHLD_handler: adapt {file}"
     worker_signals.hear_of_lost_workers()
-    # as Lightning does it: the handlers of before a fit come back at its end
-    handler = signal.getsignal(signal.SIGCHLD)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, handler)
+    # as Lightning does it: the handlers of before a fit, whose loader sets torch's, come back at its end
+    found = signal.getsignal(signal.SIGCHLD)
+    assert list(DataLoader([1], batch_size=None, num_workers=1)) == [1]
+    signal.signal(signal.SIGCHLD, found)
     with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
         next(iter(DataLoader(Dying(), num_workers=1)))
     # where it came while the loader waited, torch puts its own words in front
