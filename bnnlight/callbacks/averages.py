@@ -3,8 +3,8 @@
 They stay what the config names, `EMAWeightAveraging`, `WeightAveraging`, `StochasticWeightAveraging` or a subclass of
 one: :func:`whole` gives such an object the methods below. Then the averaged network is what is measured, kept as best,
 tested, predicted with and exported, and a run that is resumed has the trained weights and averages of a run that was
-never stopped. Besides hooks, these methods use private parts of Lightning 2.6's callbacks. No other file does;
-``tests/callbacks/test_averages.py`` guards them.
+never stopped. Besides hooks, these methods use private parts of Lightning 2.6's callbacks. No other file does, and
+:func:`whole` looks whether they are there.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from bnnlight.callbacks.best import forget_best
+from bnnlight.guards.lightning_internals import check_parts
 
 _EPOCH = "averaging_epoch"
 
 
 def whole(callback: L.Callback) -> L.Callback:
-    """The same callback; one that averages weights, with the methods of this file."""
+    """The same callback; one that averages weights, with the methods of this file.
+
+    Raises:
+        ValueError: this version of Lightning lacks a private part that they use.
+    """
     for kind, methods in ((WeightAveraging, _Averages), (StochasticWeightAveraging, _Stochastic)):
         if isinstance(callback, kind) and not isinstance(callback, methods):
+            check_parts(callback, methods.relies_on, "bnnlight/callbacks/averages.py")
             found = type(callback)
             # of the same name, under which a checkpoint keeps its state
             callback.__class__ = type(found.__qualname__, (methods, found), {"__module__": found.__module__})
@@ -40,6 +46,7 @@ class _Averages(WeightAveraging):
     averages over the trained weights as the training ends; and forgets the last update at an epoch's end.
     """
 
+    relies_on = ("_average_model", "_device", "_latest_update_epoch", "_swap_models")
     _is_swapped = False
 
     @property
@@ -111,6 +118,14 @@ class _Stochastic(StochasticWeightAveraging):
     In Lightning 2.6.6, a run that is resumed while averaging goes on with other learning rates, and does not average
     until the next epoch begins.
     """
+
+    relies_on = (
+        "_average_model",
+        "_initialized",
+        "_latest_update_epoch",
+        "_model_contains_batch_norm",
+        "_scheduler_state",
+    )
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":

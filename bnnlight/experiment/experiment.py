@@ -239,11 +239,10 @@ class Experiment(LightningCLI):
         # of Lightning to its own authors, and of callbacks that measuring has no use for
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
-        return super().instantiate_trainer(**kwargs)
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
-        asked = config.get("callbacks") or []
-        config["callbacks"] = [whole(c) for c in (asked if isinstance(asked, list) else [asked])]
+        config = {**self.config_init.trainer, **kwargs}
+        own = config.get("callbacks") or []
+        own = [whole(c) for c in (own if isinstance(own, list) else [own])]
+        callbacks = [self.config_init[key] for key in self.parser.callback_keys]
         if not config.get("logger"):
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
         if config.get("enable_progress_bar") is False:
@@ -252,19 +251,22 @@ class Experiment(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
             config["enable_checkpointing"] = False
         if not self._for_fit:
-            config["callbacks"] = [c for c in config["callbacks"] if not isinstance(c, Checkpoint)]
+            own = [c for c in own if not isinstance(c, Checkpoint)]
             callbacks = [c for c in callbacks if not isinstance(c, Heartbeat)]
         if self._for_fit:
             callbacks = [*callbacks, ProcessorTime(), Damping()]  # they have no options
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
+        if self.save_config_callback and not config.get("fast_dev_run"):
+            callbacks = [*callbacks, self.save_config_callback(self.parser, self.config, **self.save_config_kwargs)]
         plugins = config.get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if config.get("sync_batchnorm"):
             plugins.append(SyncBatchNormAnywhere())
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO(self._start.run))
-        for callback in (*config["callbacks"], *callbacks):
+        callbacks = [*own, *callbacks]
+        for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and self._for_fit:
                 leave_last(callback, self.config.last_checkpoint.dirpath)
                 if self._start.first_step is not None:
@@ -272,8 +274,7 @@ class Experiment(LightningCLI):
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             # the job's script puts it back into the queue: a run that does so as well would be in it twice
             plugins.append(SLURMEnvironment(auto_requeue=False))
-        config["plugins"] = plugins
-        trainer = super()._instantiate_trainer(config, callbacks)
+        trainer = L.Trainer(**config | {"callbacks": callbacks, "plugins": plugins})
         check_devices(trainer)
         for logger in trainer.loggers:
             # a run's own file is a part of what goes on bit for bit: without it the run ends, and goes on later

@@ -2,7 +2,8 @@
 
 - `LastCheckpoint` saves the run so that it goes on from any moment, bit for bit, and ends it after a step when it is
   told to stop. `first_callback.py` tells it of each hook before any other callback hears of it; `moment.py` is what a
-  checkpoint holds of a moment, `lightning_internals.py` how Lightning takes a run up from one; `run_state.py`,
+  checkpoint holds of a moment. `lightning_internals.py` is how Lightning takes a run up from one, and
+  `lightning_figures.py` what it has logged: adapters for what is private to Lightning. `run_state.py`,
   `callback_states.py` and `stop_signals.py` are its parts.
 - `NonFinite` ends a run, or skips a step, whose loss or gradient is not finite, before the weights are touched, and
   logs `train/skipped_batches`. `bad_step.py` and `first_non_finite.py` find where that comes from, `kept_state.py`

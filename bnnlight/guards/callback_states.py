@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 
 def keep_patience(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
@@ -32,3 +33,28 @@ def follow_moved_run(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
             state["best_k_models"] = {here[path]: score for path, score in state["best_k_models"].items()}
             for name in ("best_model_path", "kth_best_model_path"):
                 state[name] = here.get(state[name], "")
+
+
+def frozen_parts(model: nn.Module) -> dict[str, list[str]]:
+    """What a finetuning callback has frozen: parameters without gradient, batch norms that keep no statistics.
+
+    Lightning freezes again as a run is taken up, and does not thaw what it had thawed.
+    """
+    return {
+        "parameters": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
+        "norms": [name for name, norm in _norms(model).items() if not norm.track_running_stats],
+    }
+
+
+def restore_frozen_parts(model: nn.Module, kept: dict[str, list[str]]) -> None:
+    """Puts back what :func:`frozen_parts` found."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in kept["parameters"])
+    for name, norm in _norms(model).items():
+        norm.track_running_stats = name not in kept["norms"]
+
+
+def _norms(model: nn.Module) -> dict[str, Any]:
+    # those that were made without statistics never kept any, frozen or not
+    modules = {name: module for name, module in model.named_modules() if hasattr(module, "track_running_stats")}
+    return {name: module for name, module in modules.items() if module.running_mean is not None}

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import get_total_norm
 
 from bnnlight.nn.inspect import named_binary_layers
@@ -186,8 +185,7 @@ def bad_gradients(model: nn.Module, calls: dict[str, int]) -> str:
 
 def bad_state(model: nn.Module) -> str:
     """The first trained weight or running statistic that is not finite, in words; empty where all are."""
-    norms = [(path, module) for path, module in model.named_modules() if isinstance(module, _NormBase)]
-    statistics = {path: [b for b in (n.running_mean, n.running_var) if b is not None] for path, n in norms}
+    statistics = {path: _running_statistics(module) for path, module in model.named_modules()}
     tensors = [p.detach() for p in model.parameters() if p.requires_grad]
     tensors += [tensor for tracked in statistics.values() for tensor in tracked]
     # one pass first, as nearly always all is well; it may overflow where every number is finite
@@ -199,6 +197,11 @@ def bad_state(model: nn.Module) -> str:
             return bad
     path = next(path for path, tracked in statistics.items() if not is_finite(tracked))
     return f"the running statistics of {path} hold {_kinds(statistics[path])}"
+
+
+def _running_statistics(module: nn.Module) -> list[Tensor]:
+    buffers = dict(module.named_buffers(recurse=False))
+    return [buffers[name] for name in ("running_mean", "running_var") if name in buffers]
 
 
 def _named(path: str, module: nn.Module) -> str:

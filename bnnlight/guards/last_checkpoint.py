@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from bnnlight.guards import lightning_internals as internals
 from bnnlight.guards.callback_states import follow_moved_run, keep_patience
 from bnnlight.guards.first_callback import FirstCallback
+from bnnlight.guards.lightning_figures import restore_figures
 from bnnlight.guards.moment import (
     MOMENT,
     PROCESSES,
@@ -52,7 +53,7 @@ class LastCheckpoint(Checkpoint):
         goes_on: whether a training that was ended before its last epoch, as by EarlyStopping, is to go on.
 
     Raises:
-        ValueError: steps or minutes are not positive.
+        ValueError: steps or minutes are not positive; as a training begins, a Lightning with another layout.
     """
 
     def __init__(self, steps: int | None = None, minutes: float | None = 10.0, dirpath: str | None = None) -> None:
@@ -92,6 +93,7 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and self.first not in trainer.callbacks:
+            internals.check_layout(trainer)
             trainer.callbacks.insert(0, self.first)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -236,7 +238,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._restored is not None and "last" in self._restored:  # there was nothing left to train
-            internals.restore_figures(trainer, self._restored["last"]["figures"])
+            restore_figures(trainer, self._restored["last"]["figures"])
             internals.set_epoch(trainer, self._restored["last"]["epoch"])
         self._restored = None
         self._leave_if_told(trainer)

@@ -1,19 +1,26 @@
-"""Every private part of Lightning that the guards touch, each in a function that says why.
+"""Adapter: where Lightning keeps how far a run is, in private parts that other files leave alone.
 
 Lightning 2.6 keeps where a run is in counters of its loops. Taken up from them, it repeats or leaves out hooks at an
 epoch's and a validation's end. :func:`placed` writes the counters of four moments that it does take up well, and
-:func:`take_up` does what is left to do when it starts from them. ``tests/guards/test_lightning_internals.py`` fails
-where another Lightning has another layout.
+:func:`take_up` does what is left to do when it starts from them. What it has logged and sums up is the part of
+``lightning_figures.py``. :func:`check_layout` looks whether this Lightning has all that the two rely on.
+
+It is here, not in ``experiment``, because guards and callbacks need it, and may not import from above.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from lightning.pytorch.trainer.connectors.logger_connector import result as lightning_result
+from torch import Tensor
+
+from bnnlight.guards.lightning_figures import log_step, plain
 
 Place = Literal["step", "validation", "batch", "epoch"]
 """What a run that is taken up does first.
@@ -28,6 +35,61 @@ _BATCH, _EPOCH = "epoch_loop.batch_progress", "epoch_progress"
 _VALIDATION = "epoch_loop.val_loop.batch_progress"
 _MODEL_CHECKPOINT = ("_last_global_step_saved", "_last_checkpoint_saved", "_defer_save_until_validation")
 _CHECKPOINT_FIGURE = "current_score"
+_RESULT_CLASSES = ("_Metadata", "_ResultMetric", "_Sync")
+_TRAINER = (
+    "fit_loop._data_fetcher",
+    "fit_loop.epoch_loop._batches_that_stepped",
+    "fit_loop.epoch_loop._num_ready_batches_reached",
+    "fit_loop.epoch_loop._results",
+    "fit_loop.epoch_loop._should_accumulate",
+    "fit_loop.epoch_loop._should_check_val_fx",
+    "fit_loop.epoch_loop.val_loop._has_run",
+    "_logger_connector._first_loop_iter",
+    "_logger_connector.on_batch_end",
+    "_logger_connector.update_train_step_metrics",
+)
+
+
+def check_layout(trainer: L.Trainer) -> None:
+    """To be called before a training, which would else fail as it saves, hours later.
+
+    Raises:
+        ValueError: this version of Lightning lacks a part that this file, or ``lightning_figures.py``, relies on.
+    """
+    check_parts(trainer, _TRAINER)
+    check_parts(lightning_result, _RESULT_CLASSES)
+    check_parts(trainer.fit_loop, (_BATCH, _EPOCH, _VALIDATION))  # in a state, Lightning names them by where they are
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            check_parts(callback, _MODEL_CHECKPOINT)
+
+
+def check_parts(owner: Any, names: Sequence[str], file: str = "bnnlight/guards/lightning_internals.py") -> None:
+    """Tells in one line what Lightning has moved.
+
+    Args:
+        owner: a part of Lightning.
+        names: of attributes, with dots for those of attributes.
+        file: of this package, which relies on them.
+
+    Raises:
+        ValueError: the owner lacks one.
+    """
+    lacking = [name for name in names if not _has(owner, name)]
+    if lacking:
+        title = getattr(owner, "__name__", type(owner).__name__)
+        raise ValueError(
+            f"lightning {L.__version__}: {title} has no {', '.join(lacking)} any more: "
+            f"install lightning 2.6, or adapt {file}"
+        )
+
+
+def _has(owner: Any, name: str) -> bool:
+    try:
+        attrgetter(name)(owner)
+    except AttributeError:
+        return False
+    return True
 
 
 def placed(loops: dict[str, Any], place: Place) -> dict[str, Any]:
@@ -81,7 +143,7 @@ def take_up(trainer: L.Trainer, place: Place) -> bool:
     due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
     is_last = loop._num_ready_batches_reached()
     if place == "step":
-        _log_step(trainer)
+        log_step(trainer)
         if not due:
             loop.update_lr_schedulers("step", update_plateau_schedulers=True)
             if not loop._should_accumulate():
@@ -141,62 +203,12 @@ def forget_last_save(checkpoint: ModelCheckpoint) -> None:
     checkpoint._last_global_step_saved = 0
 
 
-def figures(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
-    """The newest value of each logged key, as callbacks, loggers and the progress bar see it."""
-    connector = trainer._logger_connector
-    found = {"callback": trainer.callback_metrics, "logged": connector.logged_metrics}
-    kept = {kind: {key: _plain(value) for key, value in values.items()} for kind, values in found.items()}
-    return kept | {"progress_bar": dict(trainer.progress_bar_metrics)}
-
-
-def restore_figures(trainer: L.Trainer, kept: dict[str, dict[str, Any]]) -> None:
-    """Puts back what :func:`figures` found."""
-    connector, device = trainer._logger_connector, trainer.strategy.root_device
-    targets = connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics
-    for kind, target in zip(("callback", "logged", "progress_bar"), targets, strict=True):
-        values = kept.get(kind, {})  # a process that there was not before has none
-        target.update({key: v.to(device) if isinstance(v, Tensor) else v for key, v in values.items()})
-
-
-def sums(trainer: L.Trainer) -> list[dict[str, Any]]:
-    """What the training steps of this epoch have logged by ``self.log(…)``, for the epoch's end summed so far."""
-    return [
-        _of_result(key, result)
-        for key, result in trainer.fit_loop.epoch_loop._results.items()
-        if not (result.meta.enable_graph or result.has_reset)
-    ]
-
-
-def restore_sums(trainer: L.Trainer, kept: list[dict[str, Any]]) -> None:
-    """Puts back what :func:`sums` found, and lets the epoch go on as one that has begun."""
-    from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
-
-    modules = dict(trainer.lightning_module.named_modules())
-    device = trainer.strategy.root_device
-    for entry in kept:
-        meta = _Metadata(**entry["meta"])
-        told = entry["sync"]
-        meta.sync = _Sync(_should=told["should"], fn=trainer.strategy.reduce, rank_zero_only=told["rank_zero_only"])
-        result = _ResultMetric(meta, entry["is_tensor"]).to(device)
-        if not entry["is_tensor"]:
-            metric = modules.get(meta.metric_attribute)
-            if metric is None:
-                continue
-            result.value = metric
-        for name, value in entry["values"].items():
-            setattr(result, name, value.to(device) if isinstance(value, Tensor) else value)
-        result._update_count = 1
-        trainer.fit_loop.epoch_loop._results[entry["key"]] = result
-    # else the first batch would be taken for the epoch's, and the sums begun anew
-    trainer._logger_connector._first_loop_iter = False
-
-
 def gathered_gradients(trainer: L.Trainer) -> dict[str, Tensor]:
     """What batches have gathered for an optimizer step that is yet to come; nothing between two steps."""
     if not trainer.fit_loop.epoch_loop._should_accumulate():
         return {}
     named = trainer.lightning_module.named_parameters()
-    return {name: _plain(parameter.grad) for name, parameter in named if parameter.grad is not None}
+    return {name: plain(parameter.grad) for name, parameter in named if parameter.grad is not None}
 
 
 def restore_gradients(trainer: L.Trainer, kept: dict[str, Tensor]) -> None:
@@ -204,51 +216,3 @@ def restore_gradients(trainer: L.Trainer, kept: dict[str, Tensor]) -> None:
     for name, parameter in trainer.lightning_module.named_parameters():
         if name in kept:
             parameter.grad = kept[name].to(parameter.device)
-
-
-def _of_result(key: str, result: Any) -> dict[str, Any]:
-    meta = result.meta
-    names = ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "add_dataloader_idx", "dataloader_idx")
-    kept = {name: getattr(meta, name) for name in (*names, "metric_attribute")}
-    values = ("value", "cumulated_batch_size", "_forward_cache") if result.is_tensor else ()
-    return {
-        "key": key,
-        "meta": kept | {"reduce_fx": meta.reduce_fx.__name__},
-        "sync": {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only},
-        "is_tensor": result.is_tensor,
-        "values": {name: _plain(getattr(result, name)) for name in values if hasattr(result, name)},
-    }
-
-
-def _log_step(trainer: L.Trainer) -> None:
-    connector, loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
-    if loop._results:
-        connector._first_loop_iter = False
-        connector.on_batch_end()
-        connector.update_train_step_metrics()
-
-
-def _plain(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
-
-
-def frozen_parts(model: nn.Module) -> dict[str, list[str]]:
-    """What a finetuning callback has frozen: parameters without gradient, batch norms that keep no statistics.
-
-    Lightning freezes again as a run is taken up, and does not thaw what it had thawed.
-    """
-    norms = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return {
-        "parameters": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
-        "norms": [name for name, norm in norms if not norm.track_running_stats],
-    }
-
-
-def restore_frozen_parts(model: nn.Module, kept: dict[str, list[str]]) -> None:
-    """Puts back what :func:`frozen_parts` found."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in kept["parameters"])
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.track_running_stats = name not in kept["norms"]
-

@@ -1,4 +1,4 @@
-"""Copies of what a metric has counted so far."""
+"""Copies of what a metric has counted so far; the adapter for what is private to torchmetrics."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def put_back(metric: Metric, state: dict[str, Any]) -> None:
     """Sets a metric's state, which changes with the metric from now on."""
     for name, value in state.items():
         setattr(metric, name, value)
+    metric._update_count = max(1, metric.update_count)  # or it warns that it has seen nothing
 
 
 def _copied(value: Any, device: torch.device | str | None) -> Any:

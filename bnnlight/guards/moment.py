@@ -10,7 +10,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 
+from bnnlight.guards import lightning_figures
 from bnnlight.guards import lightning_internals as internals
+from bnnlight.guards.callback_states import frozen_parts, restore_frozen_parts
 from bnnlight.guards.run_state import metric_states, of_all_processes, random_states
 from bnnlight.tracking.log_book import LogBook
 from bnnlight.tracking.metrics_file import MetricsFile, read_rows
@@ -54,8 +56,8 @@ class Moment:
         process = {
             "random": random_states(trainer.strategy.root_device),
             "metrics": metric_states(trainer.lightning_module) if metrics is None else metrics,
-            "figures": internals.figures(trainer),
-            "sums": [] if place == "epoch" else internals.sums(trainer),
+            "figures": lightning_figures.figures(trainer),
+            "sums": [] if place == "epoch" else lightning_figures.sums(trainer),
             "gradients": {} if place == "epoch" else internals.gathered_gradients(trainer),
         }
         return cls(place, internals.placed(trainer.fit_loop.state_dict(), place), process)
@@ -73,7 +75,7 @@ class Moment:
 
     def at_end(self, trainer: L.Trainer) -> Moment:
         """The same, and that the training has ended since, with the last figures of all."""
-        last = {"figures": internals.figures(trainer), "epoch": trainer.current_epoch}
+        last = {"figures": lightning_figures.figures(trainer), "epoch": trainer.current_epoch}
         return replace(self, process=self.process | {"last": last}, ended=True)
 
     def write(self, trainer: L.Trainer, checkpoint: dict[str, Any], group: Any) -> None:
@@ -93,7 +95,7 @@ class Moment:
 def _of_run(trainer: L.Trainer) -> dict[str, Any]:
     return {
         "checkpoints": internals.checkpoint_states(trainer),
-        "frozen": internals.frozen_parts(trainer.lightning_module),
+        "frozen": frozen_parts(trainer.lightning_module),
         "should_stop": bool(trainer.should_stop),
         "logged": {name: book.state() for name, book in _log_books(trainer).items()},
     }
@@ -114,16 +116,16 @@ def checkpoints_now(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
 
 def restore_process(trainer: L.Trainer, kept: dict[str, Any]) -> None:
     """Puts back what a checkpoint's entry :data:`PROCESSES` holds of figures and gradients."""
-    internals.restore_figures(trainer, kept.get("figures", {}))
+    lightning_figures.restore_figures(trainer, kept.get("figures", {}))
     if kept.get("sums"):
-        internals.restore_sums(trainer, kept["sums"])
+        lightning_figures.restore_sums(trainer, kept["sums"])
     internals.restore_gradients(trainer, kept.get("gradients", {}))
 
 
 def restore_run(trainer: L.Trainer, kept: dict[str, Any]) -> None:
     """Puts back what a checkpoint's entry :data:`MOMENT` holds of callbacks, network and loggers."""
     internals.restore_checkpoint_states(trainer, kept["checkpoints"])
-    internals.restore_frozen_parts(trainer.lightning_module, kept["frozen"])
+    restore_frozen_parts(trainer.lightning_module, kept["frozen"])
     for name, book in _log_books(trainer).items():
         if name in kept.get("logged", {}):
             book.go_on(kept["logged"][name])
@@ -138,7 +140,7 @@ def restore_logged(trainer: L.Trainer) -> None:
         if isinstance(logger, MetricsFile) and logger.path.exists():
             rows = [row for row in read_rows(logger.path) if row["step"] <= trainer.global_step]
             newest = {key: torch.tensor(row[key]) for row in rows for key in row if key.startswith("val/")}
-            internals.restore_figures(trainer, {"callback": newest})
+            lightning_figures.restore_figures(trainer, {"callback": newest})
 
 
 def batches_a_step(trainer: L.Trainer) -> int:

@@ -166,12 +166,17 @@ def _gradients(optimizer: Optimizer) -> list[Tensor]:
 
 def _leave_out(trainer: L.Trainer, optimizer: Optimizer) -> None:
     """Lets the optimizer's next step change nothing."""
-    if _loss_scaler(trainer) and getattr(optimizer, "_step_supports_amp_scaling", False):
-        # such an optimizer has not unscaled yet: the scaler wants to see gradients, and leaves out these
+    scaler = _loss_scaler(trainer)
+    if scaler:
+        # the gradients of a fused optimizer are still scaled: the scaler wants to see some, and leaves out these
         for gradient in _gradients(optimizer):
             gradient.fill_(math.inf)
-    else:
-        optimizer.zero_grad(set_to_none=True)
+        try:
+            scaler.unscale_(optimizer)
+            return
+        except RuntimeError:  # it has seen them before they were filled, and does not look again
+            pass
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _any_bad(losses: list[Tensor], gradients: list[Tensor], order: float) -> bool:

@@ -55,7 +55,6 @@ def restore_metric_states(model: nn.Module, states: dict[str, dict[str, Any]]) -
     for name, metric in model.named_modules():
         if isinstance(metric, Metric) and name in states:
             put_back(metric, copied(states[name], metric.device))
-            metric._update_count = max(1, metric._update_count)  # or it warns that it has seen nothing
 
 
 def of_all_processes(own: dict[str, Any], group: Any = None) -> list[dict[str, Any]]:

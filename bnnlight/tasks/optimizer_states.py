@@ -82,7 +82,7 @@ def renew_checkpoint(checkpoint: dict[str, Any], model: nn.Module, alpha_lr: flo
 
 def _regroup(schedule: dict[str, Any], num_old: int, sources: Sequence[int]) -> None:
     for key, value in schedule.items():
-        if key == "_schedulers":
+        if isinstance(value, list) and all(isinstance(inner, dict) for inner in value):  # of schedules within
             for inner in value:
                 _regroup(inner, num_old, sources)
         elif isinstance(value, list) and len(value) == num_old:

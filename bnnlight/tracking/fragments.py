@@ -140,5 +140,5 @@ def _gather_media(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_own(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what W&B keeps for itself."""
-    return {key: value for key, value in config.items() if key != "_wandb"}
+    """Without what W&B keeps for itself, under names with an underscore in front."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}

@@ -76,37 +76,46 @@ class WandbRun(WandbLogger):
         self._defined: set[str] = set()
         self._next_row: int | None = None
         self._broken = False
+        self._run: Any = None
         earlier = _earlier_fragments(Path(save_dir)) if rank_zero_only.rank == 0 else []
         if id is None and earlier:
             id = os.environ.get("WANDB_RUN_ID") or earlier[-1].run_id
         self._earlier = [fragment for fragment in earlier if fragment.run_id == id]
         project = project or os.environ.get("WANDB_PROJECT") or "bnnlight"
-        given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
-        settings = wandb.Settings(finish_timeout=finish_timeout_s, finish_timeout_raises=True)
-        super().__init__(name=name, save_dir=save_dir, project=project, id=id, settings=settings, **given)
-        self._wandb_init.pop("anonymous", None)  # gone from W&B, which warns where it is passed
+        super().__init__(name=name, save_dir=save_dir, project=project, id=id)
+        self._options = {
+            "entity": entity, "project": project, "name": name, "id": id, "group": group, "job_type": job_type,
+            "tags": tags, "notes": notes, "dir": save_dir, "resume": "allow",
+            "settings": wandb.Settings(finish_timeout=finish_timeout_s, finish_timeout_raises=True),
+        }  # fmt: skip
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """W&B's own run; a stand-in that does nothing on ranks other than zero."""
-        if self._experiment is None:
-            self._start()
-        return self._experiment
+        if self._run is None:
+            self._run = wandb.run or self._start()
+            self._run.define_metric(STEP_KEY)
+            self._run.define_metric("*", step_metric=STEP_KEY, step_sync=True)
+            if self._earlier:
+                self._continue()
+        return self._run
 
-    def _start(self) -> None:
-        ask = super(WandbRun, type(self)).experiment.fget
+    @property
+    def version(self) -> str | None:
+        """W&B's id of the run; None where it has none yet."""
+        return self._run.id if self._run else self._options["id"]
+
+    def _start(self) -> Any:
         try:
-            ask(self)
+            return wandb.init(**self._options)
         except (CommError, UsageError) as error:
             if os.environ.get("WANDB_MODE") == "offline":
                 raise
             reason = str(error).splitlines()[0]
             _say(f"{reason}; the run is kept in its directory, to be synced later")
-            os.environ["WANDB_MODE"] = self._wandb_init["mode"] = "offline"  # W&B has read its variables already
-            ask(self)
-        if self._earlier:
-            self._continue()
+            os.environ["WANDB_MODE"] = "offline"  # for what starts later: W&B has read its variables already
+            return wandb.init(mode="offline", **self._options)
 
     def _continue(self) -> None:
         """Takes up where the earlier fragments end."""
@@ -114,7 +123,7 @@ class WandbRun(WandbLogger):
         reached = self.book.state()
         self.book.go_on({})
         self.book.read((row for row in rows if STEP_KEY in row), STEP_KEY)
-        if rows and not self._experiment.step:
+        if rows and not self._run.step:
             # W&B counts rows; a file of its own begins at zero again unless told
             self._next_row = int(rows[-1]["_step"]) + 1
         kept = Path(self.save_dir) / FILE_NAME
@@ -149,7 +158,7 @@ class WandbRun(WandbLogger):
         if key.startswith(("val/", "test/", "train/")) and not key.endswith("/pictures"):
             best = "min" if "loss" in key else "max"
             options = {"step_metric": STEP_KEY, "summary": f"{best},last"}
-            self._try(lambda: self._experiment.define_metric(key, **options))
+            self._try(lambda: self._run.define_metric(key, **options))
 
     def _try(self, call: Callable[[], Any]) -> None:
         """Calls W&B, and no more once its process has broken down: a run of days must not end for it."""
@@ -164,10 +173,10 @@ class WandbRun(WandbLogger):
     @rank_zero_only
     def finish(self) -> None:
         """Ends the run on W&B; what cannot be uploaded in time stays on the disk."""
-        if self._experiment is None or self._broken:
+        if self._run is None or self._broken:
             return
         try:
-            self._experiment.finish()
+            self._run.finish()
         except (OSError, wandb.Error) as error:  # TimeoutError is an OSError
             command = f"wandb beta sync --no-skip-online {Path(self.save_dir) / 'wandb'}"
             _say(f"not all was uploaded ({error}); the run is kept, to sync it: {command}")

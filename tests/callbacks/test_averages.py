@@ -194,3 +194,14 @@ def test_a_task_from_a_config_can_be_copied(tmp_path, fit_probe, configs):
     copied = copy.deepcopy(model)
     assert copied.optimizer is model.optimizer
     assert all(torch.equal(a, b) and a is not b for a, b in zip(copied.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("make", [EMAWeightAveraging, WeightAveraging, lambda: StochasticWeightAveraging(0.1)])
+def test_a_private_part_that_is_gone_is_told_before_the_training(make):
+    for name in type(whole(make())).relies_on:
+        callback = make()
+        place = next(place for place in (callback, *type(callback).__mro__) if name in vars(place))
+        line = f"has no {name} any more: .*averages.py"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=line):
+            patch.delattr(place, name)
+            whole(callback)

@@ -1,6 +1,7 @@
 """Lightning's private parts are where the adapter looks for them; another layout fails here with a clear word."""
 
 import copy
+import operator
 
 import lightning
 import pytest
@@ -8,6 +9,7 @@ import torch
 from fixtures.small_network import Network, loader
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from bnnlight.guards import lightning_figures
 from bnnlight.guards import lightning_internals as internals
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")
@@ -17,7 +19,7 @@ class Look(lightning.Callback):
     """Keeps what it finds in some hooks."""
 
     def __init__(self):
-        self.found = {}
+        self.found, self.answers = {}, []
 
     def look(self, trainer, name):
         self.found.setdefault(name, (copy.deepcopy(trainer.fit_loop.state_dict()), internals.is_within_step(trainer)))
@@ -29,8 +31,19 @@ class Look(lightning.Callback):
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step == 2:
             self.look(trainer, "step")
-            self.figures, self.sums = internals.figures(trainer), internals.sums(trainer)
+            self.figures, self.sums = lightning_figures.figures(trainer), lightning_figures.sums(trainer)
             self.gradients = internals.gathered_gradients(trainer)
+        loop = trainer.fit_loop.epoch_loop
+        self.answers.append(
+            (
+                loop._num_ready_batches_reached(),
+                loop._should_accumulate(),
+                loop._should_check_val_fx(trainer.fit_loop._data_fetcher),
+                loop._batches_that_stepped,
+                trainer._logger_connector._first_loop_iter,
+                loop.val_loop._has_run,
+            )
+        )
 
     def on_validation_start(self, trainer, *args):
         if not trainer.sanity_checking:
@@ -47,6 +60,10 @@ class Summing(Network):
         self.log("mean", loss, on_epoch=True, on_step=True)
         self.log("most", torch.tensor(float(batch_idx)), on_epoch=True, on_step=False, reduce_fx="max")
         return loss
+
+
+def trainer():
+    return lightning.Trainer(accelerator="cpu", logger=False, callbacks=[ModelCheckpoint(".")])
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +139,29 @@ def test_what_a_model_checkpoint_leaves_out_is_there(looked):
     assert checkpoint._last_global_step_saved == 0
 
 
-def test_frozen_parts_are_put_back():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2))
-    model[0].weight.requires_grad_(False)
-    model[2].track_running_stats = False
-    kept = internals.frozen_parts(model)
-    assert kept == {"parameters": ["0.weight"], "norms": ["2"]}
-    model.requires_grad_(False)
-    model[2].track_running_stats = True
-    internals.restore_frozen_parts(model, kept)
-    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["0.weight"]
-    assert not model[2].track_running_stats and model[1].track_running_stats
+def test_this_lightning_has_all_that_is_relied_on():
+    internals.check_layout(trainer())
+
+
+PARTS = [*(("trainer", name) for name in internals._TRAINER), ("checkpoint", "_last_global_step_saved")]
+
+
+@pytest.mark.parametrize(("owner", "name"), PARTS)
+def test_a_part_that_is_gone_is_told_before_the_training(monkeypatch, owner, name):
+    there = trainer()
+    parent, _, last = name.rpartition(".")
+    part = there.checkpoint_callback if owner == "checkpoint" else there
+    part = operator.attrgetter(parent)(part) if parent else part
+    place = next(place for place in (part, *type(part).__mro__) if last in vars(place))
+    monkeypatch.delattr(place, last)
+    line = rf"^lightning {lightning.__version__}: \w+ has no {name} any more: .*lightning_internals.py"
+    with pytest.raises(ValueError, match=line):
+        internals.check_layout(there)
+
+
+def test_lightnings_answers_are_what_they_are_taken_for(looked):
+    is_last = [False, False, True] * 2
+    validates, accumulates, begins = is_last, [False] * 6, [True, False, False] * 2
+    # a validation was, since the run began or was taken up
+    validated = [False] * 3 + [True] * 3
+    assert looked[1].answers == list(zip(is_last, accumulates, validates, range(6), begins, validated, strict=True))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchmetrics
 from torchmetrics import CatMetric, SumMetric
 
 from bnnlight.guards.metric_copies import copied, put_back
@@ -38,3 +39,11 @@ def test_all_of_a_state_comes_to_the_device():
 
 def test_a_copy_knows_no_gradient():
     assert not copied({"sum": torch.ones(2, requires_grad=True) * 2})["sum"].requires_grad
+
+
+def test_a_metric_whose_state_was_put_back_has_seen_something(recwarn):
+    metric, other = SumMetric(), SumMetric()
+    metric.update(torch.tensor(3.0))
+    put_back(other, copied(metric.metric_state))
+    word = f"torchmetrics {torchmetrics.__version__} counts updates elsewhere: see bnnlight/guards/metric_copies.py"
+    assert other.update_called and other.compute() == 3 and not recwarn.list, word

@@ -17,9 +17,9 @@ def test_the_newest_figures_of_validations_up_to_its_step_come_from_the_file(tmp
     ):
         file.log_metrics(metrics, step)
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
-    told = SimpleNamespace(
-        loggers=[file], global_step=12, strategy=trainer.strategy, _logger_connector=trainer._logger_connector
-    )
-    restore_logged(told)
+    kinds = ("callback_metrics", "logged_metrics", "progress_bar_metrics")
+    there = SimpleNamespace(loggers=[file], global_step=12, strategy=trainer.strategy)
+    there.__dict__.update({kind: getattr(trainer, kind) for kind in kinds})
+    restore_logged(there)
     found = {key: round(float(value), 6) for key, value in trainer.callback_metrics.items()}
     assert found == {"val/acc1": 0.2, "val/loss": 3.0}

@@ -120,11 +120,13 @@ def test_a_server_out_of_reach_at_the_start_leaves_an_offline_run(tmp_path, monk
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbRun(str(tmp_path))
+    assert logger.version is None
     logger.log_metrics({"a": 1.0}, 5)
     logger.finish()
     wandb.teardown()
     found = [read_fragment(path) for path in find_fragments(tmp_path) if "offline-run" in path.parent.name]
     assert [pairs(fragment, "a") for fragment in found] == [[(5, 1.0)]]
+    assert [fragment.run_id for fragment in found] == [logger.version]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B:")]
     assert len(lines) == 1 and "synced later" in lines[0]
 

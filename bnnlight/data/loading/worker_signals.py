@@ -1,10 +1,17 @@
-"""Signals to loader processes, which work on when the run is told to stop, and from them, when one is lost."""
+"""Signals to loader processes, which work on when the run is told to stop, and from them, when one is lost.
+
+The adapter for the one private part of torch's loaders that is used. Where a version of torch has it no more, a lost
+process is told of without the reason.
+"""
 
 from __future__ import annotations
 
 import signal
 
-from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
+try:
+    from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
+except ImportError:
+    _set_SIGCHLD_handler = None
 
 GRACE_S = 60
 """How long a loader process works on after it was told to end, in case nobody else ends it."""
@@ -33,4 +40,5 @@ def hear_of_lost_workers() -> None:
     sets all handlers back to those that it found: without this, a worker lost in the test that follows was told of
     without the reason, which is how a shared memory that ran out looks.
     """
-    _set_SIGCHLD_handler()
+    if _set_SIGCHLD_handler is not None:
+        _set_SIGCHLD_handler()
