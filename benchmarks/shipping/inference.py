@@ -30,7 +30,8 @@ from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.commands.bench import in_turn, machine, num_cores
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
-from bnnlight.deploy.formats.openvino import Compiled, OpenVINOEngine, save_openvino
+from bnnlight.deploy.formats.openvino import OpenVINOEngine, save_openvino
+from bnnlight.deploy.formats.openvino_compiled import Compiled
 from bnnlight.deploy.formats.openvino_graph import to_openvino
 from bnnlight.deploy.formats.packed import PackedEngine, save_packed
 from bnnlight.deploy.freezing.freeze import freeze
