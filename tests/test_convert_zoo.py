@@ -9,7 +9,7 @@ import pytest
 import torch.nn.functional as F
 from torch import nn
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[1] / "benchmarks/shipping"
 
 
 @pytest.fixture(autouse=True)

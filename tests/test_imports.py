@@ -15,6 +15,7 @@ ROOT = Path(bnnlight.__file__).parent
 # part of the package → what of the house it may import besides itself; a part that is not here, such as imaging,
 # may import none. A folder inside a part that is here has a rule of its own, and is then not its part's.
 ALLOWED = {
+    # besides, it hands on from optim, when they are asked for, names that earlier versions had here
     "nn": {"nn.latents", "nn.compute"},
     "nn.latents": {"nn.compute"},
     "nn.compute": {"nn.binarize", "nn.scale"},

@@ -17,7 +17,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("kill_resume", ROOT / "benchmarks/kill_resume.py")
+    spec = importlib.util.spec_from_file_location("kill_resume", ROOT / "benchmarks/reliability/kill_resume.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

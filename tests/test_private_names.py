@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HOUSE = {"bnnlight", *(path.stem for path in (ROOT / "benchmarks").rglob("*.py"))}
 ADAPTERS = {
-    "benchmarks/training_step.py": "torch's dispatch and storages; tests/test_train_benchmarks.py",
+    "benchmarks/training/shared_step.py": "torch's dispatch and storages; tests/test_train_benchmarks.py",
     "bnnlight/callbacks/averages.py": "Lightning's callbacks that average weights; tests/callbacks/test_averages.py",
     "bnnlight/data/loading/worker_signals.py": "torch's loader processes; tests/data/loading/test_worker_signals.py",
     "bnnlight/guards/lightning_figures.py": "Lightning's figures; tests/guards/test_lightning_internals.py",

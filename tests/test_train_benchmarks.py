@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from bnnlight.nn import BinaryConv2d, Matrix, Rotated, Tucker
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[1] / "benchmarks/training"
 TINY = {"name": "tiny", "network": "hourglass", "image_size": 64, "batch_size": 2, "num_rounds": 1, "features": 32}
 BATCH, HIDDEN = 16, 8
 ACTIVATION = 4 * BATCH * HIDDEN
@@ -31,7 +31,7 @@ def scripts():
 
 @pytest.fixture
 def tiny():
-    from train_networks import Setting
+    from shared_networks import Setting
 
     return Setting(**TINY)
 
@@ -78,7 +78,7 @@ def keep_sigmoids():
     ids=["one activation", "three", "a view of the same storage", "checkpoint", "selective checkpoint", "attribute"],
 )
 def test_saved_bytes_by_hand(middle, everything, by_hooks):
-    from training_step import saved_bytes
+    from shared_step import saved_bytes
 
     first, second = (nn.Linear(a, b, bias=False) for a, b in ((4, HIDDEN), (HIDDEN, 2)))
     images = torch.randn(BATCH, 4)
@@ -96,7 +96,7 @@ def test_saved_bytes_by_hand(middle, everything, by_hooks):
 
 @pytest.mark.parametrize("row", ["real, contiguous", "dense", "Tucker", "Holistic", "dense, lean", "Tucker 0.5, lean"])
 def test_saved_bytes_are_what_the_allocator_still_has(tiny, row, monkeypatch):
-    from train_networks import make_training
+    from shared_networks import make_training
 
     training = make_training(tiny, row)
     training.forward()  # what is made once
@@ -110,7 +110,7 @@ def test_saved_bytes_are_what_the_allocator_still_has(tiny, row, monkeypatch):
 
 
 def test_state_is_that_of_a_step(tiny):
-    from train_networks import make_training
+    from shared_networks import make_training
 
     stepped, prepared = (make_training(tiny, "dense") for _ in range(2))
     stepped.step()
@@ -120,8 +120,8 @@ def test_state_is_that_of_a_step(tiny):
 
 
 def test_peak_memory_holds_at_least_what_a_step_needs(tiny):
-    from train_memory import in_own_process, peak_memory
-    from train_networks import make_training
+    from shared_networks import make_training
+    from train_step_memory import in_own_process, peak_memory
 
     training = make_training(tiny, "dense")
     needed = training.counted_step()["all"] + training.own_bytes()
@@ -130,7 +130,7 @@ def test_peak_memory_holds_at_least_what_a_step_needs(tiny):
 
 
 def test_work_by_hand():
-    from train_floor import Rates, Work, count_work, floor_s
+    from train_step_floor import Rates, Work, count_work, floor_s
 
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
@@ -157,8 +157,8 @@ def test_work_by_hand():
 
 
 def test_rates_are_found_for_all(tiny):
-    from train_floor import convolution_shapes, measure_rates
-    from train_networks import make_batch, make_network
+    from shared_networks import make_batch, make_network
+    from train_step_floor import convolution_shapes, measure_rates
 
     shapes = convolution_shapes(make_network(tiny, "real, contiguous"), make_batch(tiny)[0])
     # the hourglass' blocks: 32 → 16 → 8 → 8 channels at 64/4 = 16 px and below; the stem is not 3×3
@@ -168,7 +168,7 @@ def test_rates_are_found_for_all(tiny):
 
 
 def test_quartiles_and_turns():
-    from training_step import quartiles, take_turns
+    from shared_step import quartiles, take_turns
 
     assert quartiles([5.0]) == [5.0, 5.0, 5.0]
     assert quartiles([4.0, 1.0, 2.0, 3.0, 5.0]) == [2.0, 3.0, 4.0]
@@ -182,7 +182,7 @@ def test_quartiles_and_turns():
 
 def test_train_step(tiny, monkeypatch):
     import train_step
-    from train_report import report
+    from train_step_report import report
 
     # in turn with others whose seconds are known
     seconds = [[2.0, 2.2, 2.4], [1.0, 2.0, 1.0], [1.1, 2.0, 1.2], [1.5, 3.2, 1.0]]
@@ -214,7 +214,7 @@ def test_train_step(tiny, monkeypatch):
 
 
 def test_rows_are_checked():
-    from train_networks import chosen, row_names
+    from shared_networks import chosen, row_names
 
     assert chosen(None) == row_names()
     assert chosen(["dense", "real, contiguous"]) == ["dense", "real, contiguous"]

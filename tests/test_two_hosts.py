@@ -1,4 +1,4 @@
-"""Two hosts, as network namespaces: what `benchmarks/two_hosts.py` finds, in short. Needs root on Linux."""
+"""Two hosts, as network namespaces: what `benchmarks/reliability/two_hosts.py` finds, in short. Needs root on Linux."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fixtures.processes import run_to_end
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks/two_hosts.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks/reliability/two_hosts.py"
 
 pytestmark = pytest.mark.slow
 

@@ -32,7 +32,6 @@ _ROOMS_OF_NN = {
     "latents": "cp hadamard holistic latent matrix rank rotated tensor_train tucker unfolding",
 }
 _MOVED = {
-    "bnnlight.nn.Bop": ("bnnlight.optim.Bop",),
     **{f"bnnlight.data.{n}": (f"bnnlight.data.{r}.{n}",) for r, names in _ROOMS_OF_DATA.items() for n in names.split()},
     **{f"bnnlight.nn.{n}": (f"bnnlight.nn.{r}.{n}",) for r, names in _ROOMS_OF_NN.items() for n in names.split()},
     "bnnlight.data.loaders": ("bnnlight.data.loading.loaders", "bnnlight.data.classes.data_module"),

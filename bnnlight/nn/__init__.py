@@ -26,6 +26,9 @@ Add your own latent: subclass `Latent`, take a dense weight as the first argumen
 fill `lr_scales`; then name the class in a config under `latent:`. Nothing else is edited.
 """
 
+from importlib import import_module
+from typing import Any
+
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
 from bnnlight.nn.compute.relaxed import Stage
 from bnnlight.nn.convert import convert
@@ -87,3 +90,13 @@ __all__ = [
     "start_from",
     "straight_through",
 ]
+
+_IN_OPTIM = {"Bop", "ParameterGroup", "parameter_groups"}
+
+
+def __getattr__(name: str) -> Any:
+    """What moved to `bnnlight.optim`: earlier versions' configs and runs name it here."""
+    if name in _IN_OPTIM:
+        # only when asked for, since `optim` imports this package
+        return getattr(import_module("bnnlight.optim"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

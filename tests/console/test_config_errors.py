@@ -53,7 +53,6 @@ REASONS = {
     ("--trainer.callbacks=own_classes.Choosy",): ("own_classes.Choosy", "every is 1: give 2"),
     ("--trainer.logger+=own_classes.NoServer",): ("own_classes.NoServer", "RuntimeError: no server at 10.0.0.1"),
     ("--checkpoint.save_top_k=-5",): ("ModelCheckpoint", "save_top_k=-5"),
-    ("--model.optimizer=bnnlight.nn.Bop",): ("model.optimizer: bnnlight.nn.Bop has moved: write bnnlight.optim.Bop",),
     ("--data=bnnlight.data.lsp.LSPDataModule",): (
         "data: bnnlight.data.lsp.LSPDataModule has moved: write bnnlight.data.LSPDataModule",
     ),

@@ -119,16 +119,16 @@ def test_what_is_kept_does_not_grow_with_the_batches_seen(folders, pictures, mon
     from bnnlight.deploy.formats import openvino
 
     compiled, requests = [], []
-    compile_model, request = ov.Core.compile_model, openvino._Request
+    compile_model, create = ov.Core.compile_model, ov.CompiledModel.create_infer_request
     monkeypatch.setattr(ov.Core, "compile_model", lambda *a: compiled.append(1) or compile_model(*a))
-    monkeypatch.setattr(openvino, "_Request", lambda *a: requests.append(1) or request(*a))
+    monkeypatch.setattr(ov.CompiledModel, "create_infer_request", lambda *a: requests.append(1) or create(*a))
     openvino._check_arithmetic()
     compiled.clear(), requests.clear()
     runtime = Runtime(folders["openvino"])
     for size in range(1, len(pictures)):
         runtime(pictures[:size])
     assert len(compiled) == 1
-    assert 1 <= len(requests) <= openvino.Workers(None).at_a_time
+    assert 1 <= len(requests) <= Workers(None).at_a_time
 
 
 @pytest.mark.parametrize("name", ["packed", "onnx"])

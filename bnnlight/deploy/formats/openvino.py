@@ -10,17 +10,15 @@ import html
 import os
 import re
 import tempfile
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import openvino as ov
 
+from bnnlight.deploy.formats.openvino_compiled import Compiled
 from bnnlight.deploy.formats.openvino_graph import BITS, to_openvino
-from bnnlight.deploy.formats.signal_stack import signal_stack_kept
-from bnnlight.deploy.formats.workers import Workers
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.program.bits import pack_signs
@@ -30,13 +28,6 @@ NAME = "model.xml"
 ON_BITS = "BinaryConvolution jit_"
 """How kernels are called that work on bits."""
 _MANIFEST = re.compile(rb"<bnnlight value=(\"[^\"]*\"|'[^']*')")
-_CONFIG = {
-    # bfloat16, which some processors are quicker in, would turn signs round
-    "INFERENCE_PRECISION_HINT": "f32",
-    "PERFORMANCE_HINT": "LATENCY",
-    # several processes of a service would all sit on the first cores
-    "ENABLE_CPU_PINNING": False,
-}
 
 
 def save_openvino(
@@ -113,83 +104,6 @@ class OpenVINOEngine:
         kinds = ("BinaryConvolution", "Round")
         wanted = [op.get_friendly_name() for op in self._network.model.get_ops() if op.get_type_name() in kinds]
         return {name: found.get(name, "folded away") for name in wanted}
-
-
-class Compiled:
-    """An OpenVINO model on the CPU, for batches of any size and calls of any number of threads.
-
-    It is compiled once, for one picture: binary convolutions take fixed shapes alone, and what a picture gets does not
-    depend on those beside it.
-
-    Args:
-        model: for batches of one.
-        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
-
-    Attributes:
-        compiled: it, as OpenVINO runs it.
-        places: name of an output → its place.
-    """
-
-    def __init__(self, model: ov.Model, num_threads: int | None = None) -> None:
-        self.model = model
-        self._workers = Workers(num_threads)
-        streams = self._workers.at_a_time
-        config = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * self._workers.per_picture}
-        with signal_stack_kept():
-            self.compiled = _compiled(model, _CONFIG | config)
-        self.places = {name: place for place, output in enumerate(model.outputs) for name in output.names}
-        # a request holds one picture's numbers; there are as many as pictures were computed at a time
-        self._requests: deque[_Request] = deque()
-
-    def __call__(self, images: np.ndarray, places: Sequence[int] = (0,)) -> list[np.ndarray]:
-        """The outputs at those places, each ``(N, …)``, of ``(N, C, H, W)`` float32; N is at least 1."""
-        made = self._workers(lambda piece: self._one_by_one(piece, places), images)
-        return [np.concatenate(parts) for parts in zip(*made, strict=True)]
-
-    def _one_by_one(self, images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
-        try:
-            request = self._requests.pop()
-        except IndexError:
-            request = _Request(self.compiled)
-        try:
-            return request(images, places)
-        finally:
-            self._requests.append(request)
-
-
-class _Request:
-    """Memory for one picture and what the network makes of it; for one thread at a time."""
-
-    def __init__(self, compiled: ov.CompiledModel) -> None:
-        self._request = compiled.create_infer_request()
-        # views of OpenVINO's own memory: handing over arrays takes longer than a small network
-        self._input = self._request.get_input_tensor(0).data
-        self._outputs = [tensor.data for tensor in self._request.output_tensors]
-
-    def __call__(self, images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
-        outputs = [self._outputs[place] for place in places]
-        found = [np.empty((len(images), *output.shape[1:]), output.dtype) for output in outputs]
-        with signal_stack_kept():
-            for index, image in enumerate(images):
-                self._input[0] = image
-                self._request.infer(share_outputs=True)
-                for array, output in zip(found, outputs, strict=True):
-                    array[index] = output[0]
-        return found
-
-
-def _compiled(model: ov.Model, config: dict) -> ov.CompiledModel:
-    try:
-        return ov.Core().compile_model(model, "CPU", config)
-    except RuntimeError as error:
-        found = re.search(r"BinaryConvolution node with name '(.*?)' has unsupported parameters", str(error))
-        if not found:
-            raise
-        # its kernels for AVX2 take less padding than those for AVX-512
-        raise ValueError(
-            f"OpenVINO has no kernel on this processor for the padding of the binary convolution {found[1]!r} "
-            "(more can be computed with AVX-512): export with --format packed or onnx"
-        ) from error
 
 
 def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

@@ -62,7 +62,8 @@ def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
     """The twin of a shipped OpenVINO model, in OpenVINO."""
     from openvino import opset13
 
-    from bnnlight.deploy.formats.openvino import Compiled, read_openvino
+    from bnnlight.deploy.formats.openvino import read_openvino
+    from bnnlight.deploy.formats.openvino_compiled import Compiled
 
     model = read_openvino(file)[0]
     num_bytes = 0

@@ -36,7 +36,9 @@ def check_changes(now: str, path: Path, with_defaults: str) -> list[str]:
         then = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError):
         return [f"{path} cannot be read, so changes in the config cannot be told"]
-    before, after = _flat(yaml.safe_load(with_defaults)) | _flat(then), _flat(yaml.safe_load(now))
+    read, after = _flat(yaml.safe_load(with_defaults)), _flat(yaml.safe_load(now))
+    # a class that has moved since stands in what is read under its name of today
+    before = read | _flat(then) | {key: name for key, name in read.items() if key.endswith("class_path")}
     changes = {
         key: f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
         for key in dict.fromkeys([*before, *after])

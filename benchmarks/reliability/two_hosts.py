@@ -1,6 +1,6 @@
 """Training on two hosts, as network namespaces on this machine, and what happens when one of them dies. Needs root.
 
-python benchmarks/two_hosts.py [--parts same killed …] [--json] [--output results/two_hosts]
+python benchmarks/reliability/two_hosts.py [--parts same killed …] [--json] [--output results/two_hosts]
 """
 
 from __future__ import annotations

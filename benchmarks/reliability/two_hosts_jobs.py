@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from two_hosts_network import Network
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SLOW = """
 import time
 import lightning as L

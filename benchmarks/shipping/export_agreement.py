@@ -1,6 +1,6 @@
 """Trained checkpoints beside what `bnnlight export` makes of them, on whole test sets, in every format.
 
-python benchmarks/export_agreement.py RUN/checkpoints/best.ckpt … --output results/export
+python benchmarks/shipping/export_agreement.py RUN/checkpoints/best.ckpt … --output results/export
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def report(record: dict[str, Any]) -> str:
         cells = (run, result["variant"], f"{a['num_images']:,}", f"{same:.2f} %", bits, f"{a['num_images_flipped']:,}")
         cells += (difference, metric, wanted, f"{sum(result['file_bytes'].values()):,}")
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", f"Command: `{record['command']}`, commit {record['commit']}, {record['machine']}.", ""]
+    command = f"python benchmarks/shipping/{record['command']}"
+    lines += ["", f"Command: `{command}`, commit {record['commit']}, {record['machine']}.", ""]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Times the pose data pipeline on one core: a 1280×720 JPEG to a 256×256 augmented crop with its targets.
 
-    python benchmarks/pose_data.py [--root DIR]
+    python benchmarks/training/pose_data.py [--root DIR]
 
 In the same run, in turn with it: decoding the JPEG alone, in full, with the same library. Persons have the sizes
 that people have in MPII's validation list (0.1, 0.5 and 0.9 quantile of the box's side), and one small enough that

@@ -6,8 +6,8 @@ random pictures, bfloat16 autocast, channels last, AdamW in one fused call. Each
 was there before it, with the network's own parameters, buffers and optimizer state. Saved bytes are those of
 `train_step.py`.
 
-    python benchmarks/gpu_train.py --output results/gpu_train
-    python benchmarks/gpu_train.py --device cpu --small --modes plain      # tries the script without a GPU
+    python benchmarks/training/gpu_train.py --output results/gpu_train
+    python benchmarks/training/gpu_train.py --device cpu --small --modes plain      # tries the script without a GPU
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared_networks import Setting, chosen, make_training, row_names
+from shared_step import Training, quartiles, take_turns
 from torch import nn
-from train_networks import Setting, chosen, make_training, row_names
-from training_step import Training, quartiles, take_turns
 
 from bnnlight.commands.bench import machine
 from bnnlight.experiment.save_config import provenance
@@ -128,7 +128,8 @@ def report(record: dict[str, Any]) -> str:
             lines.append(f"| {name} | {row['error']} | | | | | | |" if "error" in row else _line(name, row))
     lines += [
         "",
-        f"Command: `{record['command']}`, commit {record['commit']}, {record['device']} ({record['machine']}), torch "
+        f"Command: `python benchmarks/training/{record['command']}`, "
+        f"commit {record['commit']}, {record['device']} ({record['machine']}), torch "
         f"{record['torch']}, {record['seconds']} s.",
         "",
     ]

@@ -1,6 +1,6 @@
 """What watching a binary network costs: each callback's look, and all of them together, against the plain step.
 
-    python benchmarks/callback_overhead.py [--pairs N]
+    python benchmarks/training/callback_overhead.py [--pairs N]
 
 Two networks with Tucker latents as their configs have them, trained on one batch of random pictures or drawn people
 with the loggers of a real run (metrics.jsonl, and Weights & Biases offline). Blocks of ten steps take turns: in one no

@@ -19,7 +19,7 @@ freed memory, real ones too. The package `bnn` joins where an environment of its
   of binary layers) and real matrix product (weights rebuilt from factors: forward, and twice
   for the gradients). Nothing but multiply-adds is in it, and none that is done twice to save memory.
 
-    python benchmarks/train_step.py --peer-python ENV/bin/python --output results/train_step
+    python benchmarks/training/train_step.py --peer-python ENV/bin/python --output results/train_step
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_floor import as_record, convolution_shapes, count_work, measure_rates
-from train_memory import in_own_process, peak_memory, real_steps
-from train_networks import LEAN, REAL, WITH, Setting, chosen, make_batch, make_network, make_training
-from train_report import report
-from training_step import keep_freed_memory, quartiles, take_turns
+from shared_networks import LEAN, REAL, WITH, Setting, chosen, make_batch, make_network, make_training
+from shared_step import keep_freed_memory, quartiles, take_turns
+from train_step_floor import as_record, convolution_shapes, count_work, measure_rates
+from train_step_memory import in_own_process, peak_memory, real_steps
+from train_step_report import report
 
 from bnnlight.commands.bench import machine, num_cores
 from bnnlight.experiment.save_config import provenance
@@ -99,7 +99,7 @@ class Peer:
     """The package `bnn` in its own environment, told step by step what to do."""
 
     def __init__(self, python: str, setting: Setting, num_threads: int) -> None:
-        command = [python, str(Path(__file__).with_name("train_peer.py")), f"--threads={num_threads}"]
+        command = [python, str(Path(__file__).with_name("train_step_peer.py")), f"--threads={num_threads}"]
         command += [f"--image-size={setting.image_size}", f"--batch-size={setting.batch_size}"]
         command += [f"--stem={setting.stem}"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -1,6 +1,6 @@
 """One network's training step, and the memory that it holds: what the benchmarks of training share.
 
-Needs torch and torchvision alone, so that another package's environment can run it too (`train_peer.py`).
+Needs torch and torchvision alone, so that another package's environment can run it too (`train_step_peer.py`).
 """
 
 from __future__ import annotations

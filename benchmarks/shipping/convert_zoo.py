@@ -1,8 +1,8 @@
 """Every classification, segmentation and detection network of torchvision, and fifty of timm, made binary.
 
-python benchmarks/convert_zoo.py --output results/convert            # goes on where it was stopped
+python benchmarks/shipping/convert_zoo.py --output results/convert            # goes on where it was stopped
 pip install --no-deps timm==1.0.31 huggingface_hub safetensors pyyaml   # for fifty networks more, with
-python benchmarks/convert_zoo.py --output results/convert --timm
+python benchmarks/shipping/convert_zoo.py --output results/convert --timm
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def report(record: dict[str, Any]) -> str:
         lines += [_line(key.partition("/")[2], r) for key, r in rows.items() if key.partition("/")[0] == kind]
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     commits = ", ".join(sorted({r["commit"] for r in rows.values()}))
-    lines += ["", f"Repeat it: `python benchmarks/convert_zoo.py --output results/convert --timm` ({versions};"]
+    command = "python benchmarks/shipping/convert_zoo.py --output results/convert --timm"
+    lines += ["", f"Repeat it: `{command}` ({versions};"]
     lines += [f"commit {commits}; {record['machine']}, one thread). `convert.json` has each line in full.", ""]
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """Kills a run again and again, lets it go on each time, and compares it with the run that was never stopped.
 
-    python benchmarks/kill_resume.py --root data/cifar10_jpeg [--kills 20] [--seed 0] [--output results/kill_resume.md]
+    python benchmarks/reliability/kill_resume.py --root data/cifar10_jpeg \
+        [--kills 20] [--seed 0] [--output results/kill_resume.md]
 
 A small network on 2,560 pictures of CIFAR-10, nine epochs, saved every third step and after each validation, with a
 loader process and W&B offline. The run is killed by SIGKILL, all its processes at once, in turn
@@ -37,7 +38,7 @@ import torch
 
 from bnnlight.tracking.fragments import STEP_KEY, find_fragments, read_fragment
 
-CONFIG = Path(__file__).parents[1] / "configs/resnet_small_cifar10.yaml"
+CONFIG = Path(__file__).parents[2] / "configs/resnet_small_cifar10.yaml"
 OPTIONS = (
     *("--trainer.max_epochs=9", "--data.train_size=2560", "--data.val_size=256", "--data.batch_size=64"),
     *("--data.num_workers=1", "--model.backbone.width=0.125", "--trainer.log_every_n_steps=1"),
@@ -85,7 +86,7 @@ class Run:
         self.run_dir, self.log = run_dir, run_dir.with_suffix(".log")
         self._left: dict[Path, int] = {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "BNNLIGHT", "PL_"))}
-        path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+        path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2]), *sys.path])
         self.environment = {**kept, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
     def start(self) -> subprocess.Popen:
@@ -197,7 +198,7 @@ def figures(run_dir: Path) -> dict[tuple[int, str], list[float]]:
 def wandb_figures(run_dir: Path) -> dict[str, Any]:
     """The same from W&B's files, all starts together, as ``bnnlight compare`` reads them, and the sheets."""
     command = [sys.executable, "-m", "bnnlight", "compare", "--json", str(run_dir / "wandb")]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
     series = json.loads(done.stdout)["runs"][0]["series"]
     rows: list[dict[str, Any]] = []
@@ -294,7 +295,7 @@ def main() -> int:
     found |= {
         "seconds": time.monotonic() - begin,
         "seed": args.seed,
-        "command": " ".join(["python", "benchmarks/kill_resume.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/reliability/kill_resume.py", *sys.argv[1:]]),
         "commit": subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{os.cpu_count()} {platform.machine()} cores",

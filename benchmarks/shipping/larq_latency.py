@@ -3,7 +3,7 @@
 Runs in an environment of its own, whose packages do not go with this project's:
 
     python -m venv ENV && ENV/bin/pip install larq larq-compute-engine 'tensorflow-cpu==2.16.*' 'tf_keras==2.16.*'
-    ENV/bin/python benchmarks/larq_latency.py
+    ENV/bin/python benchmarks/shipping/larq_latency.py
 """
 
 import argparse

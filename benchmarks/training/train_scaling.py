@@ -5,7 +5,7 @@ process. Drawn are the medians of the time and the saved bytes (see `train_step.
 slope that the legend names is that of the line of least squares through the logarithms: 1 is linear. Time may grow
 with the batch at most linearly.
 
-    python benchmarks/train_scaling.py --output results/scaling
+    python benchmarks/training/train_scaling.py --output results/scaling
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from shared_networks import LATENTS
+from shared_step import Training, keep_freed_memory, labelled_pictures, take_turns
 from torch import nn
-from train_networks import LATENTS
-from training_step import Training, keep_freed_memory, labelled_pictures, take_turns
 
 from bnnlight.backbones import ResNet
 from bnnlight.commands.bench import machine, num_cores

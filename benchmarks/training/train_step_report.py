@@ -32,7 +32,8 @@ def report(record: dict[str, Any]) -> str:
     threads = f"{record['num_threads']} thread{'s' if record['num_threads'] > 1 else ''}"
     lines += [
         "",
-        f"Command: `{record['command']}`, commit {record['commit']}, {record['machine']} ({flags}), {threads}, torch "
+        f"Command: `python benchmarks/training/{record['command']}`, "
+        f"commit {record['commit']}, {record['machine']} ({flags}), {threads}, torch "
         f"{record['torch']}, {record['seconds']} s.",
         "",
     ]

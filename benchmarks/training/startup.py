@@ -1,6 +1,6 @@
 """How long a user waits: for help, for the first training step, and for data between steps.
 
-    python benchmarks/startup.py --cifar10 DIR --lsp DIR --lspet DIR [--output results/startup]
+    python benchmarks/training/startup.py --cifar10 DIR --lsp DIR --lspet DIR [--output results/startup]
 
 Each is measured in processes of its own, as the command line starts them, with W&B offline. Reported are, with the
 goals of each beside them,

@@ -20,7 +20,7 @@ from importlib.metadata import version
 import torch
 from bnn import BConfig, prepare_binary_model
 from bnn.ops import BasicInputBinarizer, BasicScaleBinarizer, XNORWeightBinarizer
-from training_step import Training, keep_freed_memory, labelled_pictures, real_resnet18, resident_bytes
+from shared_step import Training, keep_freed_memory, labelled_pictures, real_resnet18, resident_bytes
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """PCK@0.2 on Leeds Sports Pose of a predictor that always answers with the mean pose: the floor of every comparison.
 
-python benchmarks/mean_pose.py --lsp DIR/lsp --lspet DIR/lspet
+python benchmarks/training/mean_pose.py --lsp DIR/lsp --lspet DIR/lspet
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def report(record: dict[str, Any]) -> str:
         if error := deaths.get("rendezvous", {}).get("torchrun_error"):
             lines += ["", f"And of torchrun, where the rendezvous is lost: `{error}`"]
         lines.append("")
-    lines += [f"Command: `{record['command']}`, commit {record['commit']}, {record['machine']}.", ""]
+    command = f"python benchmarks/reliability/{record['command']}"
+    lines += [f"Command: `{command}`, commit {record['commit']}, {record['machine']}.", ""]
     return "\n".join(lines)
 
 

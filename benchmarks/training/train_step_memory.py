@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from train_networks import REAL, Setting, make_training
-from training_step import keep_freed_memory, resident_bytes, take_turns
+from shared_networks import REAL, Setting, make_training
+from shared_step import keep_freed_memory, resident_bytes, take_turns
 
 PRELOADED = ["torchvision", "bnnlight.backbones", "bnnlight.data", "bnnlight.commands.bench"]
 """What takes seconds to import. Not the scripts themselves, which the process that is forked does not find."""

@@ -5,7 +5,7 @@ against its real-valued twin: in OpenVINO and in torch (eager, channels last); w
 with real layers on 8-bit integers beside them. Weights are random: they do not change the time. Larq Compute Engine
 joins where an environment of its own has it: `--larq_python ENV/bin/python`.
 
-    python benchmarks/inference.py --output results/inference
+    python benchmarks/shipping/inference.py --output results/inference
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.commands.bench import in_turn, machine, num_cores
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
-from bnnlight.deploy.formats.openvino import Compiled, OpenVINOEngine, save_openvino
+from bnnlight.deploy.formats.openvino import OpenVINOEngine, save_openvino
+from bnnlight.deploy.formats.openvino_compiled import Compiled
 from bnnlight.deploy.formats.openvino_graph import to_openvino
 from bnnlight.deploy.formats.packed import PackedEngine, save_packed
 from bnnlight.deploy.freezing.freeze import freeze
@@ -209,7 +210,8 @@ def report(record: dict[str, Any]) -> str:
     for kind in record["results"][0]["bytes"]:
         lines.append(f"| {kind} | " + " | ".join(f"{by_name[name][kind]:,}" for name in GOALS) + " |")
     versions = ", ".join(f"{name} {text}" for name, text in record["versions"].items())
-    lines += ["", f"Command: `{record['command']}`, commit {record['commit']}, {record['machine']}, {versions}.", ""]
+    command = f"python benchmarks/shipping/{record['command']}"
+    lines += ["", f"Command: `{command}`, commit {record['commit']}, {record['machine']}, {versions}.", ""]
     return "\n".join(lines)
 
 

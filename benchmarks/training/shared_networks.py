@@ -11,8 +11,8 @@ import pytorch_optimizer
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
+from shared_step import NUM_CLASSES, Loss, Training, labelled_pictures, real_resnet18
 from torch import Tensor, nn
-from training_step import NUM_CLASSES, Loss, Training, labelled_pictures, real_resnet18
 
 from bnnlight.backbones import ResNet18, StackedHourglass
 from bnnlight.data.keypoints import heatmaps

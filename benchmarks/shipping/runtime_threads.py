@@ -1,6 +1,6 @@
 """One `Runtime` called by several threads and with batches of many sizes: wrong answers, throughput, memory.
 
-python benchmarks/runtime_threads.py --output results/runtime_threads
+python benchmarks/shipping/runtime_threads.py --output results/runtime_threads
 """
 
 from __future__ import annotations
@@ -201,7 +201,8 @@ def report(record: dict[str, Any]) -> str:
     for m in record["memory"]:
         few, many = m["few_bytes"] / 1e6, m["many_bytes"] / 1e6
         lines.append(f"| {m['model']} | {m['format']} | {few:.0f} | {many:.0f} | **{many / few:.2f}** |")
-    command, commit, load = record["command"], record["commit"], record["load"]
+    command = f"python benchmarks/shipping/{record['command']}"
+    commit, load = record["commit"], record["load"]
     if load > 1:
         lines += ["", "**Other work took its share of the cores: the ratio per core tells, the ratio does not.**"]
     lines += ["", f"Command: `{command}`, commit {commit}, {record['machine']}, load {load:.1f} when it began.", ""]
