@@ -1,9 +1,16 @@
 """What the package has to know of torch's modules and tensors, which torch may change."""
 
 import torch
+from bnnlight.nn.torch_internals import (
+    BatchNorm,
+    become,
+    check_dims,
+    has_forward_hook,
+    has_gradient_hook,
+    transformed,
+    version,
+)
 from torch import nn
-
-from bnnlight.nn.become import become, has_gradient_hook
 
 
 def test_every_kind_of_hook_is_kept_and_nothing_else():
@@ -28,3 +35,42 @@ def test_gradient_hooks_are_seen():
     assert (has_gradient_hook(hooked), has_gradient_hook(after), has_gradient_hook(free)) == (True, True, False)
     handle.remove()
     assert not has_gradient_hook(hooked)
+
+
+def test_forward_hooks_are_seen():
+    module = nn.Identity()
+    for register in (module.register_forward_hook, module.register_forward_pre_hook):
+        handle = register(lambda *_: None)
+        assert has_forward_hook(module), "torch keeps forward hooks elsewhere"
+        handle.remove()
+        assert not has_forward_hook(module)
+
+
+def test_changes_in_place_are_counted_through_views_too():
+    x = torch.zeros(2, 2)
+    before = version(x)
+    x[0].add_(1)
+    assert version(x) > before, "torch counts changes in place elsewhere"
+
+
+def test_transforms_are_seen():
+    seen = []
+
+    def look(x):
+        seen.append(transformed())
+        return x.sum()
+
+    for transform in (torch.func.grad, torch.func.vmap, torch.func.jacrev):
+        transform(look)(torch.ones(2))
+    assert seen == [True] * 3, "torch tells elsewhere whether a transform is running"
+    look(torch.ones(2))
+    assert seen[-1] is False
+
+
+def test_batch_norms_have_one_base_and_check_their_input():
+    for kind, dims in ((nn.BatchNorm1d, 3), (nn.BatchNorm2d, 4), (nn.BatchNorm3d, 5), (nn.SyncBatchNorm, 4)):
+        norm = kind(2)
+        assert isinstance(norm, BatchNorm)
+        check_dims(norm, torch.zeros((1, 2, 3, 3, 3)[:dims]))
+        with pytest.raises(ValueError, match="1D"):
+            check_dims(norm, torch.zeros(2))
