@@ -1,6 +1,9 @@
 """What the package has to know of torch's modules and tensors, which torch may change."""
 
+import pytest
 import torch
+from torch import nn
+
 from bnnlight.nn.torch_internals import (
     BatchNorm,
     become,
@@ -10,7 +13,6 @@ from bnnlight.nn.torch_internals import (
     transformed,
     version,
 )
-from torch import nn
 
 
 def test_every_kind_of_hook_is_kept_and_nothing_else():
