@@ -7,7 +7,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | folder | what is in it | it may import |
 |---|---|---|
 | `nn` | the method: sign, α, layers, conversion of any network | `nn.latents`, `nn.compute` |
-| `nn.latents` | latent weights: dense, decomposed, rotated; ranks and unfoldings | `nn.compute`; tensorly |
+| `nn.latents` | latent weights: dense, decomposed, rotated; ranks and unfoldings | parts of `nn`; tensorly |
 | `nn.compute` | the binary convolution as one function, products, lean training, kernels | parts of `nn` |
 | `backbones` | binary residual networks, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |

@@ -17,8 +17,8 @@ ROOT = Path(bnnlight.__file__).parent
 ALLOWED = {
     # besides, it hands on from optim, when they are asked for, names that earlier versions had here
     "nn": {"nn.latents", "nn.compute"},
-    "nn.latents": {"nn.compute"},
-    "nn.compute": {"nn.binarize", "nn.scale"},
+    "nn.latents": {"nn.compute", "nn.torch_internals"},
+    "nn.compute": {"nn.binarize", "nn.scale", "nn.torch_internals"},
     "backbones": {"nn"},
     "data": {"data.classes", "data.keypoints"},
     "data.classes": {"data.loading", "imaging"},
@@ -30,7 +30,7 @@ ALLOWED = {
     "deploy.freezing": {"deploy.program", "nn"},
     "deploy.formats": {"deploy.program", "deploy.manifest", "deploy.seal"},
     "deploy.proof": {"deploy.program", "deploy.formats", "deploy.check", "nn.inspect"},
-    "tasks": {"metrics", "nn.compute.accumulation", "optim", "data.keypoints.heatmaps", "imaging"},
+    "tasks": {"metrics", "nn.compute.kept_weights", "optim", "data.keypoints.heatmaps", "imaging"},
     # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},

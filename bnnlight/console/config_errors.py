@@ -28,7 +28,7 @@ _ROOMS_OF_DATA = {
     "loading": "bad_images by_value checking files sampling train_loader transforms worker_signals",
 }
 _ROOMS_OF_NN = {
-    "compute": "accumulation binary_conv conv_gradients integer_conv lean patches product relaxed rounding sync_norm",
+    "compute": "binary_conv conv_gradients integer_conv lean patches product relaxed rounding sync_norm",
     "latents": "cp hadamard holistic latent matrix rank rotated tensor_train tucker unfolding",
 }
 _MOVED = {

@@ -16,7 +16,8 @@ The rooms of this folder, each of whose docstrings says what its files do, and t
 | `factorize.py` | latents of a network decomposed |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |
-| `become.py` `running.py` | a module made another one in place; a network run once |
+| `torch_internals.py` | what of torch is private: a module made another one in place, hooks, transforms |
+| `running.py` | a network run once |
 | `real.py` | the real-valued twin of a binary network |
 | `start.py` | a binary network started from the weights of a trained one |
 | `inspect.py` | what callbacks, optimizers, summary and deployment may know of a network |
@@ -30,6 +31,7 @@ from importlib import import_module
 from typing import Any
 
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
+from bnnlight.nn.compute.kept_weights import weights_kept
 from bnnlight.nn.compute.relaxed import Stage
 from bnnlight.nn.convert import convert
 from bnnlight.nn.convert_plan import SHORTCUTS, ConversionPlan, plan_conversion
@@ -89,6 +91,7 @@ __all__ = [
     "sign",
     "start_from",
     "straight_through",
+    "weights_kept",
 ]
 
 _IN_OPTIM = {"Bop", "ParameterGroup", "parameter_groups"}

@@ -98,6 +98,8 @@ def check_gradient(gradient: Gradient) -> None:
 
 
 class _Sign(torch.autograd.Function):
+    generate_vmap_rule = True  # for torch.func
+
     @staticmethod
     def forward(u: Tensor, gradient: Gradient) -> Tensor:
         return (u >= 0).to(u.dtype).mul_(2).sub_(1)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from bnnlight.nn.become import become
 from bnnlight.nn.binarize import Gradient
 from bnnlight.nn.convert_plan import SHORTCUTS, plan_conversion
 from bnnlight.nn.converted import ConvertedConv2d
@@ -17,6 +16,7 @@ from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d
 from bnnlight.nn.scale import ScaleName, make_scale
 from bnnlight.nn.spatial import NO_INPUT_SHAPE, output_sizes
+from bnnlight.nn.torch_internals import become
 
 
 def convert(

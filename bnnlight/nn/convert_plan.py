@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from bnnlight.nn.become import has_gradient_hook
 from bnnlight.nn.factorize import place
 from bnnlight.nn.flow import Flow, find_flow, weighted_layers
 from bnnlight.nn.layers import BinaryLayer
+from bnnlight.nn.torch_internals import has_gradient_hook
 
 SHORTCUTS = ("*downsample*", "*shortcut*")
 """Paths of the 1×1 convolutions on shortcuts, as torchvision and this package name them."""

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.compute.binary_conv import binary_conv2d
+from bnnlight.nn.compute.kept_weights import weight_of
 from bnnlight.nn.compute.lean import rebuilt, record
 from bnnlight.nn.compute.patches import ConvShape, pair
 from bnnlight.nn.compute.product import full_precision
@@ -19,6 +20,7 @@ from bnnlight.nn.compute.relaxed import Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
+from bnnlight.nn.torch_internals import transformed
 
 
 def kaiming_weight(shape: Sequence[int]) -> Tensor:
@@ -36,9 +38,8 @@ class BinaryLayer(nn.Module):
         bias: ``(O,)`` or None, added after α.
         stage: ``binary``, or what :func:`bnnlight.nn.set_stage` describes. No part of the ``state_dict``.
 
-    In eval mode and without gradients, B and α are computed once and kept until a parameter changes. Changes
-    are seen by the version that torch counts for each tensor, which writing through ``parameter.data`` leaves
-    as it is: after such a write call ``train()`` or ``eval()``.
+    W̃ is rebuilt at each call, so that it is never out of date; a network that is called many times as it is runs in
+    :func:`bnnlight.nn.weights_kept`, where it is rebuilt once.
     """
 
     stage: Stage = "binary"
@@ -62,7 +63,6 @@ class BinaryLayer(nn.Module):
         self.activation_gradient = activation_gradient
         self.weight_gradient = weight_gradient
         self.bias = nn.Parameter(weight.new_zeros(weight.shape[0])) if bias else None
-        self._kept: tuple[object, Tensor, Tensor | None] | None = None
 
     @property
     def weight_shape(self) -> torch.Size:
@@ -84,15 +84,7 @@ class BinaryLayer(nn.Module):
         with torch.no_grad():
             return self._weight_and_alpha()[1]
 
-    def _fingerprint(self) -> object:
-        """Changes whenever a parameter is written to, moved or replaced; None where that cannot be seen."""
-        parts = (self.latent, self.scale)
-        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        if any(t.is_inference() for t in tensors):
-            return None  # tensors made in inference mode do not count what is written to them
-        return *map(id, parts), *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in tensors)
-
-    def _rebuild(self) -> tuple[Tensor, Tensor | None]:
+    def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
         """W̃ and α."""
         tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
         with full_precision(next(tensors).device):
@@ -100,34 +92,23 @@ class BinaryLayer(nn.Module):
             return weight, self.scale(weight)
 
     def _latent_weight(self) -> Tensor:
-        # what lies between factors and W̃ is computed again in the backward pass, not kept
-        if isinstance(self.latent, Dense) or not torch.is_grad_enabled():
+        # a dense weight is a parameter; a subclass that computes another one from it does so at each call
+        if isinstance(self.latent, Dense) or transformed():
             return self.latent()
         if torch.compiler.is_compiling():  # which leaves out by itself what is not needed
-            return checkpoint(self.latent, use_reentrant=False)
+            return checkpoint(self.latent, use_reentrant=False) if torch.is_grad_enabled() else self.latent()
+        if not torch.is_grad_enabled():
+            return weight_of(self.latent)
+        # what lies between factors and W̃ is computed again in the backward pass, not kept
         return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
 
     def _replays(self) -> bool:
         """Whether the layer's signs and sums are on record, so that W̃ itself is not looked at."""
         return False
 
-    def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
-        """A weight with the signs of W̃, which in training is W̃ itself, and α."""
-        if self.training or torch.is_grad_enabled():
-            return self._rebuild()
-        version = self._fingerprint()
-        if version is None:
-            return self._rebuild()
-        if self._kept is None or self._kept[0] != version:
-            # an inference tensor could not be used by a later call outside inference mode
-            with torch.inference_mode(False), torch.no_grad():
-                weight, alpha = self._rebuild()
-                self._kept = version, sign(weight), None if alpha is None else alpha.detach().clone()
-        return self._kept[1:]
-
     def _relaxed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """q(X), what stands for sign(W̃), and α, in a stage in which not all is binary."""
-        weight, alpha = self._rebuild()
+        weight, alpha = self._weight_and_alpha()
         return relaxed_input(x, self.stage, self.activation_gradient), relaxed_weight(weight).to(x.dtype), alpha
 
     def _signs(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,13 +116,6 @@ class BinaryLayer(nn.Module):
         x, weight = sign(x, self.activation_gradient), sign(weight, self.weight_gradient)
         dtype = sum_dtype(x.device, output_dtype(x))
         return x.to(dtype), weight.to(dtype)
-
-    def train(self, mode: bool = True) -> BinaryLayer:
-        self._kept = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_kept": None}
 
     def _finish(self, y: Tensor, alpha: Tensor | None, channel_dim: int) -> Tensor:
         y = apply_alpha(y, None if alpha is None else alpha.to(y.dtype), channel_dim)
@@ -229,7 +203,7 @@ class BinaryConv2d(BinaryLayer):
         # α of each position and bias come behind, in the output's dtype
         inside = alpha if alpha is not None and alpha.ndim == 1 else None
         outside = None if alpha is inside else alpha
-        if not self.training:
+        if not self.training or transformed():
             y = self._finish(scaled(self._sums(x, weight), inside, output_dtype(x)), outside, channel_dim=1)
         else:
             complete = alpha is inside and self.bias is None
@@ -242,7 +216,7 @@ class BinaryConv2d(BinaryLayer):
         return y if slope is None else F.prelu(y, slope.to(y.dtype))
 
     def _sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """sign(X) ⊛ sign(W̃) in operations that an export can follow."""
+        """sign(X) ⊛ sign(W̃) in operations that an export and ``torch.func`` can follow."""
         x, weight = self._signs(x, weight)
         with full_precision(x.device):
             return self._convolve(x, weight, self.padding_value)
@@ -256,7 +230,7 @@ class BinaryConv2d(BinaryLayer):
 
     def _replays(self) -> bool:
         on_record = record()
-        return self.stage == "binary" and on_record is not None and on_record.replayed
+        return self.training and self.stage == "binary" and on_record is not None and on_record.replayed
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bnnlight.nn.become import become
 from bnnlight.nn.factorize import sharing, trains
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
+from bnnlight.nn.torch_internals import become
 
 
 @torch.no_grad()

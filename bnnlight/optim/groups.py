@@ -60,7 +60,7 @@ def parameter_groups(model: nn.Module, alpha_lr: float = 1.0, frozen: bool = Fal
     kinds: dict[int, tuple[str, float]] = {}
     for path, layer in named_binary_layers(model):
         for name, parameter in layer.latent.named_parameters():
-            plain = type(layer.latent) is Dense
+            plain = type(layer.latent) is Dense  # a subclass may compute another weight from it
             group = "latent" if plain else "/".join(filter(None, ("latent", path, name)))
             kinds.setdefault(id(parameter), (group, _rate(layer.latent.lr_scales.get(name, 1.0), path, name)))
         for parameter in layer.scale.parameters():

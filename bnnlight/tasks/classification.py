@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.imaging.class_pictures import caption
-from bnnlight.nn.compute.accumulation import KeptWeights
+from bnnlight.nn.compute.kept_weights import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
@@ -78,7 +78,8 @@ class ClassificationTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.kept_weights = KeptWeights()
+        # weights stay the same for the batches of an optimizer step, and while the network is measured
+        self.kept_weights, self.measured_weights = KeptWeights(), KeptWeights()
         check_alpha_lr(alpha_lr)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}: give a share from 0 to below 1")
@@ -131,7 +132,7 @@ class ClassificationTask(L.LightningModule):
         return {"train/loss", *taught, *(name for name in self.means if not name.startswith("test/"))}
 
     def on_train_epoch_start(self) -> None:
-        self.kept_weights.begin(self.trainer.accumulate_grad_batches)
+        self.kept_weights.begin(self.trainer.accumulate_grad_batches > 1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
@@ -150,6 +151,15 @@ class ClassificationTask(L.LightningModule):
         # a metric object, so that batches and ranks of different size count by their images
         self.log("train/acc", self.means["train/acc"])
 
+    def on_validation_epoch_start(self) -> None:
+        self.measured_weights.begin()
+
+    def on_validation_epoch_end(self) -> None:
+        self.measured_weights.end()
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, "val")
 
@@ -159,7 +169,8 @@ class ClassificationTask(L.LightningModule):
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities ``(N, classes)``."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).softmax(1)
+        with self.measured_weights.used():
+            return self(images).softmax(1)
 
     def draw(self, batch: tuple[Tensor, Tensor], outputs: dict[str, Tensor], count: int) -> list[np.ndarray]:
         """Pictures with the predicted class below them, and the true one where it is another.
@@ -186,7 +197,8 @@ class ClassificationTask(L.LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> dict[str, Tensor]:
         images, labels = batch
-        logits = self(images)
+        with self.measured_weights.used():
+            logits = self(images)
         self._mean(f"{split}/loss", F.cross_entropy(logits, labels, reduction="none"))
         self._mean(f"{split}/acc1", topk_correct(logits, labels, 1), prog_bar=True)
         self._mean(f"{split}/acc5", topk_correct(logits, labels, 5))
@@ -199,7 +211,8 @@ class ClassificationTask(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         configured = configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
-        self.kept_weights.follow(configured["optimizer"])
+        for kept in (self.kept_weights, self.measured_weights):
+            kept.follow(configured["optimizer"])
         return configured
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:

@@ -18,7 +18,7 @@ from bnnlight.imaging.heatmaps import to_heatmap, to_input
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
-from bnnlight.nn.compute.accumulation import KeptWeights
+from bnnlight.nn.compute.kept_weights import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
@@ -122,7 +122,8 @@ class PoseTask(L.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.kept_weights = KeptWeights()
+        # weights stay the same for the batches of an optimizer step, and while the network is measured
+        self.kept_weights, self.measured_weights = KeptWeights(), KeptWeights()
         check_alpha_lr(alpha_lr)
         if loss not in ("bce", "mse"):
             raise ValueError(f"unknown loss {loss!r}: choose bce or mse")
@@ -182,7 +183,7 @@ class PoseTask(L.LightningModule):
         return {"train/loss", "val/loss", *taught, *(f"val/{name}{end}" for name in names for end in ends)}
 
     def on_train_epoch_start(self) -> None:
-        self.kept_weights.begin(self.trainer.accumulate_grad_batches)
+        self.kept_weights.begin(self.trainer.accumulate_grad_batches > 1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         taught = self.teacher(batch["image"]) if self.teacher else None
@@ -196,6 +197,11 @@ class PoseTask(L.LightningModule):
         self.log("train/loss", mean_over_ranks(loss), prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.measured_weights.begin()
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, "val")
 
@@ -203,14 +209,20 @@ class PoseTask(L.LightningModule):
         return self._evaluate(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
+        self.measured_weights.end()
         self._log_measures("val")
 
     def on_test_epoch_end(self) -> None:
+        self.measured_weights.end()
         self._log_measures("test")
+
+    def on_predict_epoch_end(self) -> None:
+        self.measured_weights.end()
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Joints ``(N, J, 2)`` in pixels of the stored picture, and confidences ``(N, J)`` in [0, 1]."""
-        return self._decode(self._maps(batch["image"]), batch)
+        with self.measured_weights.used():
+            return self._decode(self._maps(batch["image"]), batch)
 
     def draw(self, batch: dict[str, Tensor], outputs: dict[str, Tensor], count: int) -> list[np.ndarray]:
         """Truth and prediction side by side, wrong joints marked: by PCKh@0.5, or PCK@0.2 without head boxes.
@@ -257,10 +269,11 @@ class PoseTask(L.LightningModule):
         return {"joints": in_image, "crop_joints": joints, "confidence": confidence.clamp(0, 1)}
 
     def _evaluate(self, batch: dict[str, Tensor], split: str) -> dict[str, Tensor]:
-        maps = self._maps(batch["image"])
+        with self.measured_weights.used():
+            maps = self._maps(batch["image"])
+            found = self._decode(maps, batch)
         self.losses[split].update(self._loss(maps, batch), weight=batch["weight"].sum())
         self.log(f"{split}/loss", self.losses[split], on_step=False, on_epoch=True)
-        found = self._decode(maps, batch)
         for name, (reference, _) in MEASURES.items():
             measure = self.measures[f"{split}/{name}"]
             measure.update(found["joints"], batch["truth"], batch["annotated"], batch[reference])
@@ -285,7 +298,8 @@ class PoseTask(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         configured = configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
-        self.kept_weights.follow(configured["optimizer"])
+        for kept in (self.kept_weights, self.measured_weights):
+            kept.follow(configured["optimizer"])
         return configured
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:

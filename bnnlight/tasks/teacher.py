@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from bnnlight.nn.compute.kept_weights import KeptWeights
 from bnnlight.tasks.checkpoints import check_fits, read_saved
 from bnnlight.tasks.ranks import mean_over_ranks
 
@@ -70,6 +71,7 @@ class Teacher:
         self._network: nn.Module | None = None
         self._names: list[str] = []
         self._format = torch.contiguous_format
+        self._weights = KeptWeights()
         self._place: tuple[torch.device, torch.dtype] | None = None
 
     def load(self) -> None:
@@ -131,8 +133,10 @@ class Teacher:
         if first:
             self._network.to(images.device, images.dtype if images.is_floating_point() else None)
             self._place = place
+            self._weights.begin()  # nothing trains them
         try:
-            return self._network(images.contiguous(memory_format=self._format))
+            with self._weights.used():
+                return self._network(images.contiguous(memory_format=self._format))
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError) as error:

@@ -30,7 +30,8 @@ def own_threads(number: int) -> None:
 class FrozenNetwork(nn.Module):
     """Runs a program. Its tensors are buffers: nothing in it can be trained.
 
-    On a CPU what a picture gets does not depend on those beside it, bit for bit.
+    It computes in float32 whatever dtype it is cast to, alone or within another module: rounded thresholds would give
+    other signs. On a CPU what a picture gets does not depend on those beside it, bit for bit.
 
     Args:
         program: of :func:`bnnlight.deploy.freezing.freeze.freeze`, or read from a file.
@@ -39,8 +40,7 @@ class FrozenNetwork(nn.Module):
         ``(N, C, H, W)`` float32 → the network's output.
 
     Raises:
-        ValueError: the program is not sound; pictures of another shape or dtype; another dtype than float32 is asked
-            for.
+        ValueError: the program is not sound; pictures of another shape or dtype.
     """
 
     def __init__(self, program: Program) -> None:
@@ -53,8 +53,9 @@ class FrozenNetwork(nn.Module):
             for name, array in step.tensors.items():
                 weight = unpack_signs(array, tuple(step.settings["shape"])) if name == "bits" else array.copy()
                 names[name] = f"step{index}_{name}"  # a path has dots, which a buffer's name may not have
-                # not part of a state: a frozen network is stored as its program
-                self.register_buffer(names[name], torch.from_numpy(weight), persistent=False)
+                # not part of a state: a frozen network is stored as its program; its bits as integers, which a cast to
+                # another floating-point type leaves alone
+                self.register_buffer(names[name], torch.from_numpy(weight).view(torch.int32), persistent=False)
             self.names.append(names)
         last_use = {name: index for index, step in enumerate(program.steps) for name in step.inputs}
         self.done = [[n for n in {*step.inputs} if last_use[n] == index] for index, step in enumerate(program.steps)]
@@ -68,7 +69,7 @@ class FrozenNetwork(nn.Module):
 
     def tensors(self) -> list[dict[str, Tensor]]:
         """Of each step, by their names."""
-        return [{name: getattr(self, buffer) for name, buffer in names.items()} for names in self.names]
+        return [{n: getattr(self, buffer).view(torch.float32) for n, buffer in names.items()} for names in self.names]
 
     def compute(
         self, x: Tensor, tensors: list[dict[str, Tensor]], look: Callable[[str, Tensor], None] | None = None
@@ -82,11 +83,6 @@ class FrozenNetwork(nn.Module):
             for name in done:
                 del values[name]
         return values[self.program.output]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenNetwork:
-        if fn(torch.zeros(1)).dtype != torch.float32:
-            raise ValueError("a frozen network computes in float32: rounded thresholds would give other signs")
-        return super()._apply(fn, recurse)
 
 
 def _along(tensor: Tensor, x: Tensor) -> Tensor:

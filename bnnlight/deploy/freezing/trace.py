@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from bnnlight.deploy.freezing.arguments import put_in_order
 from bnnlight.nn.compute.sync_norm import SyncBatchNorm
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
+from bnnlight.nn.torch_internals import version
 
 _OF_SHAPE = ("size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "is_floating_point")
 """Methods that look at how a tensor is laid out, not at what is in it."""
@@ -88,13 +89,13 @@ class _Tracer(fx.Tracer):
         return super().create_arg(value)
 
     def create_proxy(self, kind: str, target: Any, args: tuple, kwargs: dict, *rest: Any, **named: Any) -> Any:
-        before = [known.value._version if isinstance(known.value, Tensor) else 0 for known in self.made]
+        before = [version(known.value) if isinstance(known.value, Tensor) else 0 for known in self.made]
         value = self._run(kind, target, args, kwargs)
         node = super().create_proxy(kind, target, args, kwargs, *rest, **named).node
         if isinstance(value, Tensor):
             node.meta |= {"shape": tuple(value.shape), "dtype": value.dtype}
-        for known, version in zip(self.made, before, strict=True):
-            if isinstance(known.value, Tensor) and known.value._version != version:
+        for known, then in zip(self.made, before, strict=True):
+            if isinstance(known.value, Tensor) and version(known.value) != then:
                 # changed in place: whoever holds it now holds what this node made of it
                 known.node, known.overwritten = node, not _same_view(known.value, value)
         self.made.append(_Known(node, self, value))

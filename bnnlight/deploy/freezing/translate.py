@@ -8,6 +8,7 @@ from bnnlight.deploy.freezing.functions import FUNCTIONS, METHODS, MODULES
 from bnnlight.deploy.freezing.layers import LAYERS
 from bnnlight.deploy.freezing.translation import Translation, Unsupported
 from bnnlight.deploy.program import INPUT, Step
+from bnnlight.nn.torch_internals import has_forward_hook
 
 
 def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
@@ -54,7 +55,7 @@ def _call(made: Translation, node: fx.Node) -> str:
             raise Unsupported(f"there is no operation for {kind.__module__}.{kind.__qualname__}")
         if module.training:
             raise Unsupported("it stays in training mode when the network is in eval mode")
-        if module._forward_hooks or module._forward_pre_hooks:
+        if has_forward_hook(module):
             raise Unsupported("it has hooks, which may change its value: remove them")
         translated, arguments = LAYERS.get(kind) or MODULES[kind], (module,)
     else:

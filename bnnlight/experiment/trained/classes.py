@@ -25,6 +25,7 @@ class ClassPredictor:
 
     def __init__(self, task: ClassificationTask, transform: Callable[[Image.Image], Tensor], top: int) -> None:
         self.task, self.transform, self.top = task, transform, top
+        task.measured_weights.begin()  # they stay as they are
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:

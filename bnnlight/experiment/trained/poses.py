@@ -27,6 +27,7 @@ class PosePredictor:
 
     def __init__(self, task: PoseTask, transform: PoseTransform) -> None:
         self.task, self.transform = task, transform
+        task.measured_weights.begin()  # they stay as they are
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from bnnlight.nn.compute.accumulation import weight_of
+from bnnlight.nn.compute.kept_weights import weight_of
 from bnnlight.nn.compute.product import Replayed, full_precision
+from bnnlight.nn.torch_internals import BatchNorm, transformed
 
+_STATISTICS = "running_mean", "running_var", "num_batches_tracked"
 _record: ContextVar[Record | None] = ContextVar("record", default=None)
 
 
@@ -53,17 +56,17 @@ class Record:
     def again(self, module: nn.Module) -> Iterator[None]:
         """The segment of that module runs again; its batch norms do not count the batch twice."""
         self.replayed, self._next = True, 0
-        norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
-        buffers = [dict(norm._buffers) for norm in norms]
-        for norm in norms:
-            norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
+        norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm) and norm.track_running_stats]
+        buffers = [(norm, name, getattr(norm, name)) for norm in norms for name in _STATISTICS]
+        for norm, name, buffer in buffers:
+            setattr(norm, name, None if buffer is None else buffer.clone())
         token = _record.set(self)
         try:
             yield
         finally:
             _record.reset(token)
-            for norm, kept in zip(norms, buffers, strict=True):
-                norm._buffers.update(kept)
+            for norm, name, buffer in buffers:
+                setattr(norm, name, buffer)
 
 
 def record() -> Record | None:
@@ -82,7 +85,7 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) ->
         x: its input.
         module: whose part it is.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or transformed():
         return run(x)
     if torch.compiler.is_compiling():  # which cannot follow the record, and drops what it can compute again itself
         return checkpoint(run, x, use_reentrant=False)
@@ -107,8 +110,8 @@ class _Anew(contextlib.AbstractContextManager):
 
 class _Rebuilt(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, latent: nn.Module, value: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.latent = latent
+    def forward(ctx, latent: nn.Module, value: Tensor, names: Sequence[str], *parameters: Tensor) -> Tensor:
+        ctx.latent, ctx.names, ctx.buffers = latent, names, dict(latent.named_buffers())
         ctx.save_for_backward(*parameters)
         return value
 
@@ -117,8 +120,14 @@ class _Rebuilt(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         parameters = ctx.saved_tensors
         with torch.enable_grad(), full_precision(grad.device), Replayed():
-            weight = ctx.latent()
-        return None, None, *torch.autograd.grad(weight, parameters, grad, allow_unused=True)
+            if all(map(operator.is_, parameters, ctx.latent.parameters())):
+                weight = ctx.latent()
+            else:  # the forward pass ran in functional_call, with other parameters than the latent's own
+                state = ctx.buffers | dict(zip(ctx.names, parameters, strict=True))
+                weight = functional_call(ctx.latent, state, ())
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        gradients = iter(torch.autograd.grad(weight, trained, grad, allow_unused=True))
+        return None, None, None, *(next(gradients) if p.requires_grad else None for p in parameters)
 
 
 def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
@@ -129,7 +138,7 @@ def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
         needed: False where only the gradient's way to the latent is wanted, as a layer does that has its signs in
             the record; the entries are zeros then, in no memory.
     """
-    parameters = [parameter for parameter in latent.parameters() if parameter.requires_grad]
+    names, parameters = zip(*latent.named_parameters(), strict=True)
     with torch.no_grad():
-        value = weight_of(latent) if needed else next(latent.parameters()).new_zeros(()).expand(latent.shape)
-    return _Rebuilt.apply(latent, value, *parameters)
+        value = weight_of(latent) if needed else parameters[0].new_zeros(()).expand(latent.shape)
+    return _Rebuilt.apply(latent, value, names, *parameters)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnnlight.nn.compute.kernels import mm_by_onednn
+from bnnlight.nn.torch_internals import transformed
 
 SMALL = 2**21
 """Multiply-adds below which a call costs more than what the quicker library saves."""
@@ -68,7 +69,7 @@ def times_transpose(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> T
     """
     if dtype is not None:
         return torch.mm(a.to(dtype), b.T.to(dtype)).to(a.dtype)
-    if a.dtype != torch.float32 or a.shape[0] * b.numel() < SMALL:
+    if a.dtype != torch.float32 or a.shape[0] * b.numel() < SMALL or transformed():
         return a @ b.T
     return mm_by_onednn(a, b)
 
@@ -86,6 +87,8 @@ def product(a: Tensor, b: Tensor, last: bool = False, dtype: torch.dtype | None 
     """
     if dtype is None and (a.device.type != "cpu" or a.dtype != torch.float32):
         return a @ b
+    if transformed():
+        return times_transpose(a, b.T, dtype)
     return _Product.apply(a, b, last, dtype)
 
 

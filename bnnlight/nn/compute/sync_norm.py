@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnnlight.nn.torch_internals import BatchNorm, OwnBatchNorm, check_dims
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -26,7 +27,7 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(OwnBatchNorm):
     """A batch norm whose mean and variance are those of all processes' batches together.
 
     ``torch.nn.SyncBatchNorm`` does the same on GPUs and refuses other devices. With n_r values of a channel on rank
@@ -39,21 +40,20 @@ class SyncBatchNorm(_BatchNorm):
     measuring therefore never communicates.
 
     Args:
-        norm: the layer to stand in for. Parameters and buffers are shared with it, under the same names.
+        norm: the layer to stand in for, whose parameters and buffers are this one's, under the same names, until
+            :meth:`plain` gives them back.
     """
 
-    def __init__(self, norm: _BatchNorm) -> None:
+    def __init__(self, norm: BatchNorm) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, affine=False, track_running_stats=False)
         self.affine, self.track_running_stats = norm.affine, norm.track_running_stats
-        # the very dictionaries: wherever one layer's tensors are moved to, the other's go along
-        self._parameters, self._buffers = norm._parameters, norm._buffers
-        self.train(norm.training)
+        _hand_over(norm, self)
         # in a tuple, or it would be a submodule with names of its own
         self._norm = (norm,)
 
-    def plain(self) -> _BatchNorm:
+    def plain(self) -> BatchNorm:
         """The layer that this one stands in for, in its present state."""
-        return self._norm[0].train(self.training)
+        return _hand_over(self, self._norm[0])
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalizes ``(N, C, …)``; N may differ between the processes.
@@ -62,7 +62,7 @@ class SyncBatchNorm(_BatchNorm):
             ValueError: a wrong number of dimensions, or only one value a channel to train on in all processes.
         """
         x = input  # named as by the layer that it stands in for, which code may call by name
-        self._check_input_dim(x)
+        self.check_dims(x)
         if not (self.training and dist.is_available() and dist.is_initialized()):
             return super().forward(x)
         axes = [0, *range(2, x.ndim)]
@@ -82,15 +82,22 @@ class SyncBatchNorm(_BatchNorm):
         return y.to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None:
+        if not self.track_running_stats:
             return
         self.num_batches_tracked.add_(1)
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        self._norm[0]._check_input_dim(input)
+    def check_dims(self, x: Tensor) -> None:
+        check_dims(self._norm[0], x)
+
+
+def _hand_over(norm: BatchNorm, other: BatchNorm) -> BatchNorm:
+    """Gives a batch norm the mode, parameters and buffers of another one."""
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        setattr(other, name, getattr(norm, name))
+    return other.train(norm.training)
 
 
 def _statistics(x: Tensor, axes: list[int], shape: list[int]) -> tuple[Tensor, Tensor, float]:
@@ -110,7 +117,7 @@ def _statistics(x: Tensor, axes: list[int], shape: list[int]) -> tuple[Tensor, T
 
 def synchronize(model: nn.Module) -> nn.Module:
     """Puts a :class:`SyncBatchNorm` in the place of each batch norm; returns the model, or what replaces it."""
-    if isinstance(model, _BatchNorm) and not isinstance(model, (SyncBatchNorm, nn.SyncBatchNorm)):
+    if isinstance(model, BatchNorm) and not isinstance(model, (SyncBatchNorm, nn.SyncBatchNorm)):
         return SyncBatchNorm(model)
     for name, child in model.named_children():
         setattr(model, name, synchronize(child))

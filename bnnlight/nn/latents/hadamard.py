@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bnnlight.nn.compute.product import full_precision, times_transpose
+from bnnlight.nn.torch_internals import transformed
 
 _ODD = 64
 """Odd prime factors are joined to one Hartley matrix up to this size: with fewer of them T's entries are more even."""
@@ -58,7 +59,7 @@ def transform_factors(n: int, block: int | None = None) -> tuple[int, ...]:
 def transform(
     x: Tensor, dims: tuple[int, ...], block: int | None = None, overwrite: bool = False, normalized: bool = True
 ) -> Tensor:
-    """T of its size along each of some dimensions, without gradient. Since T = T⁻¹, twice is x again.
+    """T of its size along each of some dimensions. Since T = T⁻¹, twice is x again.
 
     Takes n · (sum of a few small factors of n) multiply-adds for each vector of length n, and memory for two results.
     A prime factor p of n counts p.
@@ -67,7 +68,7 @@ def transform(
         x: contiguous, floating point.
         dims: which dimensions, not negative.
         block: as :func:`transform_factors` takes it.
-        overwrite: whether x may be written to.
+        overwrite: whether x may be written to, which needs no gradient then.
         normalized: False leaves the square roots out, so that for each dimension the result is :func:`norm` times as
             large. The matrices of powers of two are exact then, in half precision too.
 
@@ -75,12 +76,15 @@ def transform(
         A new tensor of x's shape, contiguous, or x itself if ``overwrite``.
     """
     spare = None
-    with torch.no_grad(), full_precision(x.device):
+    # within a transform of torch.func even constants are its own, and not to be kept
+    kronecker = _kronecker.__wrapped__ if transformed() else _kronecker
+    with full_precision(x.device):
         for dim in sorted(dims, reverse=True):
             factors = transform_factors(x.shape[dim], block)
             for parts, right in _stages(factors, math.prod(x.shape[dim + 1 :]), x.dtype):
-                y = _apply(_kronecker(parts, normalized, x.dtype, x.device), x, right, spare)
-                spare, x, overwrite = x if overwrite else None, y, True
+                y = _apply(kronecker(parts, normalized, x.dtype, x.device), x, right, spare)
+                # no memory is written to twice where an operation's gradient may need it
+                spare, x, overwrite = None if transformed() or not overwrite else x, y, True
         return x if overwrite else x.clone()
 
 

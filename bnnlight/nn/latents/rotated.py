@@ -15,6 +15,7 @@ from bnnlight.nn.compute.product import replaying
 from bnnlight.nn.latents.hadamard import norm, transform
 from bnnlight.nn.latents.latent import Latent
 from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.torch_internals import transformed
 
 _MODES = {"both": (True, True), "output": (True, False), "input": (False, True)}
 
@@ -85,7 +86,8 @@ class Rotated(Latent):
         return unfold_all(float64(self.core))
 
     def forward(self) -> Tensor:
-        return _Rotation.apply(self.core, _Turns(self.output_signs, self.input_signs, self.block, self.factor_dtype))
+        turns = _Turns(self.output_signs, self.input_signs, self.block, self.factor_dtype)
+        return turns.from_basis(self.core) if transformed() else _Rotation.apply(self.core, turns)
 
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, modes={self.modes}, seed={self.seed}"
@@ -158,7 +160,7 @@ class _Turns:
 
 def _rows(weight: Tensor) -> Tensor:
     """``(O, kernel, I)``, as convolutions of channels-last images have it in memory."""
-    return weight.detach().movedim(1, -1).contiguous().view(len(weight), -1, weight.shape[1])
+    return weight.movedim(1, -1).contiguous().view(len(weight), -1, weight.shape[1])
 
 
 def _folded(rows: Tensor, shape: torch.Size) -> Tensor:

@@ -73,8 +73,8 @@ class TensorTrain(Latent):
 
     def forward(self) -> Tensor:
         # from the right: the kernel's cores are small, so the large product comes once, at the end
-        weight = self.cores[-1].flatten(1)
-        first, *inner = self.cores[:-1]
+        first, *inner, last = self.cores
+        weight = last.flatten(1)
         for core in reversed(inner):
             weight = product(core.flatten(0, 1), weight, dtype=self.factor_dtype).reshape(core.shape[0], -1)
         weight = product(first.flatten(0, 1), weight, last=True, dtype=self.factor_dtype)

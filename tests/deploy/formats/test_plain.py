@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from bnnlight.deploy.formats.plain import RUN, FrozenNetwork
 from bnnlight.deploy.program import INPUT, Program, Step
@@ -49,16 +50,22 @@ def test_nothing_can_be_trained_and_nothing_is_state():
     assert network(x).requires_grad is False
 
 
-def test_moves_as_float32_alone(check_one_line):
+def test_is_moved_and_never_rounded(check_one_line):
     network = FrozenNetwork(small())
     assert network.to("cpu", torch.float32) is network
     on_meta = FrozenNetwork(small()).to("meta")
-    assert {t.device.type for t in on_meta.buffers()} == {"meta"}
-    for move in (network.half, network.double, network.bfloat16, lambda: network.to(torch.float16)):
-        with pytest.raises(ValueError) as error:
-            move()
-        check_one_line(error, "float32")
-    assert {t.dtype for t in network.buffers()} == {torch.float32}
+    assert {t.device.type for own in on_meta.tensors() for t in own.values()} == {"meta"}
+    # 1 + 2⁻²³ is 1 in half precision
+    threshold = np.nextafter(np.float32([1, 1]), np.float32(2))
+    fine = FrozenNetwork(Program((2, 1, 1), (Step("s", "binarize", (INPUT,), {}, {"threshold": threshold}),)))
+    around = nn.Sequential(fine)
+    for cast in (around.half, around.double, around.bfloat16, lambda: around.to(torch.float16)):
+        cast()
+        assert fine(torch.ones(1, 2, 1, 1)).flatten().tolist() == [-1, -1]
+        assert fine(torch.from_numpy(threshold).view(1, 2, 1, 1)).flatten().tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"torch\.float32") as error:
+        fine(torch.ones(1, 2, 1, 1).half())
+    check_one_line(error, "torch.float16")
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(1, 3, 1, 1), torch.zeros(2, 1, 1), torch.zeros(1, 2, 1, 1).double()])

@@ -96,6 +96,15 @@ def test_other_networks_too(options):
     assert_equal(kept, lean)
 
 
+def test_gradients_in_eval_mode_too():
+    kept, lean = a_pair(residual(Tucker))
+    x = torch.randn(4, 3, 16, 16)
+    for network in (kept.eval(), lean.eval()):
+        network(x).square().mean().backward()
+    for a, b in zip(kept.parameters(), lean.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
 def test_hourglasses_too():
     kept, lean = a_pair(hourglass)
     x = torch.randn(4, 3, 32, 32)

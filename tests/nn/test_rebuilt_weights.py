@@ -1,28 +1,29 @@
-"""In eval mode without gradients a layer computes B and α once: it must never show a stale one."""
+"""A layer rebuilds its weight at each call, and never shows a stale one; within `weights_kept` it does so once."""
 
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnnlight.nn import BinaryConv2d, Dense, Holistic, Matrix, Tucker, factorize
-from bnnlight.nn.scale import AnalyticScale
+from bnnlight.nn import BinaryConv2d, Dense, Holistic, Latent, Matrix, Tucker, factorize, weights_kept
 
 
-class Counted(Dense):
-    """A dense latent that counts how often it is asked."""
+class Counted(Latent):
+    """A dense latent that counts how often it is asked; no subclass of Dense, whose weight is there anyway."""
 
     def __init__(self, weight):
-        super().__init__(weight)
+        super().__init__(weight.shape)
+        self.weight = nn.Parameter(weight.detach().clone())
         self.num_calls = 0
 
     def forward(self):
         self.num_calls += 1
-        return super().forward()
+        return self.weight * 1
 
 
 X = torch.linspace(-1, 1, 2 * 3 * 6 * 6).reshape(2, 3, 6, 6).roll(7, 3)
@@ -42,35 +43,39 @@ def by_hand(layer, x=X):
     return F.conv2d(inputs, signs) * alpha.view(-1, 1, 1)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_computed_once_without_gradients(mode):
-    layer = make()
+def test_rebuilt_at_each_call_and_once_where_weights_are_kept(mode, training):
+    layer = make().train(training)
     with mode():
-        outputs = [layer(X) for _ in range(3)]
-        layer.binary_weight(), layer.alpha()
-    assert layer.latent.num_calls == 1
+        layer(X), layer(X)
+        assert layer.latent.num_calls == 2
+        with weights_kept():
+            outputs = [layer(X) for _ in range(3)]
+            layer.binary_weight(), layer.alpha()
+        assert layer.latent.num_calls == 3
+        layer(X)
+        assert layer.latent.num_calls == 4
     for y in outputs:
         torch.testing.assert_close(y, by_hand(layer))
 
 
-def test_computed_each_time_in_training():
-    layer = make().train()
-    for _ in range(3):
-        with torch.no_grad():
-            layer(X)
-    assert layer.latent.num_calls == 3
-
-
-def test_computed_each_time_with_gradients():
+def test_what_is_kept_belongs_to_one_thread():
     layer = make()
-    with torch.no_grad():
+    with torch.no_grad(), weights_kept():
         layer(X)
-    for calls in (2, 3):
-        y = layer(X)
-        assert layer.latent.num_calls == calls
-        assert y.requires_grad
-    y.sum().backward()
-    assert layer.latent.weight.grad is not None
+        with ThreadPoolExecutor(1) as other:
+            other.submit(torch.no_grad()(layer), X).result()
+        assert layer.latent.num_calls == 2
+
+
+def test_gradients_where_weights_are_kept():
+    layer = make()
+    with weights_kept():
+        layer(X).square().sum().backward()
+        expected = layer.latent.weight.grad.clone()
+        layer(X).square().sum().backward()
+    assert expected.abs().sum() > 0 and torch.equal(layer.latent.weight.grad, 2 * expected)
 
 
 def optimizer_step(layer):
@@ -111,6 +116,10 @@ def write_in_place(layer):
         layer.latent.weight.neg_()
 
 
+def write_to_data(layer):
+    layer.latent.weight.data.neg_()
+
+
 def write_in_inference_mode(layer):
     with torch.inference_mode():
         layer.latent.weight.neg_()
@@ -131,6 +140,7 @@ CHANGES = [
     replace_parameter,
     swap_data,
     write_in_place,
+    write_to_data,
     write_in_inference_mode,
     write_alpha,
 ]
@@ -138,9 +148,9 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_renewed_after_a_change_that_leaves_eval_mode_alone(change, mode):
+def test_a_change_is_seen_at_once(change, mode):
     layer = make()
-    with mode():
+    with mode(), weights_kept():
         before = layer(X).clone()
     change(layer)
     with mode():
@@ -149,32 +159,7 @@ def test_renewed_after_a_change_that_leaves_eval_mode_alone(change, mode):
     assert not torch.equal(after, before)
 
 
-def test_renewed_in_the_new_dtype():
-    layer = make()
-    with torch.no_grad():
-        layer(X)
-        y = layer.to(torch.float64)(X.double())
-    assert y.dtype == layer.binary_weight().dtype == torch.float64
-    torch.testing.assert_close(y, by_hand(layer, X.double()))
-
-
-def test_renewed_after_train():
-    layer = make()
-    with torch.no_grad():
-        layer(X)
-        layer.train().eval()(X)
-    assert layer.latent.num_calls == 2
-
-
-def test_renewed_when_the_scale_is_replaced():
-    layer = make("none")
-    with torch.no_grad():
-        layer(X)
-        layer.scale = AnalyticScale()
-        torch.testing.assert_close(layer(X), by_hand(layer))
-
-
-def test_renewed_when_one_joined_layer_changes_the_shared_tensor():
+def test_a_change_of_a_shared_tensor_is_seen_by_all_its_layers():
     model = factorize(nn.Sequential(BinaryConv2d(3, 3, 3), BinaryConv2d(3, 3, 3)), Holistic).eval()
     with torch.no_grad():
         before = [layer.binary_weight().clone() for layer in model]
@@ -182,54 +167,31 @@ def test_renewed_when_one_joined_layer_changes_the_shared_tensor():
         assert [torch.equal(layer.binary_weight(), -b) for layer, b in zip(model, before, strict=True)] == [True, True]
 
 
-def test_what_inference_mode_kept_can_be_used_outside_of_it():
-    layer = make()
-    with torch.inference_mode():
-        layer(X)
-    with torch.no_grad():
-        layer(X)
-    assert layer.latent.num_calls == 1
-    weight, alpha = layer.binary_weight(), layer.alpha()
-    assert not weight.is_inference() and not alpha.is_inference()
-    # an inference tensor would raise here, where autograd saves it for the backward pass
-    x = X.clone().requires_grad_()
-    (F.conv2d(x, weight) * alpha.view(-1, 1, 1)).sum().backward()
-    assert x.grad.abs().sum() > 0
-
-
-def test_gradient_to_the_input_after_inference_mode():
-    layer, fresh = make(), make()
-    fresh.load_state_dict(layer.state_dict())
-    with torch.inference_mode():
-        layer(X)
-    x, x_fresh = X.clone().requires_grad_(), X.clone().requires_grad_()
-    layer.requires_grad_(False)(x).sum().backward()
-    fresh(x_fresh).sum().backward()
-    assert torch.equal(x.grad, x_fresh.grad)
-
-
 def test_a_layer_made_in_inference_mode_works():
-    with torch.inference_mode():
+    with torch.inference_mode(), weights_kept():
         layer = make()
-        torch.testing.assert_close(layer(X), by_hand(layer))
+        for _ in range(2):
+            torch.testing.assert_close(layer(X), by_hand(layer))
 
 
-def test_what_was_kept_cannot_be_changed_through_alpha():
+def test_what_is_kept_in_inference_mode_can_be_used_outside_of_it():
     layer = make()
-    with torch.no_grad():
-        before = layer(X).clone()
-        layer.alpha().zero_()
-        layer.scale.alpha.mul_(1)
-        assert torch.equal(layer(X), before)
+    x = X.clone().requires_grad_()
+    with weights_kept():
+        with torch.inference_mode():
+            layer(X)
+        layer(x).square().sum().backward()
+    assert layer.latent.weight.grad.abs().sum() > 0 and x.grad.abs().sum() > 0
+    # once without gradients, once for the gradient
+    assert layer.latent.num_calls == 2
 
 
 @pytest.mark.parametrize("latent", [Dense, Matrix, Tucker, Holistic])
-def test_deep_copy_and_pickle_work_after_use_and_do_not_carry_b(latent):
+def test_deep_copies_and_pickles_are_on_their_own(latent):
     layer = BinaryConv2d(3, 4, 3, latent=latent).eval()
-    fresh_size = len(pickle.dumps(layer))
-    with torch.no_grad():
+    with torch.no_grad(), weights_kept():
         y = layer(X)
-        assert len(pickle.dumps(layer)) == fresh_size
+    with torch.no_grad():
         twins = copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))
         for twin in twins:
             assert torch.equal(twin(X), y)

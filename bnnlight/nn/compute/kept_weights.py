@@ -1,0 +1,85 @@
+"""Weights rebuilt once, and kept while no parameter changes; nothing is kept unless asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_weights: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("kept_weights", default=None)
+
+
+@contextlib.contextmanager
+def weights_kept() -> Iterator[None]:
+    """Within it each latent rebuilds W̃ once, for any number of forward passes of any networks.
+
+    For networks that are called many times as they are, in train or eval mode; gradients reach the factors as ever. It
+    takes the memory of the binary layers' weights. What is written to a parameter within it is not seen, by whatever
+    way it is written::
+
+        with weights_kept(), torch.inference_mode():
+            for batch in batches:
+                network(batch)
+    """
+    kept = KeptWeights()
+    kept.begin()
+    with kept.used():
+        yield
+
+
+class KeptWeights:
+    """W̃ of each latent, from :meth:`begin` to :meth:`end`, for code that is called batch by batch, as a task's steps.
+
+    While gradients are gathered for an optimizer step, for example::
+
+        kept = KeptWeights()
+        kept.follow(optimizer)
+        kept.begin()
+        for batch in batches:
+            with kept.used():
+                loss = network(batch)
+            loss.backward()
+        optimizer.step()
+    """
+
+    def __init__(self) -> None:
+        self._keeps = False
+        self._weights: dict[nn.Module, Tensor] = {}
+
+    def begin(self, keep: bool = True) -> None:
+        """Lets go of the weights from before, and keeps those from now on; or none."""
+        self._keeps = keep
+        self._weights.clear()
+
+    def end(self) -> None:
+        """Lets go of the weights, and keeps none from now on."""
+        self.begin(keep=False)
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Lets go of the weights after each step of the optimizer, which changes them."""
+        optimizer.register_step_post_hook(lambda *_: self._weights.clear())
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Within it layers take the weights that are kept, and keep those that are not there yet."""
+        token = _weights.set(self._weights if self._keeps else _weights.get())
+        try:
+            yield
+        finally:
+            _weights.reset(token)
+
+
+def weight_of(latent: nn.Module) -> Tensor:
+    """W̃ of a latent, to be called without gradients: kept, or rebuilt."""
+    kept = _weights.get()
+    if kept is None:
+        return latent()
+    if latent not in kept:
+        # a tensor of inference mode could not be used by a later call outside of it
+        with torch.inference_mode(False), torch.no_grad():
+            kept[latent] = latent()
+    return kept[latent]
