@@ -50,14 +50,14 @@ class Alphas(L.Callback):
     def _look(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        found = ((name, layer.alpha()) for name, layer in named_binary_layers(model))
-        alphas = {name: alpha.detach().float().cpu().numpy().ravel() for name, alpha in found if alpha is not None}
+        scales = ((name, layer.alpha()) for name, layer in named_binary_layers(model))
+        alphas = {name: alpha.detach().float().cpu().numpy().ravel() for name, alpha in scales if alpha is not None}
         if not alphas:
             return
         spread = {f"bnn/alpha_{k}/{name}": v for name, alpha in alphas.items() for k, v in _spread(alpha).items()}
         for logger in trainer.loggers:
-            more = _histograms(alphas) if isinstance(logger, WandbLogger) else {}
-            logger.log_metrics(spread | more, step=trainer.global_step)
+            histograms = _histograms(alphas) if isinstance(logger, WandbLogger) else {}
+            logger.log_metrics(spread | histograms, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"last_step": self.interval.last_step}

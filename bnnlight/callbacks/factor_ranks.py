@@ -51,15 +51,15 @@ class FactorRanks(L.Callback):
             return
         ranks: dict[str, float] = {}
         # with the factor itself, since only while it lives its place in memory is its own
-        known: dict[tuple[int, tuple[int, ...]], tuple[Tensor, dict[str, float]]] = {}
+        decomposed: dict[tuple[int, tuple[int, ...]], tuple[Tensor, dict[str, float]]] = {}
         for layer, unfoldings, factors in named_unfoldings(model):
             measured = {f"mode{mode}": _ranks(matrix) for mode, matrix in enumerate(unfoldings)}
             for name, factor in factors.items():
                 place = factor.data_ptr(), tuple(factor.shape)
-                if place not in known:
-                    known[place] = factor, _ranks(factor)
-                measured[name] = known[place][1]
-            ranks |= {f"bnn/rank_{k}/{layer}/{name}": v for name, found in measured.items() for k, v in found.items()}
+                if place not in decomposed:
+                    decomposed[place] = factor, _ranks(factor)
+                measured[name] = decomposed[place][1]
+            ranks |= {f"bnn/rank_{k}/{layer}/{name}": v for name, values in measured.items() for k, v in values.items()}
         if ranks:
             for logger in trainer.loggers:
                 logger.log_metrics(ranks, step=trainer.global_step)

@@ -65,9 +65,9 @@ class Pictures(L.Callback):
         self._drawn = []
 
     def _draw(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any) -> None:
-        wanted = self.count - len(self._drawn)
-        if trainer.is_global_zero and wanted > 0 and hasattr(task, "draw"):
-            self._drawn += task.draw(batch, outputs, wanted)
+        num_left = self.count - len(self._drawn)
+        if trainer.is_global_zero and num_left > 0 and hasattr(task, "draw"):
+            self._drawn += task.draw(batch, outputs, num_left)
 
     @rank_zero_only
     def _show(self, trainer: L.Trainer, split: str, name: str) -> None:

@@ -62,14 +62,14 @@ class Updates(L.Callback):
             return
         before, gradients = self._before, self._gradients
         self._forget()
-        found: dict[str, dict[str, float]] = {"update_rank": {}, "update_follows": {}}
+        figures: dict[str, dict[str, float]] = {"update_rank": {}, "update_follows": {}}
         for name, layer in named_binary_layers(pl_module):
             if name in before and name in gradients:
                 change = _weight(layer) - before[name]
-                found["update_rank"][name] = effective_rank(singular_values(change.flatten(1)))
-                found["update_follows"][name] = _share_against(change, gradients[name])
-        rows = {f"bnn/{key}/{name}": value for key, values in found.items() for name, value in values.items()}
-        rows |= {f"bnn/{key}": sum(values.values()) / len(values) for key, values in found.items() if values}
+                figures["update_rank"][name] = effective_rank(singular_values(change.flatten(1)))
+                figures["update_follows"][name] = _share_against(change, gradients[name])
+        rows = {f"bnn/{key}/{name}": value for key, values in figures.items() for name, value in values.items()}
+        rows |= {f"bnn/{key}": sum(values.values()) / len(values) for key, values in figures.items() if values}
         if rows:
             for logger in trainer.loggers:
                 logger.log_metrics(rows, step=trainer.global_step)
@@ -111,5 +111,5 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def _share_against(change: Tensor, gradient: Tensor) -> float:
-    asked = gradient != 0
-    return float(((change.sign() == -gradient.sign()) & asked).sum() / asked.sum().clamp_min(1))
+    has_gradient = gradient != 0
+    return float(((change.sign() == -gradient.sign()) & has_gradient).sum() / has_gradient.sum().clamp_min(1))

@@ -109,17 +109,17 @@ def in_turn(
 
 def compared(times: Mapping[str, list[float]], batch_size: int) -> dict[str, Any]:
     """Medians and tenths of ``model`` and ``twin`` in ms, pictures per second, and the median of the pairs' ratios."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, seconds in times.items():
         low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9))
-        found[name] = {
+        figures[name] = {
             "median_ms": 1e3 * middle,
             "tenth_ms": 1e3 * low,
             "ninetieth_ms": 1e3 * high,
             "pictures_per_s": batch_size / middle,
         }
-    found["twin_over_model"] = float(np.median(np.array(times["twin"]) / np.array(times["model"])))
-    return found
+    figures["twin_over_model"] = float(np.median(np.array(times["twin"]) / np.array(times["model"])))
+    return figures
 
 
 def machine() -> str:

@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
-    except SignalException as told:
-        return 130 if told.sigval == signal.SIGINT else TRY_AGAIN
+    except SignalException as received:
+        return 130 if received.sigval == signal.SIGINT else TRY_AGAIN
     except (RendezvousError, torch.distributed.DistError) as error:
         line = " ".join(str(error).split())
         print(f"torchrun: the other machines cannot be reached, start this again: {line}", file=sys.stderr)

@@ -83,7 +83,7 @@ class Manifest:
         record = _record(text)
         try:
             seal = _text(record.pop("seal"), "seal")
-            made = dict(
+            fields = dict(
                 task=_text(record.pop("task"), "task"),
                 network=_text(record.pop("network"), "network"),
                 input=_input(_object(record.pop("input"), "input")),
@@ -99,13 +99,13 @@ class Manifest:
         except KeyError as error:
             raise ValueError(f"its manifest lacks {error}") from error
         _check_empty(record, "manifest")
-        if made["task"] not in ("classification", "pose"):
-            raise ValueError(f"its manifest names no task that bnnlight knows: {shown(made['task'])}")
-        if (made["task"] == "pose") != (made["skeleton"] is not None):
+        if fields["task"] not in ("classification", "pose"):
+            raise ValueError(f"its manifest names no task that bnnlight knows: {shown(fields['task'])}")
+        if (fields["task"] == "pose") != (fields["skeleton"] is not None):
             raise ValueError(
-                f"its manifest is of the task {made['task']}: a pose model has a skeleton, no other has one"
+                f"its manifest is of the task {fields['task']}: a pose model has a skeleton, no other has one"
             )
-        return cls(**made), seal
+        return cls(**fields), seal
 
     def check_fits(self, input_shape: Shape, output_shape: Shape) -> None:
         """Makes sure that it speaks of a network with such an input and output.
@@ -172,12 +172,12 @@ def _skeleton(record: Any) -> Skeleton | None:
     indices = [*(i for limb in limbs for i in limb), *torso, *excluded]
     if any(type(i) is not int or not 0 <= i < len(joints) for i in indices) or {2} != {len(p) for p in (*limbs, torso)}:
         raise ValueError("its manifest's skeleton names joints that are not there")
-    made = Skeleton(joints, tuple(map(tuple, limbs)), tuple(torso), tuple(excluded))
+    skeleton = Skeleton(joints, tuple(map(tuple, limbs)), tuple(torso), tuple(excluded))
     try:
-        made.mirrored  # noqa: B018  (a left joint without a right one has no mirror image)
+        skeleton.mirrored  # noqa: B018  (a left joint without a right one has no mirror image)
     except ValueError as error:
         raise ValueError(f"its manifest's skeleton is not symmetric: {error}") from error
-    return made
+    return skeleton
 
 
 def _check_empty(record: dict[str, Any], what: str) -> None:

@@ -68,15 +68,15 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
 
 def _read_results(run_dir: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((run_dir / "results.json").read_text())
+        results = json.loads((run_dir / "results.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return results if isinstance(results, dict) else None
 
 
 def _asked_for_test(run_dir: Path) -> bool:
     try:
-        kept = yaml.safe_load((run_dir / "config.yaml").read_text())
+        config = yaml.safe_load((run_dir / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return True
-    return not isinstance(kept, dict) or kept.get("test_after_fit") is not False
+    return not isinstance(config, dict) or config.get("test_after_fit") is not False

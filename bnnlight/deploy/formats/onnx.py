@@ -135,13 +135,13 @@ class Session:
             ValueError: the pictures are of another shape or type.
         """
         if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype != np.float32:
-            wanted = f"(N, {', '.join(map(str, self.input_shape))}) float32"
-            raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {wanted}")
+            expected = f"(N, {', '.join(map(str, self.input_shape))}) float32"
+            raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {expected}")
         names = [self._output] if names is None else list(names)
         if not names:
             return []  # for which onnxruntime would give every output
-        made = self._workers(lambda piece: self._one_by_one(piece, names), images)
-        return [np.concatenate(parts) for parts in zip(*itertools.chain(*made), strict=True)]
+        pieces = self._workers(lambda piece: self._one_by_one(piece, names), images)
+        return [np.concatenate(parts) for parts in zip(*itertools.chain(*pieces), strict=True)]
 
     def _one_by_one(self, images: np.ndarray, names: list[str]) -> list[list[np.ndarray]]:
         return [self._session.run(names, {INPUT: images[i : i + 1]}) for i in range(len(images) or 1)]
@@ -161,9 +161,9 @@ def open_session(content: bytes, file: Path, num_threads: int) -> InferenceSessi
         reason = str(error).strip().splitlines()[0]
         version = onnxruntime.__version__
         raise ValueError(f"{file}: onnxruntime {version} cannot load it: {reason}; export the model again") from error
-    taken = [(value.name, value.type, value.shape) for value in session.get_inputs()]
-    if [(name, kind, *map(type, shape)) for name, kind, shape in taken] != [(INPUT, "tensor(float)", str, *[int] * 3)]:
-        raise ValueError(f"{file}: it takes {taken}, not pictures of a known size; export the model again")
+    inputs = [(value.name, value.type, value.shape) for value in session.get_inputs()]
+    if [(name, kind, *map(type, shape)) for name, kind, shape in inputs] != [(INPUT, "tensor(float)", str, *[int] * 3)]:
+        raise ValueError(f"{file}: it takes {inputs}, not pictures of a known size; export the model again")
     return session
 
 

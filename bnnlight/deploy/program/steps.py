@@ -72,8 +72,8 @@ class Program:
 
     def consumers(self) -> dict[str, list[Step]]:
         """For each value the steps that take it."""
-        found: dict[str, list[Step]] = {step.name: [] for step in self.steps} | {INPUT: []}
+        takers: dict[str, list[Step]] = {step.name: [] for step in self.steps} | {INPUT: []}
         for step in self.steps:
             for name in step.inputs:
-                found[name].append(step)
-        return found
+                takers[name].append(step)
+        return takers

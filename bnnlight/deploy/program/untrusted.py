@@ -46,12 +46,12 @@ def parse_json(text: str, what: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys: set[str] = set()
+        twice = next(key for key, _ in pairs if key in keys or keys.add(key))
         raise ValueError(f"the key {shown(twice)} stands there twice")
-    return made
+    return content
 
 
 def _refuse(text: str) -> None:

@@ -48,11 +48,11 @@ def check_nulls(config: Namespace, path: str = "") -> None:
                 check_nulls(entry, place)
 
 
-def _never_null(made: Callable) -> Iterator[tuple[str, str]]:
+def _never_null(target: Callable) -> Iterator[tuple[str, str]]:
     """Names and types of the arguments that have a default and cannot be None."""
     try:
-        hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
-        parameters = inspect.signature(made).parameters
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        parameters = inspect.signature(target).parameters
     except (TypeError, ValueError, NameError):
         return
     for name, parameter in parameters.items():

@@ -47,7 +47,7 @@ def results_of(checkpoint: Path) -> dict[str, Any]:
     """What stands in the run's ``results.json``; nothing where there is none."""
     file = checkpoint.resolve().parent.parent / "results.json"
     try:
-        found = json.loads(file.read_text())
+        results = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return results if isinstance(results, dict) else {}

@@ -34,7 +34,7 @@ class PosePredictor:
         images = [upright(picture) for picture in pictures]
         samples = [self.transform(PosePicture(image, whole_picture(image, self.task))) for image in images]
         batch = {name: value.to(self.task.device) for name, value in default_collate(samples).items()}
-        found = self.task.predict_step(batch, 0)
+        answer = self.task.predict_step(batch, 0)
         names = self.task.skeleton.joints
         return [
             {
@@ -43,7 +43,7 @@ class PosePredictor:
                     for name, (x, y), sure in zip(names, joints, confidence, strict=True)
                 ]
             }
-            for joints, confidence in zip(found["joints"].tolist(), found["confidence"].tolist(), strict=True)
+            for joints, confidence in zip(answer["joints"].tolist(), answer["confidence"].tolist(), strict=True)
         ]
 
 

@@ -97,8 +97,8 @@ def _chosen(row: Record) -> str:
 
 
 def _mean(row: Record, unit: Unit) -> str:
-    done, asked = len(row["by_seed"]), len(row["seeds_asked"])
-    missing = f"{done} of {asked} seeds" if done < asked else ""
+    num_done, num_seeds = len(row["by_seed"]), len(row["seeds_asked"])
+    missing = f"{num_done} of {num_seeds} seeds" if num_done < num_seeds else ""
     if row["test"] is None:
         return missing
     return unit.interval(row["test"]) + (f" ({missing})" if missing else "")
@@ -177,25 +177,25 @@ def _survivors(record: Record) -> str:
 
 
 def _marks(record: Record) -> list[str]:
-    found, own = [], [r for r in record["methods"] if r["search"] and r["search"]["value"] is not None]
+    marks, own = [], [r for r in record["methods"] if r["search"] and r["search"]["value"] is not None]
     edges = [row["method"] for row in own if row["search"]["edge"]]
     if edges:
-        found.append(
+        marks.append(
             f"Edge: {'; '.join(edges)}: the chosen value is the smallest or largest that was tried, so a better one "
             "may lie beyond."
         )
     for row in own:
         if row["search"]["tied"] and row["rate_of"] == row["method"]:
             values = ", ".join(f"{value:g}" for value in row["search"]["tied"])
-            found.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
+            marks.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
     for row in record["methods"]:
         seeds = [seed for seed, value in row["by_seed"].items() if not math.isfinite(value)]
         if seeds:
-            found.append(
+            marks.append(
                 f"Not finite: {row['method']}, {_seeds(seeds)}: the method has no mean and no interval, and no "
                 "difference is taken from such a figure."
             )
-    return found
+    return marks
 
 
 def _evidence(record: Record) -> list[str]:
@@ -212,8 +212,8 @@ def _evidence(record: Record) -> list[str]:
     names = [name for name in COLUMNS if any(name in row["evidence"] for row in rows)]
     cells = [["method", *(COLUMNS[name] for name in names)], ["---"] * (1 + len(names))]
     for row in rows:
-        seen = row["evidence"]
-        cells.append([row["method"], *(shown[name](seen[name]) if name in seen else "" for name in names)])
+        figures = row["evidence"]
+        cells.append([row["method"], *(shown[name](figures[name]) if name in figures else "" for name in names)])
     text = (
         "What the callbacks logged, mean over the seeds. Flip rate: share of the binary weights whose sign differs "
         "from the look before, by default 100 steps. Effective rank: exp(entropy of the normalized singular values) "

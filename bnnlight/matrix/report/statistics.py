@@ -65,8 +65,8 @@ def interval_record(values: Sequence[float]) -> dict[str, float | None] | None:
     """``mean`` and ``half_interval`` of :func:`mean_interval` as plain data; None where there are no values."""
     if not values:
         return None
-    found = mean_interval(values)
-    return {"mean": found.mean, "half_interval": found.half}
+    interval = mean_interval(values)
+    return {"mean": interval.mean, "half_interval": interval.half}
 
 
 def paired_difference(
