@@ -1,4 +1,4 @@
-"""Logs what the binary layers see of their inputs: signs, dead channels, entries without gradient."""
+"""Logs signs, dead channels and inputs without gradient of each binary layer."""
 
 from __future__ import annotations
 

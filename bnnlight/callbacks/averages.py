@@ -1,4 +1,4 @@
-"""Lightning's callbacks that average weights, made whole.
+"""Weight averaging (EMA, SWA): Lightning's callbacks, corrected, so that the averaged network is measured and saved.
 
 They stay what the config names, `EMAWeightAveraging`, `WeightAveraging`, `StochasticWeightAveraging` or a subclass of
 one: :func:`whole` gives such an object the methods below. Then the averaged network is what is measured, kept as best,

@@ -1,4 +1,4 @@
-"""Logs how many steps of binary weights Adam's ε shortens, and says so where it is most of them."""
+"""Logs for how many binary weights Adam's ε shortens the step, and warns where it is most of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs how much of their rank the latent weights use."""
+"""Logs the ranks of latent weights and of their factors: how much of them is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a callback looks at the network."""
+"""`Interval`: at which optimizer steps a callback looks at the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows what a network predicts, beside the truth."""
+"""Writes sheets of pictures with predictions beside the truth, to the run's directory and to W&B."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs what an optimizer's step does to the latent weights."""
+"""Logs how an optimizer step changes the latent weights: rank of the change, and whether it follows the gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bnnlight bench`."""
+"""`bnnlight bench`: times a shipped model beside its real-valued twin."""
 
 from __future__ import annotations
 

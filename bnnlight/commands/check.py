@@ -1,4 +1,4 @@
-"""`bnnlight check`."""
+"""`bnnlight check`: reads a config's whole data set, and names what cannot be read."""
 
 from __future__ import annotations
 

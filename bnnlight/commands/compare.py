@@ -1,4 +1,4 @@
-"""`bnnlight compare`."""
+"""`bnnlight compare`: puts runs side by side, as a page or as JSON."""
 
 from __future__ import annotations
 

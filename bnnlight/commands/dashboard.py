@@ -1,4 +1,4 @@
-"""`bnnlight dashboard`."""
+"""`bnnlight dashboard`: saves a W&B view that compares the runs of a project."""
 
 from __future__ import annotations
 

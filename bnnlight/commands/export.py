@@ -1,4 +1,4 @@
-"""`bnnlight export`."""
+"""`bnnlight export`: writes a checkpoint as a model to ship, and compares the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bnnlight fit`, `validate` and `test`."""
+"""`bnnlight fit`, `validate` and `test`: train a network, or measure a checkpoint."""
 
 from __future__ import annotations
 

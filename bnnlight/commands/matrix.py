@@ -1,4 +1,4 @@
-"""`bnnlight matrix`."""
+"""`bnnlight matrix`: trains methods × seeds under one protocol, and reports the differences."""
 
 from __future__ import annotations
 

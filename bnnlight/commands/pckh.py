@@ -1,4 +1,4 @@
-"""`bnnlight pckh`."""
+"""`bnnlight pckh`: PCKh of stored predictions against MPII's ground truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bnnlight predict`."""
+"""`bnnlight predict`: classes or poses of image files."""
 
 from __future__ import annotations
 

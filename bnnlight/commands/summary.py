@@ -1,4 +1,4 @@
-"""`bnnlight summary`."""
+"""`bnnlight summary`: layers, parameters, bytes and multiply-adds of a network."""
 
 from __future__ import annotations
 

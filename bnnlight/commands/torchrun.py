@@ -1,4 +1,4 @@
-"""torchrun, ending with the exit code of what it ran: `python -m bnnlight.commands.torchrun`, options as torchrun's.
+"""`python -m bnnlight.commands.torchrun`: torchrun that ends with the exit code of the process that failed.
 
 torchrun itself ends with 1 whatever happened. Those who start jobs must know more: what exits with 75 is to be started
 again, what exits with 1 or 2 is not.

@@ -1,4 +1,4 @@
-"""What jsonargparse says of a wrong option or config, as one line: the key, what is wrong, the nearest right name."""
+"""Explains jsonargparse's errors in one line: the key, what is wrong with it, the nearest right name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line for every error: what, where and what to do."""
+"""Turns any error into one line, what, where and what to do, and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of the machine, each as one line: memory, disk, limits, loader workers that are gone."""
+"""Explains errors of the machine in one line: memory, disk, limits, loader workers that are gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of the verbs that have no config."""
+"""The argument parser of verbs that have no config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures to answers: what lies before and behind the network, as a manifest tells it."""
+"""From pictures to classes or joints with a shipped network: what is done before and after it, as its manifest says."""
 
 from __future__ import annotations
 

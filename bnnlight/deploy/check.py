@@ -1,4 +1,4 @@
-"""A shipped model measured beside its checkpoint, and what must be equal."""
+"""How far a shipped model agrees with its checkpoint, and how far it must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shipped model says of itself: its task, the pictures that it takes, what its output means, its origin."""
+"""The manifest of a shipped model: its task, the pictures that it takes, what its output means, its origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shipped model in use: from a file to answers, without the code that trains."""
+"""`Runtime`: runs a shipped model, from a file to answers, without the code that trains."""
 
 from __future__ import annotations
 

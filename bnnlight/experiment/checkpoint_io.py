@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, on local and mounted file systems."""
+"""Writes checkpoints whole or not at all, on local and mounted file systems, and finds damaged ones."""
 
 from __future__ import annotations
 

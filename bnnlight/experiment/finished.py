@@ -1,4 +1,4 @@
-"""A run that has ended, and is started again."""
+"""Finds out whether a run that is started again has finished already."""
 
 from __future__ import annotations
 

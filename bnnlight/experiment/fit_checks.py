@@ -1,4 +1,4 @@
-"""What is wrong with a plan of training, said before hours are spent on it."""
+"""Checks before training: monitors that nothing logs, validations that never come, data that do not fit."""
 
 from __future__ import annotations
 

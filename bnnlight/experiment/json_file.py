@@ -1,4 +1,4 @@
-"""JSON that is there whole or not at all."""
+"""Writes JSON files whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether all methods of a matrix make sense, before hours are spent on them."""
+"""Builds each method of a matrix once, so that a wrong config is found before hours are spent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a run wrote before it was stopped, and writes again as it goes on."""
+"""Lets a resumed run write again the checkpoints that it wrote before it was stopped."""
 
 from __future__ import annotations
 

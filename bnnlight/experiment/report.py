@@ -1,4 +1,4 @@
-"""What is left of a run: its result as a table and as JSON, its curves as a picture."""
+"""The report of a run: its results as a table, its curves as a picture."""
 
 from __future__ import annotations
 

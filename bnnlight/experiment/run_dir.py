@@ -1,4 +1,4 @@
-"""The directory of a run: which it is, and where the run in it goes on."""
+"""The directory of a run: where a new run goes, and from which checkpoint a resumed run goes on."""
 
 from __future__ import annotations
 

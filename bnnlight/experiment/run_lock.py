@@ -1,4 +1,4 @@
-"""A run's directory is its own: no other run writes into it meanwhile."""
+"""Locks a run's directory, so that no other run writes into it."""
 
 from __future__ import annotations
 

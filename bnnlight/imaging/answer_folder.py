@@ -1,4 +1,4 @@
-"""The folder that `bnnlight predict` writes: an answer is there whole or not at all, and nobody else's files go."""
+"""The folder that `bnnlight predict` writes: an answer is there whole or not at all, and the user's files stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures with the classes that a network names below them."""
+"""Draws predicted classes below pictures."""
 
 from __future__ import annotations
 

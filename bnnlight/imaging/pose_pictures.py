@@ -1,4 +1,4 @@
-"""Skeletons drawn into pictures: joints and limbs coloured by side, wrong joints marked."""
+"""Draws skeletons into pictures: joints and limbs coloured by side, wrong joints marked."""
 
 from __future__ import annotations
 

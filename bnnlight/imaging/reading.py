@@ -1,4 +1,4 @@
-"""Pictures from files and arrays, in one of two modes: grey or RGB."""
+"""Reads pictures from files and arrays, as grey or RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the joints of a pose data set are called, which are pairs, and which of them a limb connects."""
+"""Skeletons: names of a pose data set's joints, pairs of left and right, and the limbs between them."""
 
 from __future__ import annotations
 

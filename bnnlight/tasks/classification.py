@@ -1,4 +1,4 @@
-"""Image classification."""
+"""`ClassificationTask`: image classification."""
 
 from __future__ import annotations
 

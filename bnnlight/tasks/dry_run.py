@@ -1,4 +1,4 @@
-"""One run of a network on an empty picture, to see before any training whether network and data fit."""
+"""Runs a network once on an empty picture, to see before any training whether network and data fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a configured optimizer and schedule to what Lightning wants."""
+"""Makes a task's optimizer, with its parameter groups, and its learning-rate schedule."""
 
 from __future__ import annotations
 

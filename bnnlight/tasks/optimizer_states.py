@@ -1,4 +1,4 @@
-"""States of optimizers, saved with the names of their parameters; and older ones, from before names were saved."""
+"""Saves and loads states of optimizers by the names of their parameters; also states without such names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Human pose estimation by heat maps."""
+"""`PoseTask`: human pose estimation by heat maps."""
 
 from __future__ import annotations
 

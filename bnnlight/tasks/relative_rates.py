@@ -1,4 +1,4 @@
-"""Optimizers whose groups keep their relative rates, whatever a schedule or a callback does to them."""
+"""Optimizers whose groups keep their relative learning rates, whatever a schedule or a callback does."""
 
 from __future__ import annotations
 

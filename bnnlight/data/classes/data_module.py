@@ -1,4 +1,4 @@
-"""What all data modules with classes share: views through a transform, and the attributes a network is built from."""
+"""`ClassificationDataModule`, the base of data modules with classes, and `View`, items seen through a transform."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all pose data modules share: views through a transform, and the attributes that a task needs."""
+"""`PoseDataModule`, the base of pose data modules, and `PoseView`, items seen through a transform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head sizes of MPII's validation people, which PCKh measures by."""
+"""Reads the head sizes of MPII's validation people, which PCKh measures by."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MPII's people as lists in JSON, the form that HRNet's authors introduced."""
+"""Reads MPII's people from JSON lists, the form that HRNet's authors introduced."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What data of classes and of joints share: from a data set to batches.
+"""From a data set to batches: what data with classes and data with joints share.
 
 ``loaders.py`` has the base of all data modules, with batches and workers; ``train_loader.py`` takes an epoch up in its
 middle. ``sampling.py`` says which pictures a process sees, in which order, with which random numbers. ``transforms.py``

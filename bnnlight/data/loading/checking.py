@@ -1,4 +1,4 @@
-"""A whole data set read through once, without a network."""
+"""Reads a whole data set once and lists what cannot be read, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all data modules share: the loaders over their sets."""
+"""`ImageDataModule`, the base of all data modules: the loaders over its three sets."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Safetensors files: read within bounds that are known before anything large is read, written whole or not at all."""
+"""Reads safetensors files within known bounds, and writes them whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which range the inputs of real layers have, so that they may run on 8-bit integers."""
+"""Calibration for 8-bit integers: the range of the inputs of each real layer."""
 
 from __future__ import annotations
 

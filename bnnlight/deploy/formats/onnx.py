@@ -1,4 +1,4 @@
-"""A shipped model as one ONNX file: written with onnx, run with onnxruntime alone."""
+"""Shipped models as ONNX files: written with onnx, run with onnxruntime alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from an ONNX file, and added to it, as bytes: without onnx, and before onnxruntime is given them.
+"""Reads metadata from the bytes of an ONNX file, and adds outputs to them, without the package onnx.
 
 An ONNX file is a protobuf message: a row of fields, each a number, a kind and a content, which may be a message again.
 The numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.

@@ -1,4 +1,4 @@
-"""What each operation of a program takes, and how much a program may ask for: one from a file is checked by this."""
+"""The operations of a program, and the check that a program is sound and asks for no more than its limits."""
 
 from __future__ import annotations
 

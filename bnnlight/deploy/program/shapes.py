@@ -1,4 +1,4 @@
-"""The shape of an operation's value, and whether its settings and tensors fit the values that it takes.
+"""Shape inference: the shape of each operation's value, and whether settings and tensors fit its inputs.
 
 Shapes are those of one picture, without the batch: ``(C, H, W)``, ``(F,)`` or, of stacked maps, ``(S, C, H, W)``.
 Each function takes a step, whose settings and tensors are those that its operation has, and its inputs' shapes.

@@ -1,4 +1,4 @@
-"""What comes out of a file that anybody may have made: JSON without surprises, and values shown in one line."""
+"""Reads files that anybody may have made: strict JSON, and values shown in one line."""
 
 from __future__ import annotations
 

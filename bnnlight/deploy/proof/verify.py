@@ -1,4 +1,4 @@
-"""A shipped model beside the network that it was made from, on the same pictures."""
+"""Compares a shipped model with the network that it was made from, on the same pictures: outputs and signs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has changed in a run's config between its stop and now."""
+"""Compares the config of a resumed run with its saved one: what has changed, and whether it may."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The config files of a command line, looked at before they are parsed, so that what is wrong with one names it."""
+"""Reads and checks the config files of a command line before they are parsed, so that an error names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``None`` taken for YAML's ``null``, on the command line and in configs, as a W&B sweep over null writes it."""
+"""Reads ``None`` as YAML's ``null``, on the command line and in configs, as a W&B sweep writes it."""
 
 from __future__ import annotations
 

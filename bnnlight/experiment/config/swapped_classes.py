@@ -1,4 +1,4 @@
-"""Optimizers and schedules that take another one's place: none of that one's options stay.
+"""Drops the options of an optimizer or a schedule that another one replaces.
 
 jsonargparse keeps what a class that is replaced had under names that the new one has too, defaults as well: SOAP in
 the place of AdamW would step with AdamW's betas. For a latent that is what sweeps over its rank want; of an optimizer

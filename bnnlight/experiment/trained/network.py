@@ -1,4 +1,4 @@
-"""A trained network with what its run knows of it."""
+"""Loads a trained network from a checkpoint, with its run's config and results."""
 
 from __future__ import annotations
 

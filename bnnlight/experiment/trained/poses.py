@@ -1,4 +1,4 @@
-"""Predictions of joints with a trained task."""
+"""Predicts joints with a trained task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export knows of a trained network, and the comparison of the two."""
+"""What an export takes from a run: manifest, test pictures, and the comparison with the shipped model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared on what: the YAML of a matrix of runs."""
+"""`Plan`: what a matrix of runs compares, read from its YAML."""
 
 from __future__ import annotations
 

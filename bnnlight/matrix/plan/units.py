@@ -1,4 +1,4 @@
-"""How a metric's figures are shown."""
+"""`Unit`: how a metric's figures are shown, in % or as they are."""
 
 from __future__ import annotations
 

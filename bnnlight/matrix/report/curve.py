@@ -1,4 +1,4 @@
-"""Methods that differ in one number, as a curve: what it gives and what it costs."""
+"""Draws methods that differ in one number as a curve: what it gives and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a matrix of runs as a picture."""
+"""Draws the report of a matrix of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a matrix of runs as a page."""
+"""Writes the report of a matrix of runs as a page."""
 
 from __future__ import annotations
 

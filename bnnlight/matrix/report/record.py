@@ -1,4 +1,4 @@
-"""What came out of a matrix of runs, as plain numbers."""
+"""The report of a matrix of runs as plain numbers, and the writing of all its files."""
 
 from __future__ import annotations
 

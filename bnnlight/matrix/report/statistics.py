@@ -1,4 +1,4 @@
-"""Means of runs over seeds, and whether two methods differ: with how much doubt."""
+"""Statistics over seeds: means with intervals, paired differences and their p-values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the callbacks saw in a run: why a method does better or worse than another."""
+"""Reads from a run's log what may say why a method does better: flip rates, ranks, time of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runs of a matrix gave, a line each, in a file that outlives their folders."""
+"""The ledger of a matrix: what its runs gave, a line each, in a file that outlives their folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is of each method's runs, as their folders and the ledger tell."""
+"""Reads which of each method's runs are done, from their folders and the ledger."""
 
 from __future__ import annotations
 

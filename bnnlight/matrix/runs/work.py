@@ -1,4 +1,4 @@
-"""Makes the runs that are missing, some at a time, until none is left or somebody stops it."""
+"""Trains the runs that are missing, some at a time, until none is left or somebody stops it."""
 
 from __future__ import annotations
 
