@@ -81,9 +81,7 @@ class _Averages(WeightAveraging):
         self._swap_models(model)
         self._is_swapped = not self._is_swapped
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is None:
             return
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
@@ -94,9 +92,7 @@ class _Averages(WeightAveraging):
         checkpoint["current_model_state"] = trained
         checkpoint[_EPOCH] = self._latest_update_epoch
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
             self._latest_update_epoch = checkpoint.get(_EPOCH, self._latest_update_epoch)

@@ -51,9 +51,7 @@ class Updates(L.Callback):
             for name, layer in named_binary_layers(pl_module):
                 self._watch(name, layer.latent)
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         if self._hooks:
             self._before = {name: _weight(layer) for name, layer in named_binary_layers(pl_module)}
 

@@ -36,7 +36,6 @@ def bench(args: list[str]) -> None:
         prog="bnnlight bench",
         description=bench.__doc__,
         epilog="example: bnnlight bench --model RUN/export/openvino --num_threads 1",
-        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, type=Path, help="folder or file of bnnlight export")
     text = "CPU threads, one number or several (default: 1 and all)"

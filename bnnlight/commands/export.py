@@ -31,7 +31,6 @@ def export(args: list[str]) -> None:
         prog="bnnlight export",
         description=export.__doc__,
         epilog="example: bnnlight export --ckpt_path RUN/checkpoints/best.ckpt --format openvino --output model",
-        allow_abbrev=False,
     )
     parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")

@@ -74,7 +74,6 @@ def _parser() -> Parser:
         "bnnlight matrix",
         description=f"{matrix.__doc__}\nExample: bnnlight matrix configs/matrix/quickstart.yaml --jobs 2",
         epilog="Options behind -- go to every run: -- --data.root=DIR. The same command goes on where it was stopped.",
-        allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="What is compared on what: a YAML, see configs/matrix/.")

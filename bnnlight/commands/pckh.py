@@ -70,7 +70,6 @@ def pckh(args: list[str]) -> None:
         prog="bnnlight pckh",
         description=_DESCRIPTION,
         epilog="example: bnnlight pckh --json predictions.mat gt_valid.mat",
-        allow_abbrev=False,
     )
     predictions = "MATLAB file (-v7 or older) with the field preds, N×16×2: people, joints in MPII's order, x and y"
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help=predictions)

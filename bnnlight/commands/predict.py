@@ -38,7 +38,6 @@ def predict(args: list[str]) -> None:
         prog="bnnlight predict",
         description=predict.__doc__,
         epilog="example: bnnlight predict --model cifar10 photos/ cat.jpg --output predictions",
-        allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     trained = parser.add_mutually_exclusive_group(required=True)

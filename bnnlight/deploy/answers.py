@@ -71,15 +71,7 @@ def find_joints(network: Network, manifest: Manifest, pictures: Sequence[Image.I
     places, confidences = heatmaps.decode(maps)
     in_crop = heatmaps.to_input(places, form.size_px / maps.shape[-1])
     in_picture = in_crop @ to_image[:, :, :2].transpose(0, 2, 1) + to_image[:, None, :, 2]
-    return [
-        {
-            "joints": [
-                {"joint": name, "x": x, "y": y, "confidence": sure}
-                for name, (x, y), sure in zip(skeleton.joints, xy, confidence, strict=True)
-            ]
-        }
-        for xy, confidence in zip(in_picture.tolist(), confidences.clip(0, 1).tolist(), strict=True)
-    ]
+    return skeleton.records(in_picture.tolist(), confidences.clip(0, 1).tolist())
 
 
 def _answer(network: Network, images: np.ndarray, manifest: Manifest) -> np.ndarray:

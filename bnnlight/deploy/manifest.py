@@ -89,8 +89,8 @@ class Manifest:
                 input=_input(_object(record.pop("input"), "input")),
                 classes=tuple(_text(name, "classes") for name in _list(record.pop("classes"), "classes")),
                 skeleton=_skeleton(record.pop("skeleton")),
-                sigmoid=_flag(record.pop("sigmoid"), "sigmoid"),
-                flip_test=_flag(record.pop("flip_test"), "flip_test"),
+                sigmoid=_kind(record.pop("sigmoid"), bool, "sigmoid"),
+                flip_test=_kind(record.pop("flip_test"), bool, "flip_test"),
                 metrics={
                     _text(k, "metrics"): _number(v, k) for k, v in _object(record.pop("metrics"), "metrics").items()
                 },
@@ -204,10 +204,6 @@ def _lines(value: Any, name: str) -> str:
     if not isinstance(value, str) or not is_line(re.sub(r"[\n\t]", "", value)):
         raise ValueError(f"its manifest's {shown(name)} is no text: {shown(value)}")
     return value
-
-
-def _flag(value: Any, name: str) -> bool:
-    return _kind(value, bool, name)
 
 
 def _number(value: Any, name: str) -> float:

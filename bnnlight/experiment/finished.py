@@ -40,7 +40,7 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
             are written.
     """
     content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
-    trainer, results = config.trainer, _read_results(run_dir)
+    trainer, results = config.trainer, read_results(run_dir)
     epochs, steps = content["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"], content["global_step"]
     moment = content.get(MOMENT)
     if moment is None and results and results.get("num_steps") == steps:  # of an earlier version, which told it so
@@ -66,7 +66,8 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
     )
 
 
-def _read_results(run_dir: Path) -> dict[str, Any] | None:
+def read_results(run_dir: Path) -> dict[str, Any] | None:
+    """What stands in a run's ``results.json``; None where there is none, or none that can be read."""
     try:
         results = json.loads((run_dir / "results.json").read_text())
     except (OSError, ValueError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -58,7 +59,7 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
             accuracy.plot(steps, [100 * v for v in values], label=label, marker="." if len(values) < 40 else None)
     # one curve a layer, from the first layer's dark to the last layer's light, and their mean in front
     layers = [n for n in metrics if n.startswith("bnn/flip_rate/")]
-    shades = _shades(len(layers))
+    shades = colormaps["viridis"](np.linspace(0, 1, len(layers)))
     for name, shade in zip(layers, shades, strict=True):
         short = name.removeprefix("bnn/flip_rate/").removeprefix("backbone.")
         flips.plot(*metrics[name], color=shade, linewidth=1, label=short if len(layers) <= 8 else None)
@@ -75,13 +76,6 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
         else:
             axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
     figure.savefig(path, dpi=120)
-
-
-def _shades(count: int) -> list[Any]:
-    import matplotlib
-
-    colors = matplotlib.colormaps["viridis"]
-    return [colors(i / max(1, count - 1)) for i in range(count)]
 
 
 def print_results(title: str, results: dict[str, float], places: dict[str, str]) -> None:

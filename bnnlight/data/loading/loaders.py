@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bnnlight.data.loading.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable, check_choice
+from bnnlight.data.loading.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable
 from bnnlight.data.loading.by_value import SmallByValue
 from bnnlight.data.loading.sampling import SameSampler, TrainSampler, UnpaddedSampler, no_items, run_seed
 from bnnlight.data.loading.train_loader import TrainLoader
@@ -36,11 +36,15 @@ class ImageDataModule(LightningDataModule):
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         on_bad_image: what to do about an image file that cannot be read: "stop" with an error, or "skip" it, which
             leaves a batch smaller; see :mod:`bnnlight.data.loading.bad_images`.
+
+    Raises:
+        ValueError: on_bad_image is neither "stop" nor "skip".
     """
 
     def __init__(self, batch_size: int, num_workers: int | None, on_bad_image: OnBadImage = "stop") -> None:
         super().__init__()
-        check_choice(on_bad_image)
+        if on_bad_image not in get_args(OnBadImage):
+            raise ValueError(f"on_bad_image is {on_bad_image!r}: give {' or '.join(get_args(OnBadImage))}")
         self.on_bad_image = on_bad_image
         self._named: set[str] = set()
         self.batch_size = batch_size

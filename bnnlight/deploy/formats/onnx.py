@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -46,18 +45,12 @@ def save_onnx(program: Program, manifest: Manifest, folder: Path, real_dtype: Li
     """
     from onnx import helper
 
+    from bnnlight.deploy.formats.container import write_bytes
     from bnnlight.deploy.formats.onnx_graph import to_onnx
 
     model = to_onnx(program, real_dtype)
     helper.set_model_props(model, {KEY: manifest.to_json()})
-    content = sealed(model.SerializeToString(deterministic=True))
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{FILE}.{os.getpid()}"
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, folder / FILE)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_bytes(sealed(model.SerializeToString(deterministic=True)), folder / FILE)
     return folder / FILE
 
 

@@ -57,13 +57,9 @@ def _never_null(target: Callable) -> Iterator[tuple[str, str]]:
         return
     for name, parameter in parameters.items():
         hint = hints.get(name, Any)
-        members = typing.get_args(hint) if isinstance(hint, types.UnionType) or _is_union(hint) else (hint,)
+        members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
         if parameter.default not in (None, parameter.empty) and members and not {Any, None, type(None)} & set(members):
             yield name, getattr(hint, "__name__", str(hint))
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Union
 
 
 def _with_null(text: str) -> str:

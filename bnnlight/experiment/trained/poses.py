@@ -35,16 +35,7 @@ class PosePredictor:
         samples = [self.transform(PosePicture(image, whole_picture(image, self.task))) for image in images]
         batch = {name: value.to(self.task.device) for name, value in default_collate(samples).items()}
         answer = self.task.predict_step(batch, 0)
-        names = self.task.skeleton.joints
-        return [
-            {
-                "joints": [
-                    {"joint": name, "x": x, "y": y, "confidence": sure}
-                    for name, (x, y), sure in zip(names, joints, confidence, strict=True)
-                ]
-            }
-            for joints, confidence in zip(answer["joints"].tolist(), answer["confidence"].tolist(), strict=True)
-        ]
+        return self.task.skeleton.records(answer["joints"].tolist(), answer["confidence"].tolist())
 
 
 def whole_picture(image: np.ndarray, task: PoseTask) -> Person:

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from bnnlight.matrix.plan.units import Unit
-from bnnlight.matrix.report.page_pairs import pair_tables
+from bnnlight.matrix.report.page_pairs import markdown_table, pair_tables
 from bnnlight.matrix.report.page_reach import reach_cells, reach_heads, reach_text
 from bnnlight.matrix.runs.evidence import COLUMNS
 from bnnlight.matrix.runs.ledger import ENDING
@@ -44,7 +44,7 @@ def as_markdown(record: Record, picture: str) -> str:
     heads = ["method", *([option] if searched else []), f"{record['metric_name']}, mean", "by seed"]
     heads += [f"against {record['baseline']}", "excludes zero", "p, Holm", *reach_heads(record)]
     heads += [*(["search"] if searched else []), "trained numbers", "time a run"]
-    cells = [heads, ["---"] * len(heads)]
+    cells = []
     for heading, rows in groupby(record["methods"], key=_heading):
         if heading:
             cells.append([f"*{heading}*", *[""] * (len(heads) - 1)])
@@ -53,7 +53,7 @@ def as_markdown(record: Record, picture: str) -> str:
         f"# {record['title']}",
         *([record["note"]] if record["note"] else []),
         _protocol(record),
-        "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in cells),
+        markdown_table(heads, cells),
         f"![{record['title']}]({picture}.png)",
         *([f"![{record['curve']['name']}]({picture}_curve.png)"] if record["curve"] else []),
         _family(record),
@@ -210,7 +210,7 @@ def _evidence(record: Record) -> list[str]:
         "step_s": lambda v: f"{1000 * v:.0f} ms",
     }
     names = [name for name in COLUMNS if any(name in row["evidence"] for row in rows)]
-    cells = [["method", *(COLUMNS[name] for name in names)], ["---"] * (1 + len(names))]
+    cells = []
     for row in rows:
         figures = row["evidence"]
         cells.append([row["method"], *(shown[name](figures[name]) if name in figures else "" for name in names)])
@@ -220,7 +220,7 @@ def _evidence(record: Record) -> list[str]:
         "of the latent weight's unfolding by output channels, at the end, mean over the layers. Inputs cut: share of "
         "the signs' inputs that get no gradient, at the end. Computing a step: without waiting for data."
     )
-    return [text, "\n".join(f"| {' | '.join(line)} |" for line in cells)]
+    return [text, markdown_table(["method", *(COLUMNS[name] for name in names)], cells)]
 
 
 def _seeds(seeds: list[int]) -> str:
