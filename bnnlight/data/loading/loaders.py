@@ -1,7 +1,7 @@
 """`ImageDataModule`, the base of all data modules: the loaders over its three sets."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
@@ -12,6 +12,7 @@ from bnnlight.data.loading.bad_images import ImageLoader, LeaveOut, OnBadImage, 
 from bnnlight.data.loading.by_value import SmallByValue
 from bnnlight.data.loading.sampling import SameSampler, TrainSampler, UnpaddedSampler, no_items, run_seed
 from bnnlight.data.loading.train_loader import TrainLoader
+from bnnlight.data.loading.views import ItemView
 from bnnlight.data.loading.worker_signals import hear_of_lost_workers, outlive_stop_signals
 
 MAX_DEFAULT_WORKERS = 8
@@ -28,8 +29,8 @@ def default_num_workers() -> int:
 class ImageDataModule(LightningDataModule):
     """Base of all data modules: the loaders over ``train_set``, ``val_set`` and ``test_set``.
 
-    A subclass sets the three in ``setup``. Several processes share a set among them: see
-    :mod:`bnnlight.data.loading.sampling`.
+    A subclass names its ``view``, sets ``train_transform`` and ``eval_transform`` in its constructor and the three sets
+    in ``setup``. Several processes share a set among them: see :mod:`bnnlight.data.loading.sampling`.
 
     Args:
         batch_size: images in a batch, per process.
@@ -40,6 +41,8 @@ class ImageDataModule(LightningDataModule):
     Raises:
         ValueError: on_bad_image is neither "stop" nor "skip".
     """
+
+    view: type[ItemView]
 
     def __init__(self, batch_size: int, num_workers: int | None, on_bad_image: OnBadImage = "stop") -> None:
         super().__init__()
@@ -54,6 +57,14 @@ class ImageDataModule(LightningDataModule):
         self.train_set: Dataset | None = None
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None
+
+    def augmented(self, items: Any, indices: Sequence[int] | None = None) -> ItemView:
+        """View items as training images."""
+        return self.view(items, self.train_transform, indices)
+
+    def plain(self, items: Any, indices: Sequence[int] | None = None) -> ItemView:
+        """View items as images to measure on."""
+        return self.view(items, self.eval_transform, indices)
 
     def train_dataloader(self) -> DataLoader:
         """Load shuffled, augmented batches; the last, incomplete one is dropped.
