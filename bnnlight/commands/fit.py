@@ -19,9 +19,8 @@ from bnnlight.experiment.experiment import Experiment
 from bnnlight.experiment.finished import Finished
 from bnnlight.experiment.fit_checks import check_data, check_plan
 from bnnlight.experiment.freed_memory import keep_freed_memory
-from bnnlight.experiment.json_file import write_json
 from bnnlight.experiment.processes import leave_process_group
-from bnnlight.experiment.report import draw_curves, print_results, read_metrics
+from bnnlight.experiment.report import draw_curves, print_results, read_metrics, write_json
 from bnnlight.experiment.save_config import provenance
 from bnnlight.guards.stop_signals import Stopped
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint

@@ -1,8 +1,10 @@
-"""The report of a run: its results as a table, its curves as a picture."""
+"""The report of a run: its results as a table and as JSON, its curves as a picture."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -97,3 +99,10 @@ def print_results(title: str, results: dict[str, float], places: dict[str, str])
     for what, where in places.items():
         # one path a line whatever the width of the terminal, so that it can be copied
         console.print(f"{what:<{width}}  {where}", soft_wrap=True, highlight=False, markup=False)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes a record beside its place and moves it there, so that no reader sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(path)
