@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 
 
 class BadImages(L.Callback):
@@ -76,8 +76,7 @@ class BadImages(L.Callback):
         self._gather(trainer)
         if self._count > self._logged:
             self._logged = self._count
-            for logger in trainer.loggers:
-                logger.log_metrics({"data/bad_images": float(self._count)}, step=trainer.global_step)
+            log_figures(trainer, {"data/bad_images": float(self._count)})
 
     def _gather(self, trainer: L.Trainer) -> None:
         """Adds what all processes counted since the last time. All of them have to call it."""

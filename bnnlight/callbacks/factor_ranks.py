@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 from torch import Tensor
 
-from bnnlight.callbacks.interval import IntervalCallback
+from bnnlight.callbacks.interval import IntervalCallback, log_figures
 from bnnlight.metrics.rank import effective_rank, energy_rank, singular_values, stable_rank
 from bnnlight.nn.inspect import named_unfoldings
 
@@ -46,9 +46,7 @@ class FactorRanks(IntervalCallback):
                     decomposed[place] = factor, _ranks(factor)
                 measured[name] = decomposed[place][1]
             ranks |= {f"bnn/rank_{k}/{layer}/{name}": v for name, values in measured.items() for k, v in values.items()}
-        if ranks:
-            for logger in trainer.loggers:
-                logger.log_metrics(ranks, step=trainer.global_step)
+        log_figures(trainer, ranks)
 
 
 def _ranks(matrix: Tensor) -> dict[str, float]:

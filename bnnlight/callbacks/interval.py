@@ -1,4 +1,4 @@
-"""`Interval` and `IntervalCallback`: at which optimizer steps a callback looks at the network."""
+"""`Interval` and `IntervalCallback`: at which optimizer steps a callback looks at the network, and logs figures."""
 
 from __future__ import annotations
 
@@ -90,3 +90,10 @@ class IntervalCallback(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.interval.resume(state_dict["last_step"])
+
+
+def log_figures(trainer: L.Trainer, figures: dict[str, float]) -> None:
+    """Hands figures to every logger under the present optimizer step; nothing where there are none."""
+    if figures:
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)

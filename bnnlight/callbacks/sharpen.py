@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 
-from bnnlight.callbacks.interval import IntervalCallback
+from bnnlight.callbacks.interval import IntervalCallback, log_figures
 from bnnlight.nn.binarize import Tanh
 from bnnlight.nn.inspect import named_binary_layers
 
@@ -64,5 +64,4 @@ class Sharpen(IntervalCallback):
         return self.start * (self.end / self.start) ** done
 
     def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics({"bnn/sharpness": self._sharpness(trainer)}, step=trainer.global_step)
+        log_figures(trainer, {"bnn/sharpness": self._sharpness(trainer)})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 from bnnlight.metrics.rank import effective_rank, singular_values
 from bnnlight.nn.inspect import named_binary_layers
 
@@ -68,9 +68,7 @@ class Updates(L.Callback):
                 figures["update_follows"][name] = _share_against(change, gradients[name])
         rows = {f"bnn/{key}/{name}": value for key, values in figures.items() for name, value in values.items()}
         rows |= {f"bnn/{key}": sum(values.values()) / len(values) for key, values in figures.items() if values}
-        if rows:
-            for logger in trainer.loggers:
-                logger.log_metrics(rows, step=trainer.global_step)
+        log_figures(trainer, rows)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._forget()

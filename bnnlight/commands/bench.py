@@ -45,10 +45,8 @@ def bench(args: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(args)
     threads = options.num_threads or sorted({1, num_cores()})
-    for name, value in (
-        ("num_threads", min(threads)),
-        *((n, getattr(options, n)) for n in ("batch_size", "num_pairs")),
-    ):
+    least = {"num_threads": min(threads), "batch_size": options.batch_size, "num_pairs": options.num_pairs}
+    for name, value in least.items():
         if value < 1:
             raise ValueError(f"--{name} is {value}: give at least 1")
     results = []

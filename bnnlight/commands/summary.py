@@ -50,15 +50,11 @@ def as_record(network: NetworkSummary) -> dict:
     """The summary as plain numbers: ``layers``, ``total`` and ``input_shape``."""
     layers = [dataclasses.asdict(layer) | {"num_bytes": layer.num_bytes} for layer in network.layers]
     total = {name: network.total(name) for name in _NUMBERS}
-    total["num_binary_bytes"] = num_binary_bytes(network)
+    # of the 1-bit weights alone, each layer's rounded up to whole bytes
+    total["num_binary_bytes"] = sum(-(-layer.num_binary // 8) for layer in network.layers)
     total["binary_share"] = total["num_binary"] / (total["num_binary"] + total["num_real"])
     total["num_real_bytes_before"] = 4 * (total["num_binary"] + total["num_real"])
     return {"input_shape": network.input_shape, "layers": layers, "total": total}
-
-
-def num_binary_bytes(network: NetworkSummary) -> int:
-    """Bytes of the 1-bit weights alone, each layer's rounded up to whole bytes."""
-    return sum(-(-layer.num_binary // 8) for layer in network.layers)
 
 
 def _print(network: NetworkSummary, with_real: bool) -> None:
@@ -81,11 +77,11 @@ def _print(network: NetworkSummary, with_real: bool) -> None:
         sums = [sum(getattr(layer, name) for layer in real) for name in _NUMBERS]
         table.add_row(f"{len(real)} real layers", "", "", *map(_short, sums))
     print_whole(table)
-    before, after = 4 * (network.total("num_binary") + network.total("num_real")), network.total("num_bytes")
-    binary, num_bytes = network.total("num_binary"), num_binary_bytes(network)
-    share = 100 * binary / (binary + network.total("num_real"))
+    total = as_record(network)["total"]
+    before, after = total["num_real_bytes_before"], total["num_bytes"]
     Console().print(
-        f"1-bit weights: {binary:,}, {share:.1f} % of all numbers, {num_bytes / 1e6:.2f} MB. "
+        f"1-bit weights: {total['num_binary']:,}, {100 * total['binary_share']:.1f} % of all numbers, "
+        f"{total['num_binary_bytes'] / 1e6:.2f} MB. "
         f"Shipped: {after / 1e6:.2f} MB, {before / after:.1f} times smaller than the {before / 1e6:.2f} MB of the "
         "same network with 32-bit weights. Exact figures: --json.",
         highlight=False,

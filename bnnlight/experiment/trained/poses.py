@@ -31,20 +31,12 @@ class PosePredictor:
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
         """For each picture a record of its ``joints``, in pixels of the picture held upright."""
+        num_joints = len(self.task.skeleton.joints)
+        nowhere, unknown = np.zeros((num_joints, 2), np.float32), np.zeros(num_joints, bool)
+        # a person without known joints, whose box is the square round the picture
         images = [upright(picture) for picture in pictures]
-        samples = [self.transform(PosePicture(image, whole_picture(image, self.task))) for image in images]
+        people = [PosePicture(image, Person(nowhere, unknown, *square_round(image))) for image in images]
+        samples = [self.transform(person) for person in people]
         batch = {name: value.to(self.task.device) for name, value in default_collate(samples).items()}
         answer = self.task.predict_step(batch, 0)
         return self.task.skeleton.records(answer["joints"].tolist(), answer["confidence"].tolist())
-
-
-def whole_picture(image: np.ndarray, task: PoseTask) -> Person:
-    """A person without known joints whose box is the square round the picture.
-
-    Args:
-        image: ``(H, W, 3)``.
-        task: tells how many joints there are.
-    """
-    num_joints = len(task.skeleton.joints)
-    nowhere = np.zeros((num_joints, 2), np.float32)
-    return Person(nowhere, np.zeros(num_joints, bool), *square_round(image))
