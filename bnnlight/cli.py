@@ -1,4 +1,4 @@
-"""The command line: a table of verbs, and one line for every error."""
+"""The command line, `bnnlight VERB`: the table of verbs, and errors printed as one line."""
 
 from __future__ import annotations
 

@@ -78,11 +78,11 @@ class ResNet(nn.Module):
         }
         stages, last = [], channels[0]
         for stage, (num_blocks, size) in enumerate(zip(blocks, channels, strict=True)):
-            made = []
+            stage_blocks = []
             for block in range(num_blocks):
-                made.append(BinaryBlock(last, size, 2 if stage and not block else 1, shortcut, **unit))
+                stage_blocks.append(BinaryBlock(last, size, 2 if stage and not block else 1, shortcut, **unit))
                 last = size
-            stages.append(nn.Sequential(*made))
+            stages.append(nn.Sequential(*stage_blocks))
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm2d(last)
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -1,4 +1,4 @@
-"""Callbacks: what is peculiar to training binary networks, and what they predict, logged; and two recipes.
+"""Callbacks that log what is peculiar to training binary networks, and what they predict; and two training recipes.
 
 LAYER is a binary layer's path in the model. All go to every logger under the optimizer step; `interval` counts
 optimizer steps, whatever the gradient accumulation.

@@ -1,4 +1,4 @@
-"""Logs what the binary layers see of their inputs: signs, dead channels, entries without gradient."""
+"""Logs signs, dead channels and inputs without gradient of each binary layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 from bnnlight.nn.inspect import named_binary_layers
 
 
@@ -61,9 +61,7 @@ class Activations(L.Callback):
         parts = summed.split([len(count) for count in counts.values()])
         for layer, part in zip(counts, parts, strict=True):
             shares |= {f"bnn/{name}/{layer}": share for name, share in _shares(part).items()}
-        if shares:
-            for logger in trainer.loggers:
-                logger.log_metrics(shares, step=trainer.global_step)
+        log_figures(trainer, shares)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._remove_hooks()

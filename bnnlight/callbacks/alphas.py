@@ -8,14 +8,14 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import IntervalCallback
 from bnnlight.nn.inspect import named_binary_layers
 
 NUM_BINS = 64
 """Of a histogram; W&B draws as many."""
 
 
-class Alphas(L.Callback):
+class Alphas(IntervalCallback):
     """Logs how the α of each binary layer are spread.
 
     ``bnn/alpha_mean/LAYER``, ``bnn/alpha_std/LAYER`` (of the entries themselves, divided by their number),
@@ -33,37 +33,19 @@ class Alphas(L.Callback):
     """
 
     def __init__(self, interval: int = 100) -> None:
-        self.interval = Interval(interval)
+        super().__init__(interval)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.interval.start(trainer.global_step):
-            self._look(trainer, pl_module)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        if self.interval.due(trainer.global_step):
-            self._look(trainer, pl_module)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.interval.overdue(trainer.global_step):
-            self._look(trainer, pl_module)
-
-    def _look(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+    def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        found = ((name, layer.alpha()) for name, layer in named_binary_layers(model))
-        alphas = {name: alpha.detach().float().cpu().numpy().ravel() for name, alpha in found if alpha is not None}
+        scales = ((name, layer.alpha()) for name, layer in named_binary_layers(pl_module))
+        alphas = {name: alpha.detach().float().cpu().numpy().ravel() for name, alpha in scales if alpha is not None}
         if not alphas:
             return
         spread = {f"bnn/alpha_{k}/{name}": v for name, alpha in alphas.items() for k, v in _spread(alpha).items()}
         for logger in trainer.loggers:
-            more = _histograms(alphas) if isinstance(logger, WandbLogger) else {}
-            logger.log_metrics(spread | more, step=trainer.global_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"last_step": self.interval.last_step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.interval.resume(state_dict["last_step"])
+            histograms = _histograms(alphas) if isinstance(logger, WandbLogger) else {}
+            logger.log_metrics(spread | histograms, step=trainer.global_step)
 
 
 def _spread(alpha: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Lightning's callbacks that average weights, made whole.
+"""Weight averaging (EMA, SWA): Lightning's callbacks, corrected, so that the averaged network is measured and saved.
 
 They stay what the config names, `EMAWeightAveraging`, `WeightAveraging`, `StochasticWeightAveraging` or a subclass of
 one: :func:`whole` gives such an object the methods below. Then the averaged network is what is measured, kept as best,
@@ -32,9 +32,9 @@ def whole(callback: L.Callback) -> L.Callback:
     for kind, methods in ((WeightAveraging, _Averages), (StochasticWeightAveraging, _Stochastic)):
         if isinstance(callback, kind) and not isinstance(callback, methods):
             check_parts(callback, methods.relies_on, "bnnlight/callbacks/averages.py")
-            found = type(callback)
+            original = type(callback)
             # of the same name, under which a checkpoint keeps its state
-            callback.__class__ = type(found.__qualname__, (methods, found), {"__module__": found.__module__})
+            callback.__class__ = type(original.__qualname__, (methods, original), {"__module__": original.__module__})
     return callback
 
 
@@ -88,9 +88,7 @@ class _Averages(WeightAveraging):
         self._swap_models(model)
         self._is_swapped = not self._is_swapped
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is None:
             return
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
@@ -101,9 +99,7 @@ class _Averages(WeightAveraging):
         checkpoint["current_model_state"] = trained
         checkpoint[_EPOCH] = self._latest_update_epoch
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
             self._latest_update_epoch = checkpoint.get(_EPOCH, self._latest_update_epoch)
@@ -141,8 +137,8 @@ class _Stochastic(StochasticWeightAveraging):
             # Lightning does not tell of an epoch's start that was before the stop
             buffers = [buffer.clone() for buffer in pl_module.buffers()]
             self._begin(trainer, pl_module)
-            for buffer, kept in zip(pl_module.buffers(), buffers, strict=True):
-                buffer.copy_(kept)
+            for buffer, before in zip(pl_module.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._is_last(trainer):
@@ -160,7 +156,7 @@ class _Stochastic(StochasticWeightAveraging):
     def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         goes_on = self._scheduler_state is not None and not self._initialized
         groups = trainer.optimizers[0].param_groups
-        kept = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        options_before = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         if goes_on and self._is_last(trainer):
             # in that epoch it makes no schedule, and would leave the run without one: let it be an epoch of averaging
             # in which nothing is left to average
@@ -175,5 +171,5 @@ class _Stochastic(StochasticWeightAveraging):
             # in the middle of that epoch the statistics are those of a part of the data
             trainer.val_check_batch = num_batches
         if goes_on:  # making its schedule has set rates that are in the checkpoint
-            for group, rates in zip(groups, kept, strict=True):
+            for group, rates in zip(groups, options_before, strict=True):
                 group.update(rates)

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 
 
 class BadImages(L.Callback):
@@ -33,7 +33,7 @@ class BadImages(L.Callback):
         self.interval = Interval(interval)
         self._count, self._since, self._logged = 0, 0, 0
         self._measured = 0
-        self._said: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.interval.start(trainer.global_step)
@@ -56,9 +56,9 @@ class BadImages(L.Callback):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # a run from before there was this callback, or without it, has none
-        if found := checkpoint.get("bad_images"):
-            self._count, self._logged = found["count"], found["logged"]
-            self.interval.resume(found["step"])
+        if saved := checkpoint.get("bad_images"):
+            self._count, self._logged = saved["count"], saved["logged"]
+            self.interval.resume(saved["step"])
 
     def on_validation_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         self._measured += _missing(trainer.val_dataloaders)
@@ -76,8 +76,7 @@ class BadImages(L.Callback):
         self._gather(trainer)
         if self._count > self._logged:
             self._logged = self._count
-            for logger in trainer.loggers:
-                logger.log_metrics({"data/bad_images": float(self._count)}, step=trainer.global_step)
+            log_figures(trainer, {"data/bad_images": float(self._count)})
 
     def _gather(self, trainer: L.Trainer) -> None:
         """Adds what all processes counted since the last time. All of them have to call it."""
@@ -88,9 +87,9 @@ class BadImages(L.Callback):
         count = _sum(trainer, self._measured, loader)
         self._measured = 0
         _share_names(trainer, loader)
-        if trainer.sanity_checking or count == self._said.get(split, 0):
+        if trainer.sanity_checking or count == self._reported.get(split, 0):
             return
-        self._said[split] = count
+        self._reported[split] = count
         if trainer.is_global_zero:
             what = "picture was" if count == 1 else "pictures were"
             print(f"{split}: {count} {what} left out, unreadable", file=sys.stderr, flush=True)
@@ -117,6 +116,6 @@ def _sum(trainer: L.Trainer, number: int, loader: Any) -> int:
 def _share_names(trainer: L.Trainer, loader: Any) -> None:
     """Tells the other processes which files were named, so that a file is named by one of them."""
     if _leaves_out(loader) and trainer.world_size > 1:
-        found: list[set[str] | None] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(found, loader.named)
-        loader.named.update(*found)
+        names: list[set[str] | None] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(names, loader.named)
+        loader.named.update(*names)

@@ -1,4 +1,4 @@
-"""What was kept as best, forgotten."""
+"""Makes ModelCheckpoint and EarlyStopping forget the best figure so far."""
 
 from __future__ import annotations
 

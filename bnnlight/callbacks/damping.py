@@ -1,4 +1,4 @@
-"""Logs how many steps of binary weights Adam's ε shortens, and says so where it is most of them."""
+"""Logs for how many binary weights Adam's ε shortens the step, and warns where it is most of them."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Damping(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        seen = [entry for optimizer in trainer.optimizers for entry in _roots(optimizer)]
-        number = sum(int((root > 0).sum()) for root, _ in seen)
+        roots = [entry for optimizer in trainer.optimizers for entry in _roots(optimizer)]
+        number = sum(int((root > 0).sum()) for root, _ in roots)
         if not number:
             return
-        share = sum(int(((root > 0) & (root < eps)).sum()) for root, eps in seen) / number
+        share = sum(int(((root > 0) & (root < eps)).sum()) for root, eps in roots) / number
         # not averaged over processes: of those that share the work one may have no latents, and would not take part
         pl_module.log(KEY, share, rank_zero_only=True)
         if share > _MOST and not self._has_told:
-            eps = max(eps for _, eps in seen)
+            eps = max(eps for _, eps in roots)
             print(
                 f"optimizer: its eps of {eps:g} makes {100 * share:.0f} % of the binary weights' steps less than half "
                 "as long, as their gradients are smaller; with --model.optimizer.eps=1e-15 they have their full length",

@@ -1,18 +1,16 @@
-"""Logs how much of their rank the latent weights use."""
+"""Logs the ranks of latent weights and of their factors: how much of them is used."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import lightning as L
 from torch import Tensor
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import IntervalCallback, log_figures
 from bnnlight.metrics.rank import effective_rank, energy_rank, singular_values, stable_rank
 from bnnlight.nn.inspect import named_unfoldings
 
 
-class FactorRanks(L.Callback):
+class FactorRanks(IntervalCallback):
     """Logs the ranks of each mode's unfolding of W̃ and of each factor, four kinds of each.
 
     ``bnn/rank_nominal/LAYER/mode0`` … is the largest rank that the unfolding can have by the weight's shape and
@@ -32,43 +30,23 @@ class FactorRanks(L.Callback):
     """
 
     def __init__(self, interval: int = 1000) -> None:
-        self.interval = Interval(interval)
+        super().__init__(interval)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.interval.start(trainer.global_step):
-            self._look(trainer, pl_module)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        if self.interval.due(trainer.global_step):
-            self._look(trainer, pl_module)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.interval.overdue(trainer.global_step):
-            self._look(trainer, pl_module)
-
-    def _look(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+    def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         ranks: dict[str, float] = {}
         # with the factor itself, since only while it lives its place in memory is its own
-        known: dict[tuple[int, tuple[int, ...]], tuple[Tensor, dict[str, float]]] = {}
-        for layer, unfoldings, factors in named_unfoldings(model):
+        decomposed: dict[tuple[int, tuple[int, ...]], tuple[Tensor, dict[str, float]]] = {}
+        for layer, unfoldings, factors in named_unfoldings(pl_module):
             measured = {f"mode{mode}": _ranks(matrix) for mode, matrix in enumerate(unfoldings)}
             for name, factor in factors.items():
                 place = factor.data_ptr(), tuple(factor.shape)
-                if place not in known:
-                    known[place] = factor, _ranks(factor)
-                measured[name] = known[place][1]
-            ranks |= {f"bnn/rank_{k}/{layer}/{name}": v for name, found in measured.items() for k, v in found.items()}
-        if ranks:
-            for logger in trainer.loggers:
-                logger.log_metrics(ranks, step=trainer.global_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"last_step": self.interval.last_step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.interval.resume(state_dict["last_step"])
+                if place not in decomposed:
+                    decomposed[place] = factor, _ranks(factor)
+                measured[name] = decomposed[place][1]
+            ranks |= {f"bnn/rank_{k}/{layer}/{name}": v for name, values in measured.items() for k, v in values.items()}
+        log_figures(trainer, ranks)
 
 
 def _ranks(matrix: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 from bnnlight.metrics.flip_rate import flip_rate, pack_signs
 from bnnlight.nn.inspect import named_binary_layers
 
@@ -38,10 +38,7 @@ class FlipRates(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         if not self.interval.due(trainer.global_step):
             return
-        rates = self._look(pl_module)
-        if rates:
-            for logger in trainer.loggers:
-                logger.log_metrics(rates, step=trainer.global_step)
+        log_figures(trainer, self._look(pl_module))
 
     def _look(self, model: L.LightningModule) -> dict[str, float]:
         rates: dict[str, float] = {}

@@ -1,6 +1,10 @@
-"""When a callback looks at the network."""
+"""`Interval` and `IntervalCallback`: at which optimizer steps a callback looks at the network, and logs figures."""
 
 from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
 
 
 class Interval:
@@ -50,3 +54,46 @@ class Interval:
         """Whether to look now that training ends, the last look being older; the step then counts as looked at."""
         last, self.last_step = self.last_step, step
         return step != last
+
+
+class IntervalCallback(L.Callback):
+    """Calls its method ``look`` before the first optimizer step, at every ``interval``-th one and after the last one.
+
+    Args:
+        interval: number of optimizer steps between two looks.
+
+    Raises:
+        ValueError: the interval is below 1.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval = Interval(interval)
+
+    def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """To be overridden: what is logged."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.interval.start(trainer.global_step):
+            self.look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if self.interval.due(trainer.global_step):
+            self.look(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.interval.overdue(trainer.global_step):
+            self.look(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_step": self.interval.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.interval.resume(state_dict["last_step"])
+
+
+def log_figures(trainer: L.Trainer, figures: dict[str, float]) -> None:
+    """Hands figures to every logger under the present optimizer step; nothing where there are none."""
+    if figures:
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)

@@ -1,4 +1,4 @@
-"""Shows what a network predicts, beside the truth."""
+"""Writes sheets of pictures with predictions beside the truth, to the run's directory and to W&B."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Pictures(L.Callback):
         self._drawn = []
 
     def _draw(self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any) -> None:
-        wanted = self.count - len(self._drawn)
-        if trainer.is_global_zero and wanted > 0 and hasattr(task, "draw"):
-            self._drawn += task.draw(batch, outputs, wanted)
+        num_left = self.count - len(self._drawn)
+        if trainer.is_global_zero and num_left > 0 and hasattr(task, "draw"):
+            self._drawn += task.draw(batch, outputs, num_left)
 
     @rank_zero_only
     def _show(self, trainer: L.Trainer, split: str, name: str) -> None:
@@ -89,12 +89,11 @@ class Pictures(L.Callback):
         self._num_validations = state_dict["num_validations"]
 
 
-def contact_sheet(pictures: list[np.ndarray], background: int = 255) -> np.ndarray:
+def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures in rows, on a sheet about four units wide to three high with few empty places.
 
     Args:
         pictures: at least one, each ``(H, W, 3)`` uint8, all of one size.
-        background: grey level between the pictures.
 
     Returns:
         ``(height, width, 3)`` uint8.
@@ -108,7 +107,7 @@ def contact_sheet(pictures: list[np.ndarray], background: int = 255) -> np.ndarr
 
     columns = min(range(1, count + 1), key=ugliness)
     rows = math.ceil(count / columns)
-    sheet = np.full((rows * height - GAP_PX, columns * width - GAP_PX, 3), background, np.uint8)
+    sheet = np.full((rows * height - GAP_PX, columns * width - GAP_PX, 3), 255, np.uint8)
     for index, picture in enumerate(pictures):
         top, left = index // columns * height, index % columns * width
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

@@ -1,4 +1,4 @@
-"""Logs how much processor time a run has taken, at each validation: what shared machines leave to compare."""
+"""Logs the processor time of a run at each validation: it can be compared even where runs share a machine."""
 
 from __future__ import annotations
 

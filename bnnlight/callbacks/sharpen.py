@@ -7,14 +7,14 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import IntervalCallback, log_figures
 from bnnlight.nn.binarize import Tanh
 from bnnlight.nn.inspect import named_binary_layers
 
 Signs = Literal["activations", "weights", "both"]
 
 
-class Sharpen(L.Callback):
+class Sharpen(IntervalCallback):
     """Gives the signs of all binary layers the gradient of :class:`bnnlight.nn.Tanh`, sharper from step to step.
 
     After i of N optimizer steps the sharpness is t = start · (end/start)^(i/N): while t is small every weight and
@@ -40,17 +40,16 @@ class Sharpen(L.Callback):
     """
 
     def __init__(self, start: float = 0.1, end: float = 10.0, of: Signs = "both", interval: int = 100) -> None:
+        super().__init__(interval)
         self.start, self.end = Tanh(start).sharpness, Tanh(end).sharpness
         if of not in get_args(Signs):
             raise ValueError(f"Sharpen cannot sharpen {of!r}: choose one of {', '.join(get_args(Signs))}")
         self.of = of
-        self.interval = Interval(interval)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not math.isfinite(trainer.estimated_stepping_batches):
             raise ValueError("no end to plan the sharpness for: set trainer.max_epochs or trainer.max_steps")
-        if self.interval.start(trainer.global_step):
-            self._log(trainer)
+        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         gradient = Tanh(self._sharpness(trainer))
@@ -60,24 +59,9 @@ class Sharpen(L.Callback):
             if self.of != "activations":
                 layer.weight_gradient = gradient
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        if self.interval.due(trainer.global_step):
-            self._log(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.interval.overdue(trainer.global_step):
-            self._log(trainer)
-
     def _sharpness(self, trainer: L.Trainer) -> float:
         done = min(1.0, trainer.global_step / trainer.estimated_stepping_batches)
         return self.start * (self.end / self.start) ** done
 
-    def _log(self, trainer: L.Trainer) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics({"bnn/sharpness": self._sharpness(trainer)}, step=trainer.global_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"last_step": self.interval.last_step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.interval.resume(state_dict["last_step"])
+    def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        log_figures(trainer, {"bnn/sharpness": self._sharpness(trainer)})

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from bnnlight.callbacks.best import callbacks_of, forget_best
+from bnnlight.callbacks.interval import log_figures
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.stages import STAGES, Stage, set_stage
 
@@ -96,7 +97,7 @@ class Stages(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._enter(trainer, pl_module)
-        _log(trainer, {"stage": STAGES.index(self._stage)})
+        log_figures(trainer, {"stage": STAGES.index(self._stage)})
 
     def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         before, self._stage = self._stage, self.stage_of(trainer.current_epoch)
@@ -122,16 +123,10 @@ class Stages(L.Callback):
 
     def _log_last(self, trainer: L.Trainer, stage: Stage) -> None:
         figures, self._figures = self._figures, {}
-        _log(trainer, {f"stage/{stage}/{key}": value for key, value in figures.items()})
+        log_figures(trainer, {f"stage/{stage}/{key}": value for key, value in figures.items()})
 
     def state_dict(self) -> dict[str, Any]:
         return {"stage": self._stage, "figures": self._figures}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._stage, self._figures = state_dict["stage"], dict(state_dict["figures"])
-
-
-def _log(trainer: L.Trainer, figures: dict[str, float]) -> None:
-    if figures:
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)

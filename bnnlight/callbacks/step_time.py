@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 
 try:
     import resource
@@ -70,8 +70,7 @@ class StepTime(L.Callback):
         peak = peak_bytes(trainer.strategy.root_device)
         if peak is not None:
             figures["mem/peak"] = float(peak)
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)
+        log_figures(trainer, figures)
         self._restart(trainer.global_step)
 
 

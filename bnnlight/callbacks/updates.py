@@ -1,4 +1,4 @@
-"""Logs what an optimizer's step does to the latent weights."""
+"""Logs how an optimizer step changes the latent weights: rank of the change, and whether it follows the gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from bnnlight.callbacks.interval import Interval
+from bnnlight.callbacks.interval import Interval, log_figures
 from bnnlight.metrics.rank import effective_rank, singular_values
 from bnnlight.nn.inspect import named_binary_layers
 
@@ -51,9 +51,7 @@ class Updates(L.Callback):
             for name, layer in named_binary_layers(pl_module):
                 self._watch(name, layer.latent)
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         if self._hooks:
             self._before = {name: _weight(layer) for name, layer in named_binary_layers(pl_module)}
 
@@ -62,17 +60,15 @@ class Updates(L.Callback):
             return
         before, gradients = self._before, self._gradients
         self._forget()
-        found: dict[str, dict[str, float]] = {"update_rank": {}, "update_follows": {}}
+        figures: dict[str, dict[str, float]] = {"update_rank": {}, "update_follows": {}}
         for name, layer in named_binary_layers(pl_module):
             if name in before and name in gradients:
                 change = _weight(layer) - before[name]
-                found["update_rank"][name] = effective_rank(singular_values(change.flatten(1)))
-                found["update_follows"][name] = _share_against(change, gradients[name])
-        rows = {f"bnn/{key}/{name}": value for key, values in found.items() for name, value in values.items()}
-        rows |= {f"bnn/{key}": sum(values.values()) / len(values) for key, values in found.items() if values}
-        if rows:
-            for logger in trainer.loggers:
-                logger.log_metrics(rows, step=trainer.global_step)
+                figures["update_rank"][name] = effective_rank(singular_values(change.flatten(1)))
+                figures["update_follows"][name] = _share_against(change, gradients[name])
+        rows = {f"bnn/{key}/{name}": value for key, values in figures.items() for name, value in values.items()}
+        rows |= {f"bnn/{key}": sum(values.values()) / len(values) for key, values in figures.items() if values}
+        log_figures(trainer, rows)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._forget()
@@ -111,5 +107,5 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def _share_against(change: Tensor, gradient: Tensor) -> float:
-    asked = gradient != 0
-    return float(((change.sign() == -gradient.sign()) & asked).sum() / asked.sum().clamp_min(1))
+    has_gradient = gradient != 0
+    return float(((change.sign() == -gradient.sign()) & has_gradient).sum() / has_gradient.sum().clamp_min(1))

@@ -1,4 +1,4 @@
-"""`bnnlight bench`."""
+"""`bnnlight bench`: times a shipped model beside its real-valued twin."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def bench(args: list[str]) -> None:
         prog="bnnlight bench",
         description=bench.__doc__,
         epilog="example: bnnlight bench --model RUN/export/openvino --num_threads 1",
-        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, type=Path, help="folder or file of bnnlight export")
     text = "CPU threads, one number or several (default: 1 and all)"
@@ -46,10 +45,8 @@ def bench(args: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(args)
     threads = options.num_threads or sorted({1, num_cores()})
-    for name, value in (
-        ("num_threads", min(threads)),
-        *((n, getattr(options, n)) for n in ("batch_size", "num_pairs")),
-    ):
+    least = {"num_threads": min(threads), "batch_size": options.batch_size, "num_pairs": options.num_pairs}
+    for name, value in least.items():
         if value < 1:
             raise ValueError(f"--{name} is {value}: give at least 1")
     results = []
@@ -109,17 +106,17 @@ def in_turn(
 
 def compared(times: Mapping[str, list[float]], batch_size: int) -> dict[str, Any]:
     """Medians and tenths of ``model`` and ``twin`` in ms, pictures per second, and the median of the pairs' ratios."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, seconds in times.items():
         low, middle, high = np.quantile(seconds, (0.1, 0.5, 0.9))
-        found[name] = {
+        figures[name] = {
             "median_ms": 1e3 * middle,
             "tenth_ms": 1e3 * low,
             "ninetieth_ms": 1e3 * high,
             "pictures_per_s": batch_size / middle,
         }
-    found["twin_over_model"] = float(np.median(np.array(times["twin"]) / np.array(times["model"])))
-    return found
+    figures["twin_over_model"] = float(np.median(np.array(times["twin"]) / np.array(times["model"])))
+    return figures
 
 
 def machine() -> str:

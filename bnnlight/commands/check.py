@@ -1,4 +1,4 @@
-"""`bnnlight check`."""
+"""`bnnlight check`: reads a config's whole data set, and names what cannot be read."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def check(args: list[str]) -> None:
     config = experiment.config
     sets = data_sets(experiment.datamodule)
     num_workers = num_cores() if config.num_workers is None else config.num_workers
-    found: dict[str, Split] = {}
+    splits: dict[str, Split] = {}
     # a set that is another one under a second name is read once
-    seen: dict[int, str] = {}
+    names: dict[int, str] = {}
     with _progress(sum(len(view) for view in {id(view): view for view in sets.values()}.values())) as advance:
         for name, view in sets.items():
-            first = seen.setdefault(id(view), name)
-            found[name] = found[first] if first != name else examine(view, num_workers, advance)
-    same = {name: seen[id(view)] for name, view in sets.items() if seen[id(view)] != name}
-    record = as_record(found, same, getattr(experiment.datamodule, "classes", None))
+            first = names.setdefault(id(view), name)
+            splits[name] = splits[first] if first != name else examine(view, num_workers, advance)
+    same = {name: names[id(view)] for name, view in sets.items() if names[id(view)] != name}
+    record = as_record(splits, same, getattr(experiment.datamodule, "classes", None))
     if config.json:
         print(json.dumps(record, indent=2))
     else:
         _print(record)
     _warn(record)
-    bad = {file for split in found.values() for file in split.unreadable}
+    bad = {file for split in splits.values() for file in split.unreadable}
     if bad:
-        number = sum(split.num_items for name, split in found.items() if name not in same)
+        number = sum(split.num_items for name, split in splits.items() if name not in same)
         raise OSError(
             f"{len(bad)} of {number} pictures cannot be read: replace or remove them, "
             "or train with --data.on_bad_image skip"
@@ -94,10 +94,10 @@ def data_sets(data: Any) -> dict[str, Any]:
     return sets
 
 
-def as_record(found: dict[str, Split], same: dict[str, str], classes: list[str] | None) -> dict[str, Any]:
+def as_record(splits: dict[str, Split], same: dict[str, str], classes: list[str] | None) -> dict[str, Any]:
     """What was found, as plain data: ``splits``, ``unreadable``, ``in_both``."""
-    splits = {}
-    for name, split in found.items():
+    rows = {}
+    for name, split in splits.items():
         row: dict[str, Any] = {"num_items": split.num_items, "num_files": len(split.files)}
         if name in same:
             row["same_as"] = same[name]
@@ -112,14 +112,14 @@ def as_record(found: dict[str, Split], same: dict[str, str], classes: list[str] 
                 row[what] = {"name": best, "num_items": counts[best]}
         if split.num_joints is not None:
             row["num_joints"] = split.num_joints
-        splits[name] = row
-    unreadable = {file: why for split in found.values() for file, why in split.unreadable.items()}
-    others = [name for name in found if name != "train" and name not in same and "train" in found]
+        rows[name] = row
+    unreadable = {file: why for split in splits.values() for file, why in split.unreadable.items()}
+    others = [name for name in splits if name != "train" and name not in same and "train" in splits]
     return {
-        "splits": splits,
+        "splits": rows,
         "unreadable": [{"file": file, "reason": why} for file, why in sorted(unreadable.items())],
         "in_both": [
-            {"train": one, name: other} for name in others for one, other in shared_files(found["train"], found[name])
+            {"train": one, name: other} for name in others for one, other in shared_files(splits["train"], splits[name])
         ],
     }
 

@@ -1,4 +1,4 @@
-"""`bnnlight compare`."""
+"""`bnnlight compare`: puts runs side by side, as a page or as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ def compare(args: list[str]) -> None:
     parser = Parser(
         "bnnlight compare",
         description=f"{compare.__doc__} Example: bnnlight compare runs/quickstart/* --output compare.html",
-        allow_abbrev=False,
     )
     text = "Directories of runs, offline directories of W&B, .wandb files, or entity/project/run on W&B's server."
     parser.add_argument("runs", nargs="+", metavar="RUN", help=text)

@@ -1,4 +1,4 @@
-"""`bnnlight dashboard`."""
+"""`bnnlight dashboard`: saves a W&B view that compares the runs of a project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def dashboard(args: list[str]) -> None:
         prog="bnnlight dashboard",
         description=_DESCRIPTION,
         epilog="example: bnnlight dashboard --project bnnlight",
-        allow_abbrev=False,
     )
     parser.add_argument("--project", required=True, help="W&B project with the runs")
     parser.add_argument("--entity", help="user or team that owns the project; your default one unless given")

@@ -1,4 +1,4 @@
-"""`bnnlight export`."""
+"""`bnnlight export`: writes a checkpoint as a model to ship, and compares the two."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def export(args: list[str]) -> None:
         prog="bnnlight export",
         description=export.__doc__,
         epilog="example: bnnlight export --ckpt_path RUN/checkpoints/best.ckpt --format openvino --output model",
-        allow_abbrev=False,
     )
     parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
@@ -67,7 +66,7 @@ def export(args: list[str]) -> None:
         file = save(program, manifest, place, options.real_dtype, **extra)
         exact = options.real_dtype == "fp32" and not options.int8
         check = compare(experiment, file, signs(file), loader, exact, options.json) if loader is not None else None
-        sizes = {made.name: made.stat().st_size for made in sorted(place.iterdir())}
+        sizes = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
         facts = Facts(program.num_binary, program.num_real, sizes, check)
         if check:
             if not options.json:
@@ -76,8 +75,8 @@ def export(args: list[str]) -> None:
                 raise RuntimeError(f"nothing was written, as the model differs from its checkpoint: {'; '.join(wrong)}")
         write_card(place, manifest, facts)
         output.mkdir(exist_ok=True)
-        for made in sorted(place.iterdir()):
-            os.replace(made, output / made.name)
+        for path in sorted(place.iterdir()):
+            os.replace(path, output / path.name)
     for old in output.glob("model.*"):
         if old.name not in sizes:
             old.unlink()  # of another format, and of another model than the card's

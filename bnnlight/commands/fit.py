@@ -1,4 +1,4 @@
-"""`bnnlight fit`, `validate` and `test`."""
+"""`bnnlight fit`, `validate` and `test`: train a network, or measure a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from bnnlight.experiment.experiment import Experiment
 from bnnlight.experiment.finished import Finished
 from bnnlight.experiment.fit_checks import check_data, check_plan
 from bnnlight.experiment.freed_memory import keep_freed_memory
-from bnnlight.experiment.json_file import write_json
 from bnnlight.experiment.processes import leave_process_group
-from bnnlight.experiment.report import draw_curves, print_results, read_metrics
+from bnnlight.experiment.report import draw_curves, print_results, read_metrics, write_json
 from bnnlight.experiment.save_config import provenance
 from bnnlight.guards.stop_signals import Stopped
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
@@ -104,9 +103,9 @@ def _tell(stopped: Stopped, experiment: Experiment) -> None:
     config = run_dir / "config.yaml"
     if config.exists():
         step = experiment.trainer.global_step
-        kept = f"saved at step {step}" if stopped.saved else "what was saved before is kept"
+        saved = f"saved at step {step}" if stopped.saved else "what was saved before is kept"
         command = shlex.join(["bnnlight", "fit", "--config", str(config), "--run_dir", str(run_dir), "--resume"])
-        print(f"bnnlight fit: stopped by {stopped.reason}, {kept}; to go on: {command}", file=sys.stderr, flush=True)
+        print(f"bnnlight fit: stopped by {stopped.reason}, {saved}; to go on: {command}", file=sys.stderr, flush=True)
     else:
         print(f"bnnlight fit: stopped by {stopped.reason} before the training began", file=sys.stderr, flush=True)
 
@@ -172,9 +171,9 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
 def _hand_over_checkpoints(logger: WandbRun, experiment: Experiment, results: dict[str, float], best: str) -> None:
     newest = experiment.run_dir / "checkpoints" / "last.ckpt"
     count = {"epoch": experiment.trainer.current_epoch, "step": experiment.trainer.global_step}
-    for path, alias, wanted in ((newest, "last", "last "), (Path(best or newest), "best", ("best ", "test/"))):
+    for path, alias, prefixes in ((newest, "last", "last "), (Path(best or newest), "best", ("best ", "test/"))):
         if path.is_file():
-            figures = {key.removeprefix("last "): value for key, value in results.items() if key.startswith(wanted)}
+            figures = {key.removeprefix("last "): value for key, value in results.items() if key.startswith(prefixes)}
             logger.log_checkpoint(path, alias, figures | (count if alias == "last" else {}))
 
 

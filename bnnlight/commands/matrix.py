@@ -1,4 +1,4 @@
-"""`bnnlight matrix`."""
+"""`bnnlight matrix`: trains methods × seeds under one protocol, and reports the differences."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
 def matrix(args: list[str]) -> None:
     """Train methods (× optimizers) × seeds under one protocol, and report means, intervals and differences."""
     at = args.index("--") if "--" in args else len(args)
-    options, more = _parser().parse_args(args[:at]), handed_on(args[at + 1 :])
+    options, extra = _parser().parse_args(args[:at]), handed_on(args[at + 1 :])
     plan = read_plan(Path(options.file))
     check_folders(plan)
     names = find_methods(plan, options.only)
     folder = Path(options.runs or Path("runs", "matrix", plan.path.stem)).expanduser()
     output = Path(options.output).expanduser() if options.output else folder / "report"
     ledger = Ledger(output.with_name(output.name + ENDING), plan.metric)
-    standings = look(plan, folder, more, ledger)
+    standings = look(plan, folder, extra, ledger)
     place = ["--output", options.output] if options.output else []
     command = ["bnnlight", "matrix", options.file, *place, *args[at:]]
     _make_folder(output)
     work = None
     if not options.report and any(standings[name].num_missing for name in names):
-        work = _work(plan, folder, more, names, options, ledger)
+        work = _work(plan, folder, extra, names, options, ledger)
         if work.stopped:
             again = shlex.join(["bnnlight", "matrix", *args])
             text = f"stopped by {signal.Signals(work.stopped).name}, {work.num_done} runs made; to go on: {again}"
             print(f"bnnlight matrix: {text}", file=sys.stderr, flush=True)
             raise SystemExit(_STOPPED[work.stopped])
-        standings = look(plan, folder, more, ledger)
+        standings = look(plan, folder, extra, ledger)
     ledger.add(pair for standing in standings.values() for pair in standing.done)
     write_report(as_record(plan, standings, command), output)
     print(f"report: {output}.md, {output}.json, {output}.png; every run: {output}{ENDING}")
@@ -51,14 +51,14 @@ def matrix(args: list[str]) -> None:
         raise SystemExit(1)
 
 
-def _work(plan: Plan, folder: Path, more: dict, names: list[str], options: Namespace, ledger: Ledger):
+def _work(plan: Plan, folder: Path, extra: dict, names: list[str], options: Namespace, ledger: Ledger):
     # imported here: the report of runs that are done should not wait for torch
     from bnnlight.experiment.matrix_check import check
     from bnnlight.matrix.runs.machine import Machine
     from bnnlight.matrix.runs.work import Work
 
     machine = Machine(options.jobs, options.threads)
-    work = Work(plan, folder, more, names, machine, ledger, kept=check(plan, names, folder, more))
+    work = Work(plan, folder, extra, names, machine, ledger, details=check(plan, names, folder, extra))
     work.run()
     return work
 
@@ -74,7 +74,6 @@ def _parser() -> Parser:
         "bnnlight matrix",
         description=f"{matrix.__doc__}\nExample: bnnlight matrix configs/matrix/quickstart.yaml --jobs 2",
         epilog="Options behind -- go to every run: -- --data.root=DIR. The same command goes on where it was stopped.",
-        allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="What is compared on what: a YAML, see configs/matrix/.")

@@ -1,4 +1,4 @@
-"""`bnnlight pckh`."""
+"""`bnnlight pckh`: PCKh of stored predictions against MPII's ground truth."""
 
 from __future__ import annotations
 
@@ -70,7 +70,6 @@ def pckh(args: list[str]) -> None:
         prog="bnnlight pckh",
         description=_DESCRIPTION,
         epilog="example: bnnlight pckh --json predictions.mat gt_valid.mat",
-        allow_abbrev=False,
     )
     predictions = "MATLAB file (-v7 or older) with the field preds, N×16×2: people, joints in MPII's order, x and y"
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help=predictions)
@@ -208,9 +207,9 @@ def _print(record: dict[str, Any]) -> None:
     for title in ("mean\nof 14", "mean\nvisible"):
         table.add_column(title, justify="right", min_width=8, no_wrap=True)
     for threshold in THRESHOLDS:
-        found = record[f"PCKh@{threshold}"]
-        means = [found["mean_over_joints"], found["mean_over_visible"]]
-        cells = [_digits(n, 2) for n in found["groups"].values()] + [_digits(n, 3) for n in means]
+        figures = record[f"PCKh@{threshold}"]
+        means = [figures["mean_over_joints"], figures["mean_over_visible"]]
+        cells = [_digits(n, 2) for n in figures["groups"].values()] + [_digits(n, 3) for n in means]
         table.add_row(f"PCKh@{threshold}", *cells)
     console = Console()
     console.print(table)
@@ -255,8 +254,8 @@ def _numbers(fields: dict[str, Any], name: str, path: Path) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def _wrong_shape(path: Path, name: str, array: np.ndarray, wanted: str, hint: str = "") -> ValueError:
-    return ValueError(f"{path}: {name} is {'×'.join(map(str, array.shape))}, wanted is {wanted}{hint}")
+def _wrong_shape(path: Path, name: str, array: np.ndarray, expected: str, hint: str = "") -> ValueError:
+    return ValueError(f"{path}: {name} is {'×'.join(map(str, array.shape))}, wanted is {expected}{hint}")
 
 
 def _check_finite(path: Path, name: str, good: np.ndarray, advice: str) -> None:

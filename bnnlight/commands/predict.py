@@ -1,4 +1,4 @@
-"""`bnnlight predict`."""
+"""`bnnlight predict`: classes or poses of image files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def predict(args: list[str]) -> None:
         prog="bnnlight predict",
         description=predict.__doc__,
         epilog="example: bnnlight predict --model cifar10 photos/ cat.jpg --output predictions",
-        allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     trained = parser.add_mutually_exclusive_group(required=True)
@@ -83,10 +82,10 @@ def predict(args: list[str]) -> None:
     with folder.writing() as room:
         for batch in track(list(_batches(files, options.batch_size)), "predicting"):
             readable, pictures = _read(batch, options.on_bad_image == "skip", errors)
-            for file, picture, found in zip(readable, pictures, predictor(pictures) if pictures else [], strict=True):
+            for file, picture, answer in zip(readable, pictures, predictor(pictures) if pictures else [], strict=True):
                 name = folder.name_for(file)
-                draw(picture, found, skeleton, options.min_confidence).save(room / name)
-                record.append({"image": str(file), "picture": name, **found})
+                draw(picture, answer, skeleton, options.min_confidence).save(room / name)
+                record.append({"image": str(file), "picture": name, **answer})
         if not record:
             raise OSError(f"none of the {len(files)} images can be read, the first: {errors[0]['error']}")
         write_answer(room, record, errors)
@@ -119,20 +118,20 @@ def _read(files: Sequence[Path], skip: bool, errors: list[dict[str, str]]) -> tu
     return readable, pictures
 
 
-def draw(picture: Image.Image, found: dict[str, Any], skeleton: Skeleton | None, min_confidence: float) -> Image.Image:
+def draw(picture: Image.Image, answer: dict[str, Any], skeleton: Skeleton | None, min_confidence: float) -> Image.Image:
     """The picture with its joints on it, or with its classes below it.
 
     Args:
         picture: as it was handed to the predictor.
-        found: its record.
+        answer: its record.
         skeleton: of the joints; None for classes.
         min_confidence: joints below it are not drawn.
     """
     if skeleton is None:
-        lines = [f"{100 * c['probability']:.1f} %  {c['class']}" for c in found["classes"]]
+        lines = [f"{100 * c['probability']:.1f} %  {c['class']}" for c in answer["classes"]]
         return annotate(turned(picture), lines)
-    joints = np.array([[joint["x"], joint["y"]] for joint in found["joints"]])
-    shown = np.array([joint["confidence"] >= min_confidence for joint in found["joints"]])
+    joints = np.array([[joint["x"], joint["y"]] for joint in answer["joints"]])
+    shown = np.array([joint["confidence"] >= min_confidence for joint in answer["joints"]])
     return Image.fromarray(draw_pose(upright(picture), joints, shown, skeleton))
 
 
@@ -150,8 +149,8 @@ def find_images(paths: Sequence[Path], but: Collection[Path] = ()) -> list[Path]
     left_out = {file.resolve() for file in but}
     for path in paths:
         if path.is_dir():
-            found = (f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-            inside = sorted(f for f in found if f.resolve() not in left_out)
+            candidates = (f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            inside = sorted(f for f in candidates if f.resolve() not in left_out)
             if not inside:
                 raise FileNotFoundError(f"no images in {path}: looked for {', '.join(SUFFIXES)}")
             files += inside

@@ -1,4 +1,4 @@
-"""`bnnlight summary`."""
+"""`bnnlight summary`: layers, parameters, bytes and multiply-adds of a network."""
 
 from __future__ import annotations
 
@@ -39,30 +39,26 @@ def summary(args: list[str]) -> None:
     channels = getattr(experiment.datamodule, "num_channels", 3)
     if config.image_size is None and (check := getattr(experiment.model, "check_data", None)):
         check(experiment.datamodule, "validate")
-    found = summarize(experiment.model.backbone, (channels, size, size))
+    network = summarize(experiment.model.backbone, (channels, size, size))
     if config.json:
-        print(json.dumps(as_record(found), indent=2))
+        print(json.dumps(as_record(network), indent=2))
     else:
-        _print(found, config.all)
+        _print(network, config.all)
 
 
-def as_record(found: NetworkSummary) -> dict:
+def as_record(network: NetworkSummary) -> dict:
     """The summary as plain numbers: ``layers``, ``total`` and ``input_shape``."""
-    layers = [dataclasses.asdict(layer) | {"num_bytes": layer.num_bytes} for layer in found.layers]
-    total = {name: found.total(name) for name in _NUMBERS}
-    total["num_binary_bytes"] = num_binary_bytes(found)
+    layers = [dataclasses.asdict(layer) | {"num_bytes": layer.num_bytes} for layer in network.layers]
+    total = {name: network.total(name) for name in _NUMBERS}
+    # of the 1-bit weights alone, each layer's rounded up to whole bytes
+    total["num_binary_bytes"] = sum(-(-layer.num_binary // 8) for layer in network.layers)
     total["binary_share"] = total["num_binary"] / (total["num_binary"] + total["num_real"])
     total["num_real_bytes_before"] = 4 * (total["num_binary"] + total["num_real"])
-    return {"input_shape": found.input_shape, "layers": layers, "total": total}
+    return {"input_shape": network.input_shape, "layers": layers, "total": total}
 
 
-def num_binary_bytes(found: NetworkSummary) -> int:
-    """Bytes of the 1-bit weights alone, each layer's rounded up to whole bytes."""
-    return sum(-(-layer.num_binary // 8) for layer in found.layers)
-
-
-def _print(found: NetworkSummary, with_real: bool) -> None:
-    size = "×".join(map(str, found.input_shape))
+def _print(network: NetworkSummary, with_real: bool) -> None:
+    size = "×".join(map(str, network.input_shape))
     table = Table(title=f"MACs (multiply-adds) for one {size} input", title_justify="left", show_footer=True)
     table.add_column("layer", footer="total", no_wrap=True)
     table.add_column("weight", no_wrap=True)
@@ -70,9 +66,9 @@ def _print(found: NetworkSummary, with_real: bool) -> None:
     titles = ("factors\n(training)", "1-bit\nweights", "32-bit\nnumbers", "bytes\nshipped")
     titles += ("binary\nMACs", "real\nMACs")
     for name, title in zip(_NUMBERS, titles, strict=True):
-        table.add_column(title, justify="right", footer=_short(found.total(name)), no_wrap=True)
-    real = [layer for layer in found.layers if not layer.num_binary]
-    for layer in found.layers:
+        table.add_column(title, justify="right", footer=_short(network.total(name)), no_wrap=True)
+    real = [layer for layer in network.layers if not layer.num_binary]
+    for layer in network.layers:
         if layer.num_binary or with_real:
             ranks = f" ({', '.join(map(str, layer.ranks))})" if layer.ranks else ""
             numbers = [_short(getattr(layer, name)) for name in _NUMBERS]
@@ -81,11 +77,11 @@ def _print(found: NetworkSummary, with_real: bool) -> None:
         sums = [sum(getattr(layer, name) for layer in real) for name in _NUMBERS]
         table.add_row(f"{len(real)} real layers", "", "", *map(_short, sums))
     print_whole(table)
-    before, after = 4 * (found.total("num_binary") + found.total("num_real")), found.total("num_bytes")
-    binary, num_bytes = found.total("num_binary"), num_binary_bytes(found)
-    share = 100 * binary / (binary + found.total("num_real"))
+    total = as_record(network)["total"]
+    before, after = total["num_real_bytes_before"], total["num_bytes"]
     Console().print(
-        f"1-bit weights: {binary:,}, {share:.1f} % of all numbers, {num_bytes / 1e6:.2f} MB. "
+        f"1-bit weights: {total['num_binary']:,}, {100 * total['binary_share']:.1f} % of all numbers, "
+        f"{total['num_binary_bytes'] / 1e6:.2f} MB. "
         f"Shipped: {after / 1e6:.2f} MB, {before / after:.1f} times smaller than the {before / 1e6:.2f} MB of the "
         "same network with 32-bit weights. Exact figures: --json.",
         highlight=False,

@@ -1,4 +1,4 @@
-"""torchrun, ending with the exit code of what it ran: `python -m bnnlight.commands.torchrun`, options as torchrun's.
+"""`python -m bnnlight.commands.torchrun`: torchrun that ends with the exit code of the process that failed.
 
 torchrun itself ends with 1 whatever happened. Those who start jobs must know more: what exits with 75 is to be started
 again, what exits with 1 or 2 is not.
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
-    except SignalException as told:
-        return 130 if told.sigval == signal.SIGINT else TRY_AGAIN
+    except SignalException as received:
+        return 130 if received.sigval == signal.SIGINT else TRY_AGAIN
     except (RendezvousError, torch.distributed.DistError) as error:
         line = " ".join(str(error).split())
         print(f"torchrun: the other machines cannot be reached, start this again: {line}", file=sys.stderr)

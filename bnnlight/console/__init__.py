@@ -1,4 +1,4 @@
-"""What all verbs say and read on a terminal, without the rest of the package: no error has to wait for torch.
+"""Errors in one line, tables and parsers of the command line. Imports nothing large: no error has to wait for torch.
 
 ``errors.py`` makes one line of any error, with its exit code. It asks ``config_errors.py`` for what jsonargparse says
 of a wrong option or config, with the nearest right name; ``machine_errors.py`` for memory, disk and other limits; and

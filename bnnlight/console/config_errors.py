@@ -1,4 +1,4 @@
-"""What jsonargparse says of a wrong option or config, as one line: the key, what is wrong, the nearest right name."""
+"""Explains jsonargparse's errors in one line: the key, what is wrong with it, the nearest right name."""
 
 from __future__ import annotations
 
@@ -103,13 +103,13 @@ def _causes(text: str) -> Iterator[Cause]:
         while way and way[-1][0] >= indent:
             way.pop()
         if line.startswith("Given value: "):
-            given, _, whole = line.removeprefix("Given value: ").partition(". Got value: ")
-            nested = re.fullmatch(r"NestedArg\(key='[^']*', val='(.*)'\)", given)
-            owner = _CLASS.match(given) or _CLASS.match(whole)
+            part, _, whole = line.removeprefix("Given value: ").partition(". Got value: ")
+            nested = re.fullmatch(r"NestedArg\(key='[^']*', val='(.*)'\)", part)
+            owner = _CLASS.match(part) or _CLASS.match(whole)
             # of all reasons below that know no nearer one
             for deep, cause in open_:
                 if deep > indent and not cause.value:
-                    cause.value = owner[1] if owner and not whole else nested[1] if nested else given
+                    cause.value = owner[1] if owner and not whole else nested[1] if nested else part
                     cause.owner = cause.owner or (owner and owner[1])
             continue
         line = _CALLABLE.sub("", line)
@@ -120,77 +120,77 @@ def _causes(text: str) -> Iterator[Cause]:
         if not line or _NOISE.match(line):
             continue
         # first the value itself, then those that it is a part of
-        _, *given = line.split(". Got value: ")
-        inner = next(filter(None, map(_CLASS.match, given)), None)
+        _, *parts = line.split(". Got value: ")
+        inner = next(filter(None, map(_CLASS.match, parts)), None)
         # behind a key comes its value, of whose class the message may yet tell
         owner = inner[1] if inner else way[-1][2] if way else None
-        value = "" if not given else inner[1] if _CLASS.match(given[0]) else given[0]
+        value = "" if not parts else inner[1] if _CLASS.match(parts[0]) else parts[0]
         open_.append((indent, Cause(line, tuple(key for _, key, _ in way if key), owner, value)))
     yield from (cause for _, cause in open_)
 
 
-def _hint(found_cause: Cause) -> str:
-    cause, owner, value = found_cause.text, found_cause.owner, found_cause.value
-    if found := re.search(r"Option '([^']+)' is not accepted|Key '([^']+)' is not expected", cause):
-        key = found[1] or found[2]
+def _hint(cause: Cause) -> str:
+    text, owner, value = cause.text, cause.owner, cause.value
+    if match := re.search(r"Option '([^']+)' is not accepted|Key '([^']+)' is not expected", text):
+        key = match[1] or match[2]
         named = f"{owner} has no option {key!r}" if owner else f"no option {key!r}"
         # of a key at the top of a config the first part is wrong, else the last
         return named + _nearest(key.split(".")[0 if owner is None else -1], _options(owner))
-    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", cause):
-        known = _trainer_options() if found[1] == "trainer" else []
-        return f"{found[1]} has no option {found[2]!r}" + _nearest(found[2], known)
+    if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", text):
+        options = _trainer_options() if match[1] == "trainer" else []
+        return f"{match[1]} has no option {match[2]!r}" + _nearest(match[2], options)
     nested = r"[Uu]nrecognized arguments?: (.*)|Group '[^']*' does not accept nested key '([^']*)'"
-    if found := re.search(nested, cause):
-        key = (found[1] or found[2]).split()[0]
+    if match := re.search(nested, text):
+        key = (match[1] or match[2]).split()[0]
         return f"no option {key!r}" + _nearest(key.lstrip("-").split("=")[0].split(".")[-1], _trainer_options())
-    if found := re.search(r"the following arguments are required: (.*)", cause):
-        if not found_cause.path and found[1].split(",")[0] not in ("model", "data"):
-            return cause  # of a verb without a config
-        if not found_cause.path:
-            return f"no {found[1].split(',')[0]} is configured: pass --config FILE, such as configs/quickstart.yaml"
-        first = ".".join((*found_cause.path, found[1].split(",")[0]))
-        return f"{owner or value} needs {found[1]}: pass --{first} VALUE, or add it to the init_args of the config"
-    if found := re.search(r"No module named '([^']+)'", cause):
+    if match := re.search(r"the following arguments are required: (.*)", text):
+        if not cause.path and match[1].split(",")[0] not in ("model", "data"):
+            return text  # of a verb without a config
+        if not cause.path:
+            return f"no {match[1].split(',')[0]} is configured: pass --config FILE, such as configs/quickstart.yaml"
+        first = ".".join((*cause.path, match[1].split(",")[0]))
+        return f"{owner or value} needs {match[1]}: pass --{first} VALUE, or add it to the init_args of the config"
+    if match := re.search(r"No module named '([^']+)'", text):
         name = owner or value
-        now = moved(found[1])
+        now = moved(match[1])
         if now:
-            return f"{name or 'it'} cannot be imported: its module imports {found[1]!r}, which has moved to {now}"
-        if (name + ".").startswith(found[1] + "."):
-            return f"no module named {found[1]!r}, where {name} was looked for: add its folder to PYTHONPATH"
-        return f"{name or 'it'} cannot be imported: its module imports {found[1]!r}, which is not installed"
-    if found := re.search(r"Expected an instantiatable class, but ?(\S*) is (abstract|a protocol)", cause):
-        name = found[1] or value
+            return f"{name or 'it'} cannot be imported: its module imports {match[1]!r}, which has moved to {now}"
+        if (name + ".").startswith(match[1] + "."):
+            return f"no module named {match[1]!r}, where {name} was looked for: add its folder to PYTHONPATH"
+        return f"{name or 'it'} cannot be imported: its module imports {match[1]!r}, which is not installed"
+    if match := re.search(r"Expected an instantiatable class, but ?(\S*) is (abstract|a protocol)", text):
+        name = match[1] or value
         lacking = ", ".join(sorted(getattr(find_object(name), "__abstractmethods__", ())))
         return f"{name} is abstract: name a class that is derived from it" + (f", with {lacking}" if lacking else "")
-    if found := re.search(r"(?:does not correspond to a subclass of|'([^']+)' to be a subclass of) (\S+)", cause):
+    if match := re.search(r"(?:does not correspond to a subclass of|'([^']+)' to be a subclass of) (\S+)", text):
         # the type's name comes as it is, or as <class 'name'>
-        wanted = (re.search(r"<class '([^']+)'>", cause) or found)[1 if "<class" in cause else 2]
-        return f"{found[1] or value} is no {wanted.rsplit('.', 1)[-1]}"
-    if found := re.match(r"Not a valid subclass of (\w+)", cause):
-        return f"{value or 'what is given'} is no {found[1]}: name one by its class_path"
-    if found := re.search(r"Expected a dot import path string: (\S+)", cause):
-        return f"no class named {found[1]!r}" + _nearest(found[1], _class_names())
-    if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", cause):
-        lacking = f"{found[1]}.{found[2]}"
+        kind = (re.search(r"<class '([^']+)'>", text) or match)[1 if "<class" in text else 2]
+        return f"{match[1] or value} is no {kind.rsplit('.', 1)[-1]}"
+    if match := re.match(r"Not a valid subclass of (\w+)", text):
+        return f"{value or 'what is given'} is no {match[1]}: name one by its class_path"
+    if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        return f"no class named {match[1]!r}" + _nearest(match[1], _class_names())
+    if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
+        lacking = f"{match[1]}.{match[2]}"
         # it may be the module of the class that is named
         name = next((n for n in (owner, value) if n and n.startswith(f"{lacking}.")), lacking)
         now = moved(name)
         if now:
             return f"{name} has moved: write {now}"
-        names = {n: f"{found[1]}.{n}" for n in _public_names(found[1])}
-        return f"{found[1]} has no class named {found[2]!r}" + _nearest(found[2], names)
-    if found := re.search(r"typing\.Literal\[(.*?)\]", cause):
-        choices = [choice.strip("' ") for choice in found[1].split(",")]
+        names = {n: f"{match[1]}.{n}" for n in _public_names(match[1])}
+        return f"{match[1]} has no class named {match[2]!r}" + _nearest(match[2], names)
+    if match := re.search(r"typing\.Literal\[(.*?)\]", text):
+        choices = [choice.strip("' ") for choice in match[1].split(",")]
         return f"{value!r} is none of {', '.join(choices)}" + _nearest(value, choices, silent=True)
-    if found := re.search(r"Expected a <class '([\w.]+)'>", cause):
-        return f"{'null' if value == 'None' else repr(value)} is not of type {found[1]}"
-    cause = re.sub(r"\. Got value: (\S+)$", "", cause)
-    return f"{owner}: {cause}" if owner and owner not in cause and not owner.startswith("bnnlight.") else cause
+    if match := re.search(r"Expected a <class '([\w.]+)'>", text):
+        return f"{'null' if value == 'None' else repr(value)} is not of type {match[1]}"
+    text = re.sub(r"\. Got value: (\S+)$", "", text)
+    return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
 
 
-def _nearest(name: str, known: Iterable[str], silent: bool = False) -> str:
+def _nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
     """ ", did you mean …" or, without anything near, the list of what there is."""
-    table = known if isinstance(known, dict) else {k: k for k in known}
+    table = names if isinstance(names, dict) else {k: k for k in names}
     short = name.split(".")[-1]
     lower = {k.lower(): k for k in table}
     near = get_close_matches(short.lower(), lower, 3, cutoff=0.6)
@@ -209,11 +209,11 @@ def _options(owner: str | None) -> list[str]:
         looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
         callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress", "heartbeat"]
         return ["model", "data", "trainer", "seed_everything", *callbacks]
-    found = find_object(owner)
-    if found is None:
+    target = find_object(owner)
+    if target is None:
         return []
     names: list[str] = []
-    for cls in inspect.getmro(found) if inspect.isclass(found) else (found,):
+    for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
         parameters = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters.values()
         names += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != "self"]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -252,10 +252,10 @@ def _trainer_options() -> list[str]:
 
 def _public_names(module: str) -> list[str]:
     try:
-        found = importlib.import_module(module)
+        namespace = importlib.import_module(module)
     except Exception:
         return []
-    return [n for n in getattr(found, "__all__", dir(found)) if n[:1].isupper()]
+    return [n for n in getattr(namespace, "__all__", dir(namespace)) if n[:1].isupper()]
 
 
 def _class_names() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One line for every error: what, where and what to do."""
+"""Turns any error into one line, what, where and what to do, and an exit code."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def explain(error: Exception) -> tuple[int, str]:
     of_lightning = type(error).__name__ == "MisconfigurationException"
     wrong = of_lightning or isinstance(error, ValueError | FileNotFoundError | NotADirectoryError)
     code = DIVERGED if isinstance(error, FloatingPointError) else 2 if wrong else 1
-    known = (wrong or isinstance(error, OSError | FloatingPointError)) and text
-    return code, text if known else f"{type(error).__name__}: {text} (run again with --debug to see where)"
+    is_clear = (wrong or isinstance(error, OSError | FloatingPointError)) and text
+    return code, text if is_clear else f"{type(error).__name__}: {text} (run again with --debug to see where)"
 
 
 def _join(lines: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What torch says when another process of the run is gone, in one line."""
+"""Explains torch's errors about another process of the run that is gone, in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of the machine, each as one line: memory, disk, limits, loader workers that are gone."""
+"""Explains errors of the machine in one line: memory, disk, limits, loader workers that are gone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _gpu_memory(error: BaseException, text: str) -> str | None:
     tried = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
     total = re.search(r"total capacity of ([\d.]+ \w+)", text)
     sizes = ", ".join(
-        f"{what} {found[1]}" for what, found in (("wanted another", tried), ("the GPU has", total)) if found
+        f"{what} {match[1]}" for what, match in (("wanted another", tried), ("the GPU has", total)) if match
     )
     return (
         f"GPU memory ran out{f' ({sizes})' if sizes else ''}: lower data.batch_size, and raise "
@@ -105,18 +105,18 @@ def _disk(error: BaseException, text: str) -> str | None:
 
 def _system(error: BaseException, text: str) -> str | None:
     """What else the system refuses, by its number."""
-    found = re.search(r"\[Errno (\d+)\] ([^:\n]+)", text)
-    number, where = int(found[1]) if found else None, _where(error, text)
+    match = re.search(r"\[Errno (\d+)\] ([^:\n]+)", text)
+    number, where = int(match[1]) if match else None, _where(error, text)
     if number == errno.EROFS:
         return f"the file system is read-only{where}: mount it writable, or choose another place (fit: --run_dir)"
     if number in (errno.EACCES, errno.EPERM):
         user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
         return f"no permission{where}: let {user} read and write there, or choose another place (fit: --run_dir)"
     if number in _OUT_OF_REACH:
-        return f"{found[2].lower()}{where}: the disk or the way to it fails; go on with --resume once it is back"
+        return f"{match[2].lower()}{where}: the disk or the way to it fails; go on with --resume once it is back"
     if number == errno.EAGAIN or "can't start new thread" in text:
-        more = "raise the limit (ulimit -u, docker run --pids-limit), or lower data.num_workers"
-        return f"no more processes or threads can be started: {more}"
+        advice = "raise the limit (ulimit -u, docker run --pids-limit), or lower data.num_workers"
+        return f"no more processes or threads can be started: {advice}"
     return None
 
 

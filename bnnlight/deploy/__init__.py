@@ -1,4 +1,4 @@
-"""A trained network as a shipped one: frozen, written down in three formats, run without the code that trains.
+"""Shipping a trained network: frozen, written in one of three formats, run without the code that trains.
 
 The map of this folder:
 

@@ -1,4 +1,4 @@
-"""Pictures to answers: what lies before and behind the network, as a manifest tells it."""
+"""From pictures to classes or joints with a shipped network: what is done before and after it, as its manifest says."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def name_classes(
     Raises:
         ValueError: a picture has more than 8 bits a channel, or the output is of another kind.
     """
-    told = manifest.input
-    resize_px = told.size_px if told.resize_px is None else told.resize_px
-    form = (told.channels, told.size_px, resize_px, told.mean, told.std)
-    logits = network(np.stack([class_input(turned(picture), *form) for picture in pictures]))
-    wanted = len(manifest.classes)
-    if logits.ndim != 2 or (wanted and logits.shape[1] != wanted):
-        raise ValueError(f"the network gives {logits.shape}: wanted (N, {wanted or 'classes'}), as its manifest says")
+    form = manifest.input
+    resize_px = form.size_px if form.resize_px is None else form.resize_px
+    options = (form.channels, form.size_px, resize_px, form.mean, form.std)
+    logits = network(np.stack([class_input(turned(picture), *options) for picture in pictures]))
+    classes = len(manifest.classes)
+    if logits.ndim != 2 or (classes and logits.shape[1] != classes):
+        raise ValueError(f"the network gives {logits.shape}: wanted (N, {classes or 'classes'}), as its manifest says")
     return [{"classes": top_classes(row, manifest.classes, top)} for row in softmax(logits)]
 
 
@@ -61,25 +61,17 @@ def find_joints(network: Network, manifest: Manifest, pictures: Sequence[Image.I
     Raises:
         ValueError: a picture has more than 8 bits a channel, or the output is of another kind.
     """
-    told, skeleton = manifest.input, manifest.skeleton
-    made = [whole_picture(upright(picture), told.size_px, told.mean, told.std) for picture in pictures]
-    images, to_image = (np.stack(part) for part in zip(*made, strict=True))
+    form, skeleton = manifest.input, manifest.skeleton
+    crops = [whole_picture(upright(picture), form.size_px, form.mean, form.std) for picture in pictures]
+    images, to_image = (np.stack(part) for part in zip(*crops, strict=True))
     maps = _answer(network, images, manifest)
     if manifest.flip_test:
         mirrored = _answer(network, np.ascontiguousarray(images[..., ::-1]), manifest)
         maps = (maps + heatmaps.mirror(mirrored, skeleton.mirrored)) / 2
     places, confidences = heatmaps.decode(maps)
-    in_crop = heatmaps.to_input(places, told.size_px / maps.shape[-1])
+    in_crop = heatmaps.to_input(places, form.size_px / maps.shape[-1])
     in_picture = in_crop @ to_image[:, :, :2].transpose(0, 2, 1) + to_image[:, None, :, 2]
-    return [
-        {
-            "joints": [
-                {"joint": name, "x": x, "y": y, "confidence": sure}
-                for name, (x, y), sure in zip(skeleton.joints, xy, confidence, strict=True)
-            ]
-        }
-        for xy, confidence in zip(in_picture.tolist(), confidences.clip(0, 1).tolist(), strict=True)
-    ]
+    return skeleton.records(in_picture.tolist(), confidences.clip(0, 1).tolist())
 
 
 def _answer(network: Network, images: np.ndarray, manifest: Manifest) -> np.ndarray:

@@ -66,8 +66,8 @@ def _what(manifest: Manifest) -> str:
     elif manifest.classes:
         shown = ", ".join(manifest.classes[:MOST_NAMES])
         count = len(manifest.classes)
-        more = f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else ""
-        named = f"It tells {count:,} classes apart: {shown}{more}."
+        rest = f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else ""
+        named = f"It tells {count:,} classes apart: {shown}{rest}."
     else:
         named = "It tells classes apart, which it knows by number."
     task = "human pose" if manifest.skeleton else "image classification"
@@ -110,17 +110,17 @@ def _size(facts: Facts) -> str:
 
 
 def _input(manifest: Manifest) -> str:
-    told = manifest.input
-    kind = "grey" if told.channels == 1 else "RGB"
+    form = manifest.input
+    kind = "grey" if form.channels == 1 else "RGB"
     if manifest.skeleton:
         cut = (
             f"The picture is held upright (its EXIF orientation applied), the square round it is brought to "
-            f"{told.size_px}×{told.size_px} px, and what lies outside the picture gets the mean colour."
+            f"{form.size_px}×{form.size_px} px, and what lies outside the picture gets the mean colour."
         )
     else:
         cut = (
-            f"The picture is resized so that its shorter side has {told.resize_px or told.size_px} px (Pillow, "
-            f"bilinear), and the middle {told.size_px}×{told.size_px} px are cut out."
+            f"The picture is resized so that its shorter side has {form.resize_px or form.size_px} px (Pillow, "
+            f"bilinear), and the middle {form.size_px}×{form.size_px} px are cut out."
         )
     output = "Its output are logits, one a class; softmax makes probabilities of them."
     if manifest.skeleton:
@@ -130,8 +130,8 @@ def _input(manifest: Manifest) -> str:
             output += " Those of the picture and of its mirror image are averaged."
     return (
         "## What it takes and gives\n\n"
-        f"float32 of shape (pictures, {told.channels}, {told.size_px}, {told.size_px}), {kind}, on the scale 0..1, "
-        f"normalized: minus mean {_numbers(told.mean)}, divided by standard deviation {_numbers(told.std)}.\n\n"
+        f"float32 of shape (pictures, {form.channels}, {form.size_px}, {form.size_px}), {kind}, on the scale 0..1, "
+        f"normalized: minus mean {_numbers(form.mean)}, divided by standard deviation {_numbers(form.std)}.\n\n"
         f"{cut} {output}"
     )
 

@@ -1,4 +1,4 @@
-"""A shipped model measured beside its checkpoint, and what must be equal."""
+"""How far a shipped model agrees with its checkpoint, and how far it must."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Check:
     Attributes:
         file: name of its main file.
         agreement: of outputs and signs.
-        wanted, found: figures of the checkpoint and of the model on the same test pictures, by :data:`METRICS`.
+        checkpoint, model: figures of the two on the same test pictures, by :data:`METRICS`.
         exact: whether both compute with float32; where not, they may differ.
     """
 
     file: str
     agreement: Agreement
-    wanted: Mapping[str, float] = field(default_factory=dict)
-    found: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: Mapping[str, float] = field(default_factory=dict)
+    model: Mapping[str, float] = field(default_factory=dict)
     exact: bool = True
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -75,17 +75,18 @@ class Check:
             ("pictures with such bits", f"{a.num_images_flipped:,}", ""),
             ("largest relative difference on the others", _number(a), f"at most {OUTPUT_DIFFERENCE:.0e}"),
         ]
-        for key, value in self.wanted.items():
-            found = f"{100 * self.found[key]:.2f} %, the checkpoint's {100 * value:.2f} %"
-            rows.append((METRICS[key], found, f"within {100 * METRIC_DIFFERENCE:.2f} points"))
-        return [(what, value, asked if self.exact else "") for what, value, asked in rows]
+        for key, value in self.checkpoint.items():
+            figure = f"{100 * self.model[key]:.2f} %, the checkpoint's {100 * value:.2f} %"
+            rows.append((METRICS[key], figure, f"within {100 * METRIC_DIFFERENCE:.2f} points"))
+        return [(what, value, limit if self.exact else "") for what, value, limit in rows]
 
     def record(self) -> dict[str, Any]:
         """All numbers, as JSON knows them."""
         agreement = dataclasses.asdict(self.agreement)
         if agreement["num_images"] == agreement["num_images_flipped"]:
             agreement["output_difference"] = None
-        return {"agreement": agreement, "checkpoint": dict(self.wanted), "model": dict(self.found), "exact": self.exact}
+        figures = {"checkpoint": dict(self.checkpoint), "model": dict(self.model)}
+        return {"agreement": agreement, **figures, "exact": self.exact}
 
     def failures(self) -> list[str]:
         """Why the model is wrong; nothing where it does not compute with float32, and so may differ.
@@ -93,18 +94,18 @@ class Check:
         Where an activation bit differs because rounding decided it, what follows differs too: an engine that adds
         up in another order than torch must be allowed some such pictures.
         """
-        found = []
+        reasons = []
         if self.agreement.same < TOO_FEW:
-            found.append(f"only {100 * self.agreement.same:.2f} % of the answers are the same")
+            reasons.append(f"only {100 * self.agreement.same:.2f} % of the answers are the same")
         if not self.agreement.output_difference <= OUTPUT_DIFFERENCE:
-            found.append(f"outputs differ by {self.agreement.output_difference:.1e} where no activation bit does")
-        found += [
+            reasons.append(f"outputs differ by {self.agreement.output_difference:.1e} where no activation bit does")
+        reasons += [
             f"{METRICS[key]} differs by {100 * difference:.2f} points"
             for key, difference in self._differences().items()
             # a single picture may weigh more than that
             if not difference <= max(TOO_FAR, 2 / self.agreement.num_images)
         ]
-        return found if self.exact else []
+        return reasons if self.exact else []
 
     def warning(self) -> str | None:
         """What is not wrong and not as it should be, on one line."""
@@ -118,7 +119,7 @@ class Check:
         )
 
     def _differences(self) -> dict[str, float]:
-        return {key: abs(self.found[key] - value) for key, value in self.wanted.items()}
+        return {key: abs(self.model[key] - value) for key, value in self.checkpoint.items()}
 
 
 def _number(agreement: Agreement) -> str:

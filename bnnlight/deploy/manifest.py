@@ -1,4 +1,4 @@
-"""What a shipped model says of itself: its task, the pictures that it takes, what its output means, its origin."""
+"""The manifest of a shipped model: its task, the pictures that it takes, what its output means, its origin."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class Manifest:
         record = _record(text)
         try:
             seal = _text(record.pop("seal"), "seal")
-            made = dict(
+            fields = dict(
                 task=_text(record.pop("task"), "task"),
                 network=_text(record.pop("network"), "network"),
                 input=_input(_object(record.pop("input"), "input")),
                 classes=tuple(_text(name, "classes") for name in _list(record.pop("classes"), "classes")),
                 skeleton=_skeleton(record.pop("skeleton")),
-                sigmoid=_flag(record.pop("sigmoid"), "sigmoid"),
-                flip_test=_flag(record.pop("flip_test"), "flip_test"),
+                sigmoid=_kind(record.pop("sigmoid"), bool, "sigmoid"),
+                flip_test=_kind(record.pop("flip_test"), bool, "flip_test"),
                 metrics={
                     _text(k, "metrics"): _number(v, k) for k, v in _object(record.pop("metrics"), "metrics").items()
                 },
@@ -99,13 +99,13 @@ class Manifest:
         except KeyError as error:
             raise ValueError(f"its manifest lacks {error}") from error
         _check_empty(record, "manifest")
-        if made["task"] not in ("classification", "pose"):
-            raise ValueError(f"its manifest names no task that bnnlight knows: {shown(made['task'])}")
-        if (made["task"] == "pose") != (made["skeleton"] is not None):
+        if fields["task"] not in ("classification", "pose"):
+            raise ValueError(f"its manifest names no task that bnnlight knows: {shown(fields['task'])}")
+        if (fields["task"] == "pose") != (fields["skeleton"] is not None):
             raise ValueError(
-                f"its manifest is of the task {made['task']}: a pose model has a skeleton, no other has one"
+                f"its manifest is of the task {fields['task']}: a pose model has a skeleton, no other has one"
             )
-        return cls(**made), seal
+        return cls(**fields), seal
 
     def check_fits(self, input_shape: Shape, output_shape: Shape) -> None:
         """Makes sure that it speaks of a network with such an input and output.
@@ -172,12 +172,12 @@ def _skeleton(record: Any) -> Skeleton | None:
     indices = [*(i for limb in limbs for i in limb), *torso, *excluded]
     if any(type(i) is not int or not 0 <= i < len(joints) for i in indices) or {2} != {len(p) for p in (*limbs, torso)}:
         raise ValueError("its manifest's skeleton names joints that are not there")
-    made = Skeleton(joints, tuple(map(tuple, limbs)), tuple(torso), tuple(excluded))
+    skeleton = Skeleton(joints, tuple(map(tuple, limbs)), tuple(torso), tuple(excluded))
     try:
-        made.mirrored  # noqa: B018  (a left joint without a right one has no mirror image)
+        skeleton.mirrored  # noqa: B018  (a left joint without a right one has no mirror image)
     except ValueError as error:
         raise ValueError(f"its manifest's skeleton is not symmetric: {error}") from error
-    return made
+    return skeleton
 
 
 def _check_empty(record: dict[str, Any], what: str) -> None:
@@ -204,10 +204,6 @@ def _lines(value: Any, name: str) -> str:
     if not isinstance(value, str) or not is_line(re.sub(r"[\n\t]", "", value)):
         raise ValueError(f"its manifest's {shown(name)} is no text: {shown(value)}")
     return value
-
-
-def _flag(value: Any, name: str) -> bool:
-    return _kind(value, bool, name)
 
 
 def _number(value: Any, name: str) -> float:

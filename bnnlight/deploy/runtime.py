@@ -1,4 +1,4 @@
-"""A shipped model in use: from a file to answers, without the code that trains."""
+"""`Runtime`: runs a shipped model, from a file to answers, without the code that trains."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Runtime:
         self._engines = {os.getpid(): self._open()}
         engine = self._engine()
         self.manifest, self.input_shape = engine.manifest, tuple(engine.input_shape)
-        told = self.manifest.input
-        if self.input_shape != (told.channels, told.size_px, told.size_px):
+        picture = self.manifest.input
+        if self.input_shape != (picture.channels, picture.size_px, picture.size_px):
             raise ValueError(
-                f"{self.file}: the network takes {self.input_shape}, its manifest names {told.channels} channels of "
-                f"{told.size_px} px; export it again"
+                f"{self.file}: the network takes {self.input_shape}, its manifest names {picture.channels} channels of "
+                f"{picture.size_px} px; export it again"
             )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -134,15 +134,15 @@ class Runtime:
             raise ValueError("predict takes several pictures: put a single one into a list")
         if top < 1 or batch_size < 1:
             raise ValueError(f"top is {top}, batch_size is {batch_size}: give at least 1")
-        found: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
         for start in range(0, len(pictures), batch_size):
             batch = pictures[start : start + batch_size]
             some = [_checked(picture, start + index) for index, picture in enumerate(batch)]
             if self.manifest.task == "pose":
-                found += find_joints(self, self.manifest, some)
+                answers += find_joints(self, self.manifest, some)
             else:
-                found += name_classes(self, self.manifest, some, top)
-        return found
+                answers += name_classes(self, self.manifest, some, top)
+        return answers
 
 
 def _checked(picture: Image.Image | np.ndarray, index: int) -> Image.Image:
@@ -163,18 +163,18 @@ def find_model(path: Path) -> Path:
         ValueError: there are several, or the file is of another kind.
     """
     if path.is_dir():
-        found = [path / name for name in FILES.values() if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in FILES.values() if (path / name).is_file()]
+        if not files:
             raise FileNotFoundError(f"no shipped model in {path}: looked for {', '.join(FILES.values())}")
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
             raise ValueError(f"{path} holds several models, {names}: name one of the files")
-        return found[0]
+        return files[0]
     if not path.exists():
-        known = shipped_models()
-        if str(path) in known:
-            return find_model(known[str(path)])
-        raise FileNotFoundError(f"no such model: {path}; those that come with bnnlight: {', '.join(known) or 'none'}")
+        models = shipped_models()
+        if str(path) in models:
+            return find_model(models[str(path)])
+        raise FileNotFoundError(f"no such model: {path}; those that come with bnnlight: {', '.join(models) or 'none'}")
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path} is no shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
     return path

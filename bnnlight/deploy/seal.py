@@ -1,4 +1,4 @@
-"""A checksum inside the file that it guards."""
+"""Seals: the checksum of a file, kept inside that file."""
 
 from __future__ import annotations
 

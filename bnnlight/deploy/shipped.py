@@ -12,7 +12,7 @@ _PLACES = (_PACKAGE / "models", _PACKAGE.parent / "models")
 def shipped_models() -> dict[str, Path]:
     """Name → folder of each model that comes with the package, in order."""
     for place in _PLACES:
-        found = {folder.name: folder for folder in sorted(place.glob("*")) if (folder / "README.md").is_file()}
-        if found:
-            return found
+        models = {folder.name: folder for folder in sorted(place.glob("*")) if (folder / "README.md").is_file()}
+        if models:
+            return models
     return {}

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, on local and mounted file systems."""
+"""Writes checkpoints whole or not at all, on local and mounted file systems, and finds damaged ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def damage(path: str | Path) -> str | None:
     return f"{wrong} differs from its checksum" if wrong else None
 
 
-class _Told:
+class _WatchedFile:
     """A file that remembers why it could not be written, as ``torch.save`` loses the reason on its way."""
 
     def __init__(self, file: Any) -> None:
@@ -87,12 +87,12 @@ class _Told:
 
 
 def _save(checkpoint: dict[str, Any], file: Any) -> None:
-    told = _Told(file)
+    watched = _WatchedFile(file)
     try:
-        torch.save(checkpoint, told)
+        torch.save(checkpoint, watched)
     except Exception:
-        if told.error is not None:
-            raise told.error from None
+        if watched.error is not None:
+            raise watched.error from None
         raise
 
 

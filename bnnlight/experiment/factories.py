@@ -1,4 +1,4 @@
-"""What a model makes its optimizer with, in copies of the model."""
+"""Makes a model's factories of optimizers and schedules shareable, so that the model can be copied."""
 
 from __future__ import annotations
 

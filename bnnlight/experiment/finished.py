@@ -1,4 +1,4 @@
-"""A run that has ended, and is started again."""
+"""Finds out whether a run that is started again has finished already."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
             are written.
     """
     content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
-    trainer, results = config.trainer, _read_results(run_dir)
+    trainer, results = config.trainer, read_results(run_dir)
     epochs, steps = content["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"], content["global_step"]
     moment = content.get(MOMENT)
     if moment is None and results and results.get("num_steps") == steps:  # of an earlier version, which told it so
@@ -66,17 +66,18 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
     )
 
 
-def _read_results(run_dir: Path) -> dict[str, Any] | None:
+def read_results(run_dir: Path) -> dict[str, Any] | None:
+    """What stands in a run's ``results.json``; None where there is none, or none that can be read."""
     try:
-        found = json.loads((run_dir / "results.json").read_text())
+        results = json.loads((run_dir / "results.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return results if isinstance(results, dict) else None
 
 
 def _asked_for_test(run_dir: Path) -> bool:
     try:
-        kept = yaml.safe_load((run_dir / "config.yaml").read_text())
+        config = yaml.safe_load((run_dir / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return True
-    return not isinstance(kept, dict) or kept.get("test_after_fit") is not False
+    return not isinstance(config, dict) or config.get("test_after_fit") is not False

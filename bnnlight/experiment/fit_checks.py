@@ -1,4 +1,4 @@
-"""What is wrong with a plan of training, said before hours are spent on it."""
+"""Checks before training: monitors that nothing logs, validations that never come, data that do not fit."""
 
 from __future__ import annotations
 
@@ -136,5 +136,5 @@ def _not_logged(key: str, keys: set[str]) -> str:
 
 
 def _short(keys: set[str]) -> list[str]:
-    found = sorted(keys - {"epoch", "step"})
-    return found if len(found) <= 12 else [*found[:12], "…"]
+    names = sorted(keys - {"epoch", "step"})
+    return names if len(names) <= 12 else [*names[:12], "…"]

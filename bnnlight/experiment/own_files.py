@@ -1,4 +1,4 @@
-"""Checkpoints that a run wrote before it was stopped, and writes again as it goes on."""
+"""Lets a resumed run write again the checkpoints that it wrote before it was stopped."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Start:
     first_step: int | None = None
 
     @classmethod
-    def of(cls, newest: str | None, taken: str | None = None) -> Start:
+    def of(cls, newest: str | None, resumed_from: str | None = None) -> Start:
         """Of a run that has a newest checkpoint and goes on from it, or from another one; of a new run without."""
         if newest is None:
             return cls(uuid4().hex)
         run = _read(newest).get(RUN) or uuid4().hex
         try:
-            content = _read(taken or newest)
+            content = _read(resumed_from or newest)
             step = int(content["global_step"])
         except Exception:  # Lightning, whose turn is next, says what is wrong with it
             return cls(run)
@@ -53,13 +53,13 @@ def write_over_own(checkpoint: ModelCheckpoint, start: Start) -> None:
     exists, written = checkpoint.file_exists, set()
 
     def file_exists(path: Any, trainer: L.Trainer) -> bool:
-        known = {*checkpoint.best_k_models, checkpoint.best_model_path, checkpoint.last_model_path, *written}
-        is_own = trainer.is_global_zero and str(path) not in known and _is_later(path, start)
-        found = exists(path, trainer)
+        own_paths = {*checkpoint.best_k_models, checkpoint.best_model_path, checkpoint.last_model_path, *written}
+        is_own = trainer.is_global_zero and str(path) not in own_paths and _is_later(path, start)
+        is_there = exists(path, trainer)
         is_own = trainer.strategy.reduce_boolean_decision(is_own, all=False)
-        if is_own or not found:
+        if is_own or not is_there:
             written.add(str(path))
-        return found and not is_own
+        return is_there and not is_own
 
     checkpoint.file_exists = file_exists
 

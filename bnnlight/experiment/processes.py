@@ -18,15 +18,12 @@ from bnnlight.nn.compute.sync_norm import desynchronize, synchronize
 class SyncBatchNormAnywhere(TorchSyncBatchNorm):
     """Makes ``trainer.sync_batchnorm`` work on CPUs, where torch's layer refuses; on GPUs torch's layer is taken."""
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        return synchronize(model) if _on_cpu(model) else super().apply(model)
+    def apply(self, model: L.LightningModule) -> nn.Module:
+        on_cpu = model.trainer.strategy.root_device.type == "cpu"
+        return synchronize(model) if on_cpu else super().apply(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
         return super().revert(desynchronize(model))
-
-
-def _on_cpu(task: L.LightningModule) -> bool:
-    return task.trainer.strategy.root_device.type == "cpu"
 
 
 class SeedPerRank(L.Callback):

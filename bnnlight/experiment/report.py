@@ -1,10 +1,13 @@
-"""What is left of a run: its result as a table and as JSON, its curves as a picture."""
+"""The report of a run: its results as a table and as JSON, its curves as a picture."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -58,7 +61,7 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
             accuracy.plot(steps, [100 * v for v in values], label=label, marker="." if len(values) < 40 else None)
     # one curve a layer, from the first layer's dark to the last layer's light, and their mean in front
     layers = [n for n in metrics if n.startswith("bnn/flip_rate/")]
-    shades = _shades(len(layers))
+    shades = colormaps["viridis"](np.linspace(0, 1, len(layers)))
     for name, shade in zip(layers, shades, strict=True):
         short = name.removeprefix("bnn/flip_rate/").removeprefix("backbone.")
         flips.plot(*metrics[name], color=shade, linewidth=1, label=short if len(layers) <= 8 else None)
@@ -75,13 +78,6 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
         else:
             axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
     figure.savefig(path, dpi=120)
-
-
-def _shades(count: int) -> list[Any]:
-    import matplotlib
-
-    colors = matplotlib.colormaps["viridis"]
-    return [colors(i / max(1, count - 1)) for i in range(count)]
 
 
 def print_results(title: str, results: dict[str, float], places: dict[str, str]) -> None:
@@ -103,3 +99,10 @@ def print_results(title: str, results: dict[str, float], places: dict[str, str])
     for what, where in places.items():
         # one path a line whatever the width of the terminal, so that it can be copied
         console.print(f"{what:<{width}}  {where}", soft_wrap=True, highlight=False, markup=False)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes a record beside its place and moves it there, so that no reader sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(path)

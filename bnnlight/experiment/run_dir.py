@@ -1,4 +1,4 @@
-"""The directory of a run: which it is, and where the run in it goes on."""
+"""The directory of a run: where a new run goes, and from which checkpoint a resumed run goes on."""
 
 from __future__ import annotations
 
@@ -85,18 +85,18 @@ def newest_checkpoint(*folders: Path) -> str | None:
     Raises:
         ValueError: there are checkpoints, and none of them is whole.
     """
-    found, damaged = [], []
+    candidates, damaged = [], []
     paths = {path.resolve(): path for folder in folders for path in folder.glob("*.ckpt")}
     for path in sorted(paths.values()):
         try:
             num_steps = _num_steps(path)
             if num_steps is not None:
-                found.append((num_steps, _RANKS.get(path.name, 0), str(path)))
+                candidates.append((num_steps, _RANKS.get(path.name, 0), str(path)))
         except FileNotFoundError:  # set aside by rank zero, while another rank looks
             continue
         except ValueError as error:
             damaged.append((path, f"{path} is damaged: {error}"))
-    newest = max(found, default=None)
+    newest = max(candidates, default=None)
     if newest is None and damaged:
         text = f"{damaged[0][1]}; no other checkpoint of the run is left, to begin afresh choose another --run_dir"
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""A run's directory is its own: no other run writes into it meanwhile."""
+"""Locks a run's directory, so that no other run writes into it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path, new: bool = False) -> None:
-        self._made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+        self._new_folders = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
         self.path = run_dir / FILE_NAME
         try:
             run_dir.mkdir(parents=True, exist_ok=not new)
@@ -60,9 +60,9 @@ class RunLock:
     def release(self) -> None:
         """Lets others in; a directory that was made for the run, and in which nothing was written, is taken away."""
         run_dir = self.path.parent
-        if self._made and {entry.name for entry in run_dir.iterdir()} == {FILE_NAME}:
+        if self._new_folders and {entry.name for entry in run_dir.iterdir()} == {FILE_NAME}:
             self.path.unlink()
-            for folder in self._made:
+            for folder in self._new_folders:
                 if any(folder.iterdir()):
                     break
                 folder.rmdir()
@@ -91,7 +91,7 @@ class RunLock:
     def _owner(self) -> str:
         self._file.seek(0)
         try:
-            told = json.load(self._file)
-            return f"process {told['process']} on {told['host']}"
+            owner = json.load(self._file)
+            return f"process {owner['process']} on {owner['host']}"
         except (ValueError, KeyError, TypeError):
             return "which one is not known"

@@ -1,4 +1,4 @@
-"""What a run is made of, kept with the run: its whole config, the code's version and the command."""
+"""Saves what a run is made of: its whole config, the code's version and the command."""
 
 from __future__ import annotations
 

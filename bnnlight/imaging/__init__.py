@@ -1,4 +1,4 @@
-"""Pictures around a network, in numpy, Pillow and OpenCV alone: what goes in, and what is drawn of what comes out.
+"""Pictures before and after a network, in numpy, Pillow and OpenCV alone: its inputs, and drawings of its answers.
 
 Training and shipped models share this folder, so it imports neither torch nor Lightning.
 

@@ -1,4 +1,4 @@
-"""The folder that `bnnlight predict` writes: an answer is there whole or not at all, and nobody else's files go."""
+"""The folder that `bnnlight predict` writes: an answer is there whole or not at all, and the user's files stay."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AnswerFolder:
             raise ValueError(f"{there[0]} is there already: choose another --output, or pass --overwrite")
         self.path = path
         self.earlier: set[Path] = {file for name in there for file in _files_of(name)}
-        self._taken: set[str] = set()
+        self._used_names: set[str] = set()
 
     def keep(self, files: Collection[Path]) -> None:
         """Takes files for the user's, even if an earlier answer names them."""
@@ -73,13 +73,13 @@ class AnswerFolder:
 
     def name_for(self, file: Path) -> str:
         """A name for the picture of this image that no other image's picture has, and no file of the user's."""
-        if not self._taken and self.path.is_dir():
-            self._taken = {found.name.lower() for found in self.path.iterdir() if found not in self.earlier}
+        if not self._used_names and self.path.is_dir():
+            self._used_names = {other.name.lower() for other in self.path.iterdir() if other not in self.earlier}
         name, count = f"{file.stem}.png", 1
-        while name.lower() in self._taken:
+        while name.lower() in self._used_names:
             count += 1
             name = f"{file.stem}-{count}.png"
-        self._taken.add(name.lower())
+        self._used_names.add(name.lower())
         return name
 
 

@@ -36,10 +36,10 @@ def class_input(
     picture = picture if picture.mode == ("L" if channels == 1 else "RGB") else as_grey_or_rgb(picture, channels)
     width, height = picture.size
     short, long = resize_px, int(resize_px * max(width, height) / min(width, height))
-    wanted = (short, long) if width <= height else (long, short)
-    if wanted != picture.size:
-        picture = picture.resize(wanted, Image.Resampling.BILINEAR)
-    left, top = (_before(side, size_px) for side in wanted)
+    new_size = (short, long) if width <= height else (long, short)
+    if new_size != picture.size:
+        picture = picture.resize(new_size, Image.Resampling.BILINEAR)
+    left, top = (_before(side, size_px) for side in new_size)
     middle = np.asarray(picture.crop((left, top, left + size_px, top + size_px)))
     planes = middle.reshape(size_px, size_px, channels).transpose(2, 0, 1)
     # in torch's steps, whose roundings are thus the same

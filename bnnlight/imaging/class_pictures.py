@@ -1,4 +1,4 @@
-"""Pictures with the classes that a network names below them."""
+"""Draws predicted classes below pictures."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ def caption(image: np.ndarray, predicted: str, probability: float, truth: str, w
     Returns:
         ``(height, width_px, 3)`` uint8; the caption is green where the prediction is right, else red.
     """
-    scale = width_px / image.shape[1]
-    size = width_px, max(1, round(image.shape[0] * scale))
-    # small pictures are enlarged in blocks: blurred digits tell less than sharp ones
-    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BILINEAR
-    sheet = Image.new("RGB", (width_px, size[1] + 2 * LINE_PX + 4), "white")
-    sheet.paste(Image.fromarray(image).resize(size, how))
+    enlarged = _scaled_to(width_px, Image.fromarray(image))
+    sheet = Image.new("RGB", (width_px, enlarged.height + 2 * LINE_PX + 4), "white")
+    sheet.paste(enlarged)
     right = predicted == truth
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for index, line in enumerate([f"{predicted}  {100 * probability:.0f} %", "" if right else f"is {truth}"]):
         # a long name is cut rather than drawn over its neighbour
         while line and draw.textlength(line, font=font) > width_px - 4:
             line = line[:-2] + "…"
-        draw.text((3, size[1] + index * LINE_PX), line, fill=RIGHT if right else WRONG, font=font)
+        draw.text((3, enlarged.height + index * LINE_PX), line, fill=RIGHT if right else WRONG, font=font)
     return np.asarray(sheet)
 
 
-def annotate(picture: Image.Image, lines: Sequence[str], width_px: int = 480) -> Image.Image:
-    """The picture, enlarged to a readable size, with lines of text below it."""
-    scale = width_px / picture.width
-    height = max(1, round(picture.height * scale))
-    # small pictures are enlarged in blocks: blurred digits tell less than sharp ones
-    enlarged = picture.resize((width_px, height), Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BILINEAR)
-    line_height = 24
-    sheet = Image.new("RGB", (width_px, height + line_height * len(lines) + 12), "white")
+def annotate(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """The picture, 480 px wide, with lines of text below it."""
+    enlarged, line_height = _scaled_to(480, picture), 24
+    sheet = Image.new("RGB", (enlarged.width, enlarged.height + line_height * len(lines) + 12), "white")
     sheet.paste(enlarged)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=17)
     for index, line in enumerate(lines):
-        draw.text((8, height + 6 + index * line_height), line, fill="black" if index == 0 else "dimgray", font=font)
+        place = 8, enlarged.height + 6 + index * line_height
+        draw.text(place, line, fill="black" if index == 0 else "dimgray", font=font)
     return sheet
+
+
+def _scaled_to(width_px: int, picture: Image.Image) -> Image.Image:
+    scale = width_px / picture.width
+    # small pictures are enlarged in blocks: blurred digits tell less than sharp ones
+    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BILINEAR
+    return picture.resize((width_px, max(1, round(picture.height * scale))), how)

@@ -1,4 +1,4 @@
-"""Logits to the names of classes."""
+"""From logits to the names of the most probable classes."""
 
 from __future__ import annotations
 

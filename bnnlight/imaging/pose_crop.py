@@ -1,4 +1,4 @@
-"""A person cut out of a picture as the input of a pose network: one warp of the pixels, one of the colours."""
+"""Crops a person out of a picture as the input of a pose network: one warp of the pixels, one of the colours."""
 
 from __future__ import annotations
 

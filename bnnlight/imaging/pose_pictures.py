@@ -1,4 +1,4 @@
-"""Skeletons drawn into pictures: joints and limbs coloured by side, wrong joints marked."""
+"""Draws skeletons into pictures: joints and limbs coloured by side, wrong joints marked."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def draw_pose(
     canvas = np.ascontiguousarray(image).copy()
     thickness = max(1, round(max(canvas.shape) / 160))
     usable = shown & np.isfinite(joints).all(1)
-    # beyond some pictures' widths OpenCV's fixed-point places would overflow
-    places = [_place(np.clip(joint, -1e4, 1e4)) if ok else None for joint, ok in zip(joints, usable, strict=True)]
+    places = [_place(joint) if ok else None for joint, ok in zip(joints, usable, strict=True)]
     for width, outline in ((thickness + 2, True), (thickness, False)):
         for a, b in skeleton.limbs:
             if places[a] and places[b]:
@@ -80,7 +79,8 @@ def compare_poses(
 
 
 def _place(joint: np.ndarray) -> tuple[int, int]:
-    x, y = (joint * (1 << _FRACTION_BITS)).round().astype(int).tolist()
+    # beyond some pictures' widths OpenCV's fixed-point places would overflow
+    x, y = (np.clip(joint, -1e4, 1e4) * (1 << _FRACTION_BITS)).round().astype(int).tolist()
     return x, y
 
 
@@ -89,12 +89,10 @@ def _dot(canvas: np.ndarray, place: tuple[int, int], radius: int, color: tuple[i
 
 
 def _cross(canvas: np.ndarray, joint: np.ndarray, radius: float, thickness: int) -> None:
-    place = _place(np.clip(joint, -1e4, 1e4))
-    cv2.circle(canvas, place, round(radius) << _FRACTION_BITS, WRONG, thickness, cv2.LINE_AA, _FRACTION_BITS)
+    cv2.circle(canvas, _place(joint), round(radius) << _FRACTION_BITS, WRONG, thickness, cv2.LINE_AA, _FRACTION_BITS)
     for sign in (-1, 1):
         step = np.array([radius, sign * radius]) * 0.7
-        ends = _place(np.clip(joint - step, -1e4, 1e4)), _place(np.clip(joint + step, -1e4, 1e4))
-        cv2.line(canvas, *ends, WRONG, thickness, cv2.LINE_AA, _FRACTION_BITS)
+        cv2.line(canvas, _place(joint - step), _place(joint + step), WRONG, thickness, cv2.LINE_AA, _FRACTION_BITS)
 
 
 def _color(skeleton: Skeleton, a: int, b: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Pictures from files and arrays, in one of two modes: grey or RGB."""
+"""Reads pictures from files and arrays, as grey or RGB."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def unreadable(path: str | Path, error: Exception) -> OSError:
         fault, advice = number, "lower data.num_workers, or raise the limit (ulimit -a shows it)"
     elif number in (errno.EACCES, errno.EPERM):
         advice = "allow reading it"
-    found = OSError(f"cannot read image {path}: {reason}; {advice}")
+    failure = OSError(f"cannot read image {path}: {reason}; {advice}")
     # a number given to the constructor would stand in the message
-    found.errno = fault
-    return found
+    failure.errno = fault
+    return failure
 
 
 def missing_folder(path: str | Path) -> Path | None:
@@ -131,8 +131,8 @@ def as_picture(picture: Image.Image | np.ndarray) -> Image.Image:
     array = picture if isinstance(picture, np.ndarray) else None
     if array is None or array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         # Floats may be 0..1 or 0..255: guessing wrong would only show as poor answers.
-        given = type(picture).__name__ if array is None else f"an array {array.shape} of {array.dtype}"
-        raise ValueError(f"it is {given}: give a PIL image, or an array (H, W, 3) or (H, W) of uint8")
+        description = type(picture).__name__ if array is None else f"an array {array.shape} of {array.dtype}"
+        raise ValueError(f"it is {description}: give a PIL image, or an array (H, W, 3) or (H, W) of uint8")
     if not array.size:
         raise ValueError(f"it has no pixels: its array is {array.shape}")
     return Image.fromarray(array)

@@ -1,8 +1,10 @@
-"""What the joints of a pose data set are called, which are pairs, and which of them a limb connects."""
+"""Skeletons: names of a pose data set's joints, pairs of left and right, and the limbs between them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,19 @@ class Skeleton:
         swap = {"left": "right", "right": "left"}
         names = (name.split(" ", 1) for name in self.joints)
         return tuple(self.joints.index(" ".join([swap.get(side, side), *rest])) for side, *rest in names)
+
+    def records(self, joints: Sequence, confidences: Sequence) -> list[dict[str, Any]]:
+        """For each picture ``{"joints": [{"joint": …, "x": …, "y": …, "confidence": …}, …]}``.
+
+        Args:
+            joints: ``(N, J, 2)`` as lists, x and y in px.
+            confidences: ``(N, J)`` as lists.
+        """
+        people = (zip(self.joints, *row, strict=True) for row in zip(joints, confidences, strict=True))
+        return [
+            {"joints": [{"joint": name, "x": x, "y": y, "confidence": sure} for name, (x, y), sure in person]}
+            for person in people
+        ]
 
 
 MPII = Skeleton(

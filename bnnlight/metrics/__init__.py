@@ -1,4 +1,4 @@
-"""Metrics: pure functions and torchmetrics classes."""
+"""Metrics: flip rate, measures of rank, PCK and PCKh."""
 
 from bnnlight.metrics.flip_rate import flip_rate, pack_signs
 from bnnlight.metrics.pck import PCK, head_size_px, mean_over_joints, mean_over_visible, pck_correct

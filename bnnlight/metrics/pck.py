@@ -47,8 +47,8 @@ def pck_correct(predictions: Tensor, truth: Tensor, reference_px: Tensor, thresh
         shapes = f"{tuple(predictions.shape)} and {tuple(truth.shape)}"
         raise ValueError(f"predictions and truth are {shapes}: one shape (N, J, 2) is wanted")
     if reference_px.shape != predictions.shape[:1]:
-        wanted = tuple(predictions.shape[:1])
-        raise ValueError(f"reference lengths are {tuple(reference_px.shape)}: {wanted} is wanted, one for each person")
+        shape = tuple(predictions.shape[:1])
+        raise ValueError(f"reference lengths are {tuple(reference_px.shape)}: {shape} is wanted, one for each person")
     distance_px = torch.linalg.vector_norm(predictions - truth, dim=-1)
     return distance_px <= (threshold * reference_px).unsqueeze(1)
 
@@ -64,8 +64,8 @@ def mean_over_visible(correct: Tensor, count: Tensor, excluded: Sequence[int] = 
     Returns:
         ``()`` in [0, 1]; NaN where nothing was annotated.
     """
-    kept = _kept(count, excluded)
-    return correct[kept].sum() / count[kept].sum()
+    included = _included(count, excluded)
+    return correct[included].sum() / count[included].sum()
 
 
 def mean_over_joints(correct: Tensor, count: Tensor, excluded: Sequence[int] = ()) -> Tensor:
@@ -77,14 +77,14 @@ def mean_over_joints(correct: Tensor, count: Tensor, excluded: Sequence[int] = (
     Returns:
         ``()`` in [0, 1], over the joints that were annotated at all; NaN without any.
     """
-    kept = _kept(count, excluded) & (count > 0)
-    return (correct[kept] / count[kept]).mean()
+    included = _included(count, excluded) & (count > 0)
+    return (correct[included] / count[included]).mean()
 
 
-def _kept(count: Tensor, excluded: Sequence[int]) -> Tensor:
-    kept = torch.ones_like(count, dtype=torch.bool)
-    kept[list(excluded)] = False
-    return kept
+def _included(count: Tensor, excluded: Sequence[int]) -> Tensor:
+    included = torch.ones_like(count, dtype=torch.bool)
+    included[list(excluded)] = False
+    return included
 
 
 class PCK(Metric):
@@ -134,8 +134,8 @@ class PCK(Metric):
         right = pck_correct(predictions, truth, reference_px, self.threshold)
         if right.shape[1] != self.num_joints or annotated.shape != right.shape:
             shapes = f"{tuple(predictions.shape)} and {tuple(annotated.shape)}"
-            wanted = f"(N, {self.num_joints}, 2) and (N, {self.num_joints})"
-            raise ValueError(f"predictions and annotated are {shapes}: {wanted} are wanted")
+            expected = f"(N, {self.num_joints}, 2) and (N, {self.num_joints})"
+            raise ValueError(f"predictions and annotated are {shapes}: {expected} are wanted")
         measurable = torch.isfinite(reference_px) & (reference_px > 0)
         counted = annotated & measurable.unsqueeze(1)
         self.correct += (right & counted).sum(0)

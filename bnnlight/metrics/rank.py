@@ -1,4 +1,4 @@
-"""How many directions a matrix really uses: measures of rank that tell more than the number of components.
+"""Measures of a matrix's rank by its singular values: effective, stable, and by energy.
 
 All take singular values in any order. A matrix of zeros has rank 0 by each of them; where a value is not finite,
 as after training has diverged, each is NaN.

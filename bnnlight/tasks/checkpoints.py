@@ -1,4 +1,4 @@
-"""Reading checkpoints before anything is started or written."""
+"""Reads checkpoints, and checks that they fit a network."""
 
 from __future__ import annotations
 

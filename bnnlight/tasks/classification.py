@@ -1,4 +1,4 @@
-"""Image classification."""
+"""`ClassificationTask`: image classification."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class ClassificationTask(L.LightningModule):
         if logits is None:
             return
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise ValueError(f"the backbone answers with {found}: wanted logits (N, classes)")
+            description = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise ValueError(f"the backbone answers with {description}: wanted logits (N, classes)")
         classes, num_outputs = list(getattr(data, "classes", None) or ()), logits.shape[1]
         if classes and len(classes) != num_outputs:
             raise ValueError(
@@ -188,9 +188,9 @@ class ClassificationTask(L.LightningModule):
         if to_pixels is None:
             return []
         images, labels = (part[:count] for part in batch)
-        best = outputs["logits"][:count].float().softmax(1).max(1)
-        rows = zip(to_pixels(images), best.indices.tolist(), best.values.tolist(), labels.tolist(), strict=True)
-        return [caption(pixels, self._name(found), sure, self._name(true)) for pixels, found, sure, true in rows]
+        top = outputs["logits"][:count].float().softmax(1).max(1)
+        rows = zip(to_pixels(images), top.indices.tolist(), top.values.tolist(), labels.tolist(), strict=True)
+        return [caption(pixels, self._name(best), sure, self._name(true)) for pixels, best, sure, true in rows]
 
     def _name(self, label: int) -> str:
         return self.class_names[label] if label < len(self.class_names) else str(label)

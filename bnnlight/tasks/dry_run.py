@@ -1,4 +1,4 @@
-"""One run of a network on an empty picture, to see before any training whether network and data fit."""
+"""Runs a network once on an empty picture, to see before any training whether network and data fit."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def answer(task: L.LightningModule, shape: tuple[int, int, int]) -> Any:
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         channels, *size = shape
         reason = " ".join(str(error).split()) or type(error).__name__
-        wanted = _first_channels(task)
+        num_inputs = _first_channels(task)
         pictures = f"pictures of {channels} {'channel' if channels == 1 else 'channels'}"
-        if wanted not in (None, channels):
+        if num_inputs not in (None, channels):
             raise ValueError(
-                f"the data have {pictures}, and the network takes {wanted}: "
+                f"the data have {pictures}, and the network takes {num_inputs}: "
                 f"set model.backbone.in_channels to {channels}"
             ) from error
         raise ValueError(

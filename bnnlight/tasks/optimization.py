@@ -1,4 +1,4 @@
-"""From a configured optimizer and schedule to what Lightning wants."""
+"""Makes a task's optimizer, with its parameter groups, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
         for group in groups
     ]
     try:
-        made = optimizer(listed)
+        instance = optimizer(listed)
     except ValueError as error:
         if str(error).startswith("Invalid learning rate"):
             raise ValueError(f"model.optimizer.lr: {error}: give a number above 0") from error
         if not takes_matrices_alone(optimizer):
             raise
-        made = AsMatrices(listed, optimizer)
-    usual = float(made.defaults.get("lr", 1.0))
+        instance = AsMatrices(listed, optimizer)
+    usual = float(instance.defaults.get("lr", 1.0))
     if not (math.isfinite(usual) and usual > 0):
         raise ValueError(f"model.optimizer.lr is {usual}: give a number above 0")
-    for group, entry in zip(groups, made.param_groups, strict=True):
+    for group, entry in zip(groups, instance.param_groups, strict=True):
         # the optimizer may have a rate of its own for some groups
         entry["lr_scale"] = group.lr_scale if entry["lr"] == usual else group.lr_scale * float(entry["lr"]) / usual
         entry["lr"] = entry["lr"] * group.lr_scale
-    return relative_rates(made, model, alpha_lr)
+    return relative_rates(instance, model, alpha_lr)
 
 
 def warmup_cosine(optimizer: Optimizer, num_steps: int, warmup: float) -> LambdaLR:
@@ -107,13 +107,13 @@ def configure_optimizers(
     Raises:
         ValueError: the scheduler has a list of rates; or what :func:`make_optimizer` and :func:`warmup_cosine` raise.
     """
-    made = make_optimizer(module, optimizer, alpha_lr)
+    instance = make_optimizer(module, optimizer, alpha_lr)
     if scheduler is None:
         steps = module.trainer.estimated_stepping_batches
-        planned = warmup_cosine(made, steps, warmup)
-        return {"optimizer": made, "lr_scheduler": {"scheduler": planned, "interval": "step"}}
-    planned = scheduler(made)
-    _check_one_rate(planned, made)
+        planned = warmup_cosine(instance, steps, warmup)
+        return {"optimizer": instance, "lr_scheduler": {"scheduler": planned, "interval": "step"}}
+    planned = scheduler(instance)
+    _check_one_rate(planned, instance)
     _check_length(planned, module.trainer)
     entry: dict[str, Any] = {"scheduler": planned, "interval": "epoch"}
     if isinstance(planned, ReduceLROnPlateau):
@@ -121,7 +121,7 @@ def configure_optimizers(
         if planned.monitor.startswith("val/"):
             # only then there is a figure to look at, and each is looked at once
             entry["frequency"] = module.trainer.check_val_every_n_epoch or 1
-    return {"optimizer": made, "lr_scheduler": entry}
+    return {"optimizer": instance, "lr_scheduler": entry}
 
 
 def _check_length(scheduler: Any, trainer: L.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""States of optimizers, saved with the names of their parameters; and older ones, from before names were saved."""
+"""Saves and loads states of optimizers by the names of their parameters; also states without such names."""
 
 from __future__ import annotations
 
@@ -171,11 +171,11 @@ def _by_shape(
 ) -> list[list[str]] | None:
     """Names in each group, where at each parameter in turn there is only one group to which it can belong."""
     roles = _roles(model)
-    taken: list[list[str]] = [[] for _ in groups]
+    assigned: list[list[str]] = [[] for _ in groups]
     for name, parameter in named.items():
         possible, opened = [], False
         for number, (group, shapes) in enumerate(groups):
-            place = len(taken[number])
+            place = len(assigned[number])
             if not place and opened:
                 break  # groups stand in the order of their first parameters
             opened = opened or not place
@@ -184,8 +184,8 @@ def _by_shape(
                 possible.append(number)
         if len(possible) != 1:
             return None
-        taken[possible[0]].append(name)
-    return taken if all(len(t) == len(shapes) for t, (_, shapes) in zip(taken, groups, strict=True)) else None
+        assigned[possible[0]].append(name)
+    return assigned if all(len(t) == len(shapes) for t, (_, shapes) in zip(assigned, groups, strict=True)) else None
 
 
 def _as_made(
@@ -196,14 +196,14 @@ def _as_made(
     for group in parameter_groups(model):
         role = f"latent@{group.lr_scale:g}" if group.name.startswith("latent/") else group.name
         roles |= dict.fromkeys(group.parameter_names, role)
-    made: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for name in named:
-        made.setdefault(roles[name], []).append(name)
-    if [(name, len(shapes)) for name, shapes in groups] != [(name, len(names)) for name, names in made.items()]:
+        members.setdefault(roles[name], []).append(name)
+    if [(name, len(shapes)) for name, shapes in groups] != [(name, len(names)) for name, names in members.items()]:
         return None
     pairs = (
         (shape, named[n])
-        for (_, shapes), names in zip(groups, made.values(), strict=True)
+        for (_, shapes), names in zip(groups, members.values(), strict=True)
         for shape, n in zip(shapes, names, strict=True)
     )
-    return list(made.values()) if all(_fits(shape, parameter) for shape, parameter in pairs) else None
+    return list(members.values()) if all(_fits(shape, parameter) for shape, parameter in pairs) else None

@@ -1,4 +1,4 @@
-"""Human pose estimation by heat maps."""
+"""`PoseTask`: human pose estimation by heat maps."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def heatmap_loss(maps: Tensor, targets: Tensor, weight: Tensor, kind: Literal["b
     return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
-def _skeleton_of(data: Any, known: Skeleton | None = None) -> Skeleton:
-    skeleton = getattr(data, "skeleton", None) or known
+def _skeleton_of(data: Any, default: Skeleton | None = None) -> Skeleton:
+    skeleton = getattr(data, "skeleton", None) or default
     if skeleton is None:
         raise ValueError("the data module has no skeleton: pose needs one of bnnlight.data's, or of your own")
     return skeleton
@@ -271,16 +271,16 @@ class PoseTask(L.LightningModule):
     def _evaluate(self, batch: dict[str, Tensor], split: str) -> dict[str, Tensor]:
         with self.measured_weights.used():
             maps = self._maps(batch["image"])
-            found = self._decode(maps, batch)
+            predictions = self._decode(maps, batch)
         self.losses[split].update(self._loss(maps, batch), weight=batch["weight"].sum())
         self.log(f"{split}/loss", self.losses[split], on_step=False, on_epoch=True)
         for name, (reference, _) in MEASURES.items():
             measure = self.measures[f"{split}/{name}"]
-            measure.update(found["joints"], batch["truth"], batch["annotated"], batch[reference])
+            measure.update(predictions["joints"], batch["truth"], batch["annotated"], batch[reference])
         # what a picture marks as wrong: by the head where there is one, else by the torso
         reference = torch.where(batch["head_px"] > 0, 0.5 * batch["head_px"], 0.2 * batch["torso_px"])
-        found["correct"] = pck_correct(found["joints"], batch["truth"], reference, 1.0)
-        return found
+        predictions["correct"] = pck_correct(predictions["joints"], batch["truth"], reference, 1.0)
+        return predictions
 
     def _log_measures(self, split: str) -> None:
         groups = _groups(self.skeleton)

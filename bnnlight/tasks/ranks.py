@@ -1,4 +1,4 @@
-"""What tasks ask of a run of several processes."""
+"""The mean of a value over all processes of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers whose groups keep their relative rates, whatever a schedule or a callback does to them."""
+"""Optimizers whose groups keep their relative learning rates, whatever a schedule or a callback does."""
 
 from __future__ import annotations
 
@@ -137,28 +137,28 @@ class RelativeRates(Optimizer):
         Raises:
             ValueError: some are in a group already.
         """
-        given = dict(param_group)
-        params = given.pop("params")
+        options = dict(param_group)
+        params = options.pop("params")
         params = [params] if isinstance(params, Tensor) else list(params)
         params = [p[1] if isinstance(p, tuple) else p for p in params]
         groups = self.param_groups
-        known = {id(p) for group in groups for p in group["params"]}
-        if any(id(p) in known for p in params):
+        present = {id(p) for group in groups for p in group["params"]}
+        if any(id(p) in present for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         number = 1 + max((group.get("added", 0) for group in groups), default=0)
-        label = str(given.pop("name", f"added{number}")).replace("/", ".")
+        label = str(options.pop("name", f"added{number}")).replace("/", ".")
         if any(group["name"].endswith(f"/{label}") for group in groups if "added" in group):
             label += str(number)
         base = self._own.base or float(self.defaults.get("lr", 1.0))
-        scale = float(given.pop("lr")) / base if "lr" in given else 1.0
-        self._add(params, given, label, {"added": number, "added_scale": scale})
+        scale = float(options.pop("lr")) / base if "lr" in options else 1.0
+        self._add(params, options, label, {"added": number, "added_scale": scale})
         self._own.has_grown = True
 
-    def _add(self, params: list[nn.Parameter], given: dict[str, Any], label: str, mark: dict[str, Any]) -> None:
+    def _add(self, params: list[nn.Parameter], shared: dict[str, Any], label: str, mark: dict[str, Any]) -> None:
         kinds = self._kinds()
         of_parameter = {id(p): kind for kind in kinds for p in kind.parameters}
         members: dict[str, list[nn.Parameter]] = {}
-        found: dict[str, ParameterGroup] = {}
+        by_name: dict[str, ParameterGroup] = {}
         for parameter in params:
             rest = (
                 ParameterGroup("norm", (), 1.0, False)
@@ -166,7 +166,7 @@ class RelativeRates(Optimizer):
                 else ParameterGroup("weight", (), 1.0, True)
             )
             kind = of_parameter.get(id(parameter), rest)
-            found[kind.name] = kind
+            by_name[kind.name] = kind
             members.setdefault(kind.name, []).append(parameter)
         # backwards: the last one, whose rate is that of all that is added, has no relative rate where there is such
         rank = {name: index for index, name in enumerate(["weight", "norm", *(kind.name for kind in kinds)])}
@@ -176,8 +176,8 @@ class RelativeRates(Optimizer):
             if same:
                 same[0]["params"].extend(members[name])
                 continue
-            options = {"lr_scale": found[name].lr_scale} | self._own.options.get(name, {}) | given
-            if not found[name].decay:
+            options = {"lr_scale": by_name[name].lr_scale} | self._own.options.get(name, {}) | shared
+            if not by_name[name].decay:
                 options["weight_decay"] = 0.0
             options |= {"params": members[name], "name": f"{name}/{label}", "lr": 0.0} | mark
             super().add_param_group(options)
@@ -195,8 +195,8 @@ class RelativeRates(Optimizer):
             return
         self._own.has_grown = False
         last = self.param_groups[-1]
-        known = {id(p) for group in self.param_groups for p in group["params"]}
-        free = [p for kind in self._kinds() for p in kind.parameters if p.requires_grad and id(p) not in known]
+        present = {id(p) for group in self.param_groups for p in group["params"]}
+        free = [p for kind in self._kinds() for p in kind.parameters if p.requires_grad and id(p) not in present]
         if free:
             mark = {key: last[key] for key in ("added", "added_scale")}
             self._add(free, {}, last["name"].rpartition("/")[2], mark)
@@ -296,14 +296,14 @@ def relative_rates(optimizer: Optimizer, model: nn.Module, alpha_lr: float) -> O
     }
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
-    kept = {p for group in optimizer.param_groups for p in group["params"]}
-    waiting = {p: optimizer.state.pop(p) for p in list(optimizer.state) if p not in kept}
+    trained = {p for group in optimizer.param_groups for p in group["params"]}
+    waiting = {p: optimizer.state.pop(p) for p in list(optimizer.state) if p not in trained}
     optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
     # a new object: Python does not let one change to a class whose bases are laid out otherwise, as abstract ones are
-    made = _blank(type(optimizer))
-    made.__dict__.update(vars(optimizer))
-    made._own = _Own(model, alpha_lr, options, waiting)
-    return made
+    result = _blank(type(optimizer))
+    result.__dict__.update(vars(optimizer))
+    result._own = _Own(model, alpha_lr, options, waiting)
+    return result
 
 
 @functools.cache

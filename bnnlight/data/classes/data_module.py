@@ -1,26 +1,20 @@
-"""What all data modules with classes share: views through a transform, and the attributes a network is built from."""
+"""`ClassificationDataModule`, the base of data modules with classes, and `View`, what they show."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from bnnlight.data.loading.bad_images import OnBadImage
 from bnnlight.data.loading.loaders import ImageDataModule
-from bnnlight.data.loading.sampling import items_at, seeded_by
 from bnnlight.data.loading.transforms import ImageFormat
+from bnnlight.data.loading.views import ItemView
 
 
-class View(Dataset):
-    """Chosen items of a data set, each picture seen through a transform.
-
-    Two views of one data set share its memory; so training and held-out images can come
-    from the same files and differ in augmentation.
-
-    A position that is a :class:`bnnlight.data.loading.sampling.Draw` rules the transform's random numbers.
+class View(ItemView):
+    """Chosen pictures of a data set, each seen through a transform, with their labels.
 
     Args:
         items: has a length and yields (picture, label).
@@ -28,25 +22,9 @@ class View(Dataset):
         indices: the items to show, in order; all if None.
     """
 
-    def __init__(
-        self,
-        items: Any,
-        transform: Callable[[Any], torch.Tensor],
-        indices: Sequence[int] | None = None,
-    ):
-        self.items = items
-        self.transform = transform
-        self.indices = range(len(items)) if indices is None else indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
-        with seeded_by(position):
-            picture, label = self.items[self.indices[position]]
-            return self.transform(picture), int(label)
-
-    __getitems__ = items_at
+    def sample(self, item: tuple[Any, int]) -> tuple[torch.Tensor, int]:
+        picture, label = item
+        return self.transform(picture), int(label)
 
 
 class ClassificationDataModule(ImageDataModule):
@@ -72,6 +50,7 @@ class ClassificationDataModule(ImageDataModule):
     """
 
     classes: list[str]
+    view = View
 
     def __init__(
         self,
@@ -87,14 +66,6 @@ class ClassificationDataModule(ImageDataModule):
         self.image_size = image_format.image_size
         self.eval_transform = image_format.eval_transform()
         self.train_transform = image_format.train_transform(augmentation)
-
-    def augmented(self, items: Any, indices: Sequence[int] | None = None) -> View:
-        """View items as training images."""
-        return View(items, self.train_transform, indices)
-
-    def plain(self, items: Any, indices: Sequence[int] | None = None) -> View:
-        """View items as images to measure on."""
-        return View(items, self.eval_transform, indices)
 
     def to_pixels(self, images: torch.Tensor) -> np.ndarray:
         """Undo the normalization: ``(N, num_channels, H, W)`` float to ``(N, H, W, 3)`` uint8, RGB."""

@@ -1,4 +1,4 @@
-"""ImageNet's layout, or any folder of class folders."""
+"""Data module for ImageNet's layout, or any folder of class folders."""
 
 from pathlib import Path
 

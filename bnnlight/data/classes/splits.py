@@ -1,4 +1,4 @@
-"""Held-out images: stratified by class, and the same in every run."""
+"""Stratified splits: held-out images, the same in every run."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, CIFAR-10 and CIFAR-100, read by torchvision's data set classes."""
+"""Data modules for Fashion-MNIST, CIFAR-10 and CIFAR-100, read by torchvision's data set classes."""
 
 from pathlib import Path
 from typing import Any

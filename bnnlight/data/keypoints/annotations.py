@@ -1,4 +1,4 @@
-"""Annotated people as arrays, the pictures that they are in, and pictures held out from training."""
+"""Annotated people as arrays, the data set of their pictures, and the split that holds pictures out."""
 
 from __future__ import annotations
 

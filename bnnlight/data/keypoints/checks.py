@@ -1,4 +1,4 @@
-"""What is checked of annotated people before training, and files of MATLAB, with errors that name the entry."""
+"""Checks pose annotations before training, and reads MATLAB files; errors name the entry."""
 
 import os
 from pathlib import Path

@@ -1,19 +1,17 @@
-"""What all pose data modules share: views through a transform, and the attributes that a task needs."""
+"""`PoseDataModule`, the base of pose data modules, and `PoseView`, what they show."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from bnnlight.data.keypoints.person import PosePicture
 from bnnlight.data.keypoints.transforms import PoseAugmentation, PoseTransform
 from bnnlight.data.loading.bad_images import OnBadImage
 from bnnlight.data.loading.loaders import ImageDataModule
-from bnnlight.data.loading.sampling import items_at, seeded_by
+from bnnlight.data.loading.views import ItemView
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.imaging.skeletons import Skeleton
 
@@ -26,29 +24,8 @@ class PoseItems(Protocol):
     def __getitem__(self, index: int) -> PosePicture: ...
 
 
-class PoseView(Dataset):
-    """Chosen items of a pose data set, each seen through a transform.
-
-    A position that is a :class:`bnnlight.data.loading.sampling.Draw` rules the transform's random numbers.
-
-    Args:
-        items: yields :class:`PosePicture`.
-        transform: from a picture to a sample.
-        indices: the items to show, in order; all if None.
-    """
-
-    def __init__(self, items: PoseItems, transform: PoseTransform, indices: Sequence[int] | None = None) -> None:
-        self.items, self.transform = items, transform
-        self.indices = range(len(items)) if indices is None else indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        with seeded_by(position):
-            return self.transform(self.items[self.indices[position]])
-
-    __getitems__ = items_at
+class PoseView(ItemView):
+    """Chosen :class:`PoseItems`, each seen through a :class:`bnnlight.data.keypoints.transforms.PoseTransform`."""
 
 
 class PoseDataModule(ImageDataModule):
@@ -71,6 +48,7 @@ class PoseDataModule(ImageDataModule):
         eval_transform: from a :class:`PosePicture` to a sample, without randomness.
     """
 
+    view = PoseView
     num_channels = 3
     has_head_sizes = True
 
@@ -87,14 +65,6 @@ class PoseDataModule(ImageDataModule):
         self.skeleton, self.image_size = skeleton, image_size
         self.train_transform = PoseTransform(skeleton, image_size, augmentation)
         self.eval_transform = PoseTransform(skeleton, image_size)
-
-    def augmented(self, items: PoseItems, indices: Sequence[int] | None = None) -> PoseView:
-        """View items as training pictures."""
-        return PoseView(items, self.train_transform, indices)
-
-    def plain(self, items: PoseItems, indices: Sequence[int] | None = None) -> PoseView:
-        """View items as pictures to measure on."""
-        return PoseView(items, self.eval_transform, indices)
 
     def to_pixels(self, images: Tensor) -> np.ndarray:
         """Undo the normalization: ``(N, 3, H, W)`` float to ``(N, H, W, 3)`` uint8, RGB."""

@@ -144,8 +144,8 @@ def _read_table(file: Path, shape: tuple[int, int], advice: str) -> np.ndarray:
     table = np.asarray(read_mat(file, ("joints",), advice)["joints"])
     if table.ndim != 3 or table.shape[:2] != shape or not table.size:
         hint = "; it looks like the other set's" if table.shape[:2] == shape[::-1] else ""
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{file}: joints is of shape {table.shape} where ({wanted}, N) belongs{hint}; {advice}")
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"{file}: joints is of shape {table.shape} where ({expected}, N) belongs{hint}; {advice}")
     return table.astype(np.float64)
 
 

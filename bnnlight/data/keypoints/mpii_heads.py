@@ -1,4 +1,4 @@
-"""The head sizes of MPII's validation people, which PCKh measures by."""
+"""Reads the head sizes of MPII's validation people, which PCKh measures by."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +30,8 @@ def with_heads(people: PosePeople, path: Path, advice: str) -> PosePeople:
     names = ("pos_gt_src", "headboxes_src", "jnt_missing")
     joints, boxes, missing = (array.T for array in read_mat(path, names, advice).values())
     num_rows, num_joints = len(joints), people.joints.shape[1]
-    wanted = [(num_rows, 2, num_joints), (num_rows, 2, 2), (num_rows, num_joints)]
-    for name, array, shape in zip(names, (joints, boxes, missing), wanted, strict=True):
+    expected = [(num_rows, 2, num_joints), (num_rows, 2, 2), (num_rows, num_joints)]
+    for name, array, shape in zip(names, (joints, boxes, missing), expected, strict=True):
         if array.shape != shape:
             raise ValueError(f"{path}: {name} is of shape {array.T.shape} where {shape[::-1]} belongs; {advice}")
     rows = match(people, joints.transpose(0, 2, 1) - people.origin, missing == 0)
@@ -49,29 +49,29 @@ def with_heads(people: PosePeople, path: Path, advice: str) -> PosePeople:
     return replace(people, head_px=head_px.astype(np.float32))
 
 
-def match(people: PosePeople, joints: np.ndarray, known: np.ndarray) -> np.ndarray:
+def match(people: PosePeople, joints: np.ndarray, annotated: np.ndarray) -> np.ndarray:
     """Find each person among rows of joints, by the places of all joints that are annotated.
 
     Args:
         people: N to be found.
         joints: ``(M, J, 2)``, in the coordinates of people.
-        known: ``(M, J)`` bool, which of the joints are annotated.
+        annotated: ``(M, J)`` bool, which of the joints are annotated.
 
     Returns:
         ``(N,)``, the number of the row, or -1 where none is the same to within half a pixel.
     """
-    rows = np.where(known[..., None], joints, np.inf)
+    rows = np.where(annotated[..., None], joints, np.inf)
 
     def difference_px(person: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return np.where(mask, np.abs(rows - person).max(-1), 0).max(-1)
 
     if len(people) == len(rows) and (difference_px(people.joints, people.annotated) <= _SAME_PX).all():
         return np.arange(len(rows))
-    found = np.full(len(people), -1)
+    numbers = np.full(len(people), -1)
     for index in range(len(people) if len(rows) else 0):
         distance = difference_px(people.joints[index], people.annotated[index])
         nearest = distance.argmin()
         # a person without joints would be the same as anyone
         if people.annotated[index].any() and distance[nearest] <= _SAME_PX:
-            found[index] = nearest
-    return found
+            numbers[index] = nearest
+    return numbers

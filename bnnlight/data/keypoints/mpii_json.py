@@ -1,4 +1,4 @@
-"""MPII's people as lists in JSON, the form that HRNet's authors introduced."""
+"""Reads MPII's people from JSON lists, the form that HRNet's authors introduced."""
 
 import json
 from pathlib import Path
@@ -52,8 +52,8 @@ def read_json(path: Path, boxes: Boxes, advice: str) -> PosePeople:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may have been cut off: fetch it again") from error
     if not isinstance(entries, list) or not entries:
-        found = "an empty list" if entries == [] else f"a {type(entries).__name__}"
-        raise ValueError(f"{path} holds {found}, where a list of people with {', '.join(_FIELDS)} belongs; {advice}")
+        content = "an empty list" if entries == [] else f"a {type(entries).__name__}"
+        raise ValueError(f"{path} holds {content}, where a list of people with {', '.join(_FIELDS)} belongs; {advice}")
     rows = []
     for number, entry in enumerate(entries, 1):
         try:
@@ -115,9 +115,9 @@ def _numbers(entry: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.nda
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds something that is no number, or rows of unequal length") from error
     if numbers.shape != shape:
-        wanted = "×".join(map(str, shape)) or "one"
-        found = "×".join(map(str, numbers.shape)) or "one"
-        raise ValueError(f"{name} holds {found} numbers where MPII has {wanted}")
+        expected = "×".join(map(str, shape)) or "one"
+        actual = "×".join(map(str, numbers.shape)) or "one"
+        raise ValueError(f"{name} holds {actual} numbers where MPII has {expected}")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""MPII's people as its authors published them: the structures of mpii_human_pose_v1_u12_1.mat."""
+"""Reads MPII's people from the authors' own file, mpii_human_pose_v1_u12_1.mat."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A person, and the picture to find the person in: what readers, drawings and transforms hand to each other."""
+"""`Person` and `PosePicture`: one annotated person, and the picture that it is in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures by file: pixels no finer than needed, and sizes from the files' headers."""
+"""Reads picture files no finer than needed, and picture sizes from the files' headers."""
 
 import time
 from collections.abc import Sequence

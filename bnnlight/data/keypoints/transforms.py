@@ -1,4 +1,4 @@
-"""From a picture and a person in it to a network's input: one warp of the pixels, one of the colours."""
+"""Pose augmentation, and the transform from a picture and a person in it to a network's input."""
 
 from __future__ import annotations
 

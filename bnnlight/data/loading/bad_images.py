@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -20,16 +20,6 @@ from bnnlight.data.loading.sampling import items_at, no_items
 OnBadImage = Literal["stop", "skip"]
 NUM_STAND_INS = 16
 """Pictures that are tried in place of those of a short batch, none of which can be read."""
-
-
-def check_choice(on_bad_image: str) -> None:
-    """Check the option of the data modules.
-
-    Raises:
-        ValueError: It is neither "stop" nor "skip".
-    """
-    if on_bad_image not in get_args(OnBadImage):
-        raise ValueError(f"on_bad_image is {on_bad_image!r}: give {' or '.join(get_args(OnBadImage))}")
 
 
 @dataclass(frozen=True)

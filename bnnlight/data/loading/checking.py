@@ -1,4 +1,4 @@
-"""A whole data set read through once, without a network."""
+"""Reads a whole data set once and lists what cannot be read, without a network."""
 
 from __future__ import annotations
 
@@ -128,12 +128,12 @@ def examine(view: Any, num_workers: int, advance: Callable[[int], None]) -> Spli
         num_workers: processes that read; 0 reads in this one.
         advance: told how many items were read since the last time.
     """
-    found = Split()
+    split = Split()
     for batch in DataLoader(Examined(view), batch_size=_BATCH, num_workers=num_workers, collate_fn=list):
         for item in batch:
-            found.add(item)
+            split.add(item)
         advance(len(batch))
-    return found
+    return split
 
 
 def shared_files(one: Split, other: Split) -> list[tuple[str, str]]:

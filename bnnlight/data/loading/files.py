@@ -1,4 +1,4 @@
-"""Which file an item of a data set comes from, whatever views lie over it."""
+"""Finds the file that an item of a data set comes from, whatever views lie over it."""
 
 from __future__ import annotations
 

@@ -1,17 +1,18 @@
-"""What all data modules share: the loaders over their sets."""
+"""`ImageDataModule`, the base of all data modules: the loaders over its three sets."""
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bnnlight.data.loading.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable, check_choice
+from bnnlight.data.loading.bad_images import ImageLoader, LeaveOut, OnBadImage, Readable
 from bnnlight.data.loading.by_value import SmallByValue
 from bnnlight.data.loading.sampling import SameSampler, TrainSampler, UnpaddedSampler, no_items, run_seed
 from bnnlight.data.loading.train_loader import TrainLoader
+from bnnlight.data.loading.views import ItemView
 from bnnlight.data.loading.worker_signals import hear_of_lost_workers, outlive_stop_signals
 
 MAX_DEFAULT_WORKERS = 8
@@ -28,19 +29,25 @@ def default_num_workers() -> int:
 class ImageDataModule(LightningDataModule):
     """Base of all data modules: the loaders over ``train_set``, ``val_set`` and ``test_set``.
 
-    A subclass sets the three in ``setup``. Several processes share a set among them: see
-    :mod:`bnnlight.data.loading.sampling`.
+    A subclass names its ``view``, sets ``train_transform`` and ``eval_transform`` in its constructor and the three sets
+    in ``setup``. Several processes share a set among them: see :mod:`bnnlight.data.loading.sampling`.
 
     Args:
         batch_size: images in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         on_bad_image: what to do about an image file that cannot be read: "stop" with an error, or "skip" it, which
             leaves a batch smaller; see :mod:`bnnlight.data.loading.bad_images`.
+
+    Raises:
+        ValueError: on_bad_image is neither "stop" nor "skip".
     """
+
+    view: type[ItemView]
 
     def __init__(self, batch_size: int, num_workers: int | None, on_bad_image: OnBadImage = "stop") -> None:
         super().__init__()
-        check_choice(on_bad_image)
+        if on_bad_image not in get_args(OnBadImage):
+            raise ValueError(f"on_bad_image is {on_bad_image!r}: give {' or '.join(get_args(OnBadImage))}")
         self.on_bad_image = on_bad_image
         self._named: set[str] = set()
         self.batch_size = batch_size
@@ -50,6 +57,14 @@ class ImageDataModule(LightningDataModule):
         self.train_set: Dataset | None = None
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None
+
+    def augmented(self, items: Any, indices: Sequence[int] | None = None) -> ItemView:
+        """View items as training images."""
+        return self.view(items, self.train_transform, indices)
+
+    def plain(self, items: Any, indices: Sequence[int] | None = None) -> ItemView:
+        """View items as images to measure on."""
+        return self.view(items, self.eval_transform, indices)
 
     def train_dataloader(self) -> DataLoader:
         """Load shuffled, augmented batches; the last, incomplete one is dropped.

@@ -47,7 +47,7 @@ class Draw(int):
         return int(self), self.seed
 
 
-_kept = False
+_are_kept = False
 
 
 @contextmanager
@@ -57,16 +57,16 @@ def generators_kept() -> Iterator[None]:
     Within another such block nothing is left to do: taking down and putting back numpy's state takes 0.1 ms, longer
     than to decode a small picture.
     """
-    global _kept
-    if _kept:
+    global _are_kept
+    if _are_kept:
         yield
         return
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    _kept = True
+    _are_kept = True
     try:
         yield
     finally:
-        _kept = False
+        _are_kept = False
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)

@@ -1,4 +1,4 @@
-"""A loader that can be taken up in the middle of an epoch."""
+"""Training loader that can be resumed in the middle of an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a picture to a network's input: size, channels, normalization, augmentation."""
+"""Image transforms: from a picture to a network's input, with size, channels, normalization and augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A program as a file: each format has a writer, and an engine that runs the file here.
+"""Programs as files: each format has a writer, and an engine that runs the file.
 
 `packed.py` is safetensors: `container.py` reads it as a stranger's work, `plain.py` runs it in torch, `alone.py` one
 picture at a time. `openvino.py` is ``model.xml`` with ``model.bin``: its layers are in `openvino_graph.py`, ranges of

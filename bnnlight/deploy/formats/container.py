@@ -1,4 +1,4 @@
-"""Safetensors files: read within bounds that are known before anything large is read, written whole or not at all."""
+"""Reads safetensors files within known bounds, and writes them whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def to_bytes(tensors: Mapping[str, np.ndarray], metadata: Metadata) -> bytes:
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    made = b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + length :]))
-    for what, size, most in (("header", len(header), MAX_HEADER_BYTES), ("file", len(made), MAX_FILE_BYTES)):
+    rewritten = b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + length :]))
+    for what, size, most in (("header", len(header), MAX_HEADER_BYTES), ("file", len(rewritten), MAX_FILE_BYTES)):
         if size > most:
             raise ValueError(f"its {what} would have {size} bytes, at most {most} are read")
-    return made
+    return rewritten
 
 
 def read_bytes(file: Path) -> tuple[bytes, Metadata]:

@@ -1,4 +1,4 @@
-"""Which range the inputs of real layers have, so that they may run on 8-bit integers."""
+"""Calibration for 8-bit integers: the range of the inputs of each real layer."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def find_ranges(program: Program, batches: Iterable[np.ndarray]) -> dict[str, tu
             high[name] = max(high[name], value.max().item())
 
     network = FrozenNetwork(program).eval()
-    seen = 0
+    num_images = 0
     with torch.inference_mode():
         for batch in batches:
             images = torch.from_numpy(batch)
             look("input", images)
             network(images, look)
-            seen += len(batch)
-    if not seen:
+            num_images += len(batch)
+    if not num_images:
         raise ValueError("8-bit integers need some pictures to find the ranges of real layers' inputs, there are none")
     return {layer: (low[source], high[source]) for layer, source in sources.items()}

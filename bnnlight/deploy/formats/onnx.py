@@ -1,9 +1,8 @@
-"""A shipped model as one ONNX file: written with onnx, run with onnxruntime alone."""
+"""Shipped models as ONNX files: written with onnx, run with onnxruntime alone."""
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -46,18 +45,12 @@ def save_onnx(program: Program, manifest: Manifest, folder: Path, real_dtype: Li
     """
     from onnx import helper
 
+    from bnnlight.deploy.formats.container import write_bytes
     from bnnlight.deploy.formats.onnx_graph import to_onnx
 
     model = to_onnx(program, real_dtype)
     helper.set_model_props(model, {KEY: manifest.to_json()})
-    content = sealed(model.SerializeToString(deterministic=True))
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{FILE}.{os.getpid()}"
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, folder / FILE)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_bytes(sealed(model.SerializeToString(deterministic=True)), folder / FILE)
     return folder / FILE
 
 
@@ -135,13 +128,13 @@ class Session:
             ValueError: the pictures are of another shape or type.
         """
         if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype != np.float32:
-            wanted = f"(N, {', '.join(map(str, self.input_shape))}) float32"
-            raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {wanted}")
+            expected = f"(N, {', '.join(map(str, self.input_shape))}) float32"
+            raise ValueError(f"pictures of shape {images.shape} {images.dtype} on a network that takes {expected}")
         names = [self._output] if names is None else list(names)
         if not names:
             return []  # for which onnxruntime would give every output
-        made = self._workers(lambda piece: self._one_by_one(piece, names), images)
-        return [np.concatenate(parts) for parts in zip(*itertools.chain(*made), strict=True)]
+        pieces = self._workers(lambda piece: self._one_by_one(piece, names), images)
+        return [np.concatenate(parts) for parts in zip(*itertools.chain(*pieces), strict=True)]
 
     def _one_by_one(self, images: np.ndarray, names: list[str]) -> list[list[np.ndarray]]:
         return [self._session.run(names, {INPUT: images[i : i + 1]}) for i in range(len(images) or 1)]
@@ -161,9 +154,9 @@ def open_session(content: bytes, file: Path, num_threads: int) -> InferenceSessi
         reason = str(error).strip().splitlines()[0]
         version = onnxruntime.__version__
         raise ValueError(f"{file}: onnxruntime {version} cannot load it: {reason}; export the model again") from error
-    taken = [(value.name, value.type, value.shape) for value in session.get_inputs()]
-    if [(name, kind, *map(type, shape)) for name, kind, shape in taken] != [(INPUT, "tensor(float)", str, *[int] * 3)]:
-        raise ValueError(f"{file}: it takes {taken}, not pictures of a known size; export the model again")
+    inputs = [(value.name, value.type, value.shape) for value in session.get_inputs()]
+    if [(name, kind, *map(type, shape)) for name, kind, shape in inputs] != [(INPUT, "tensor(float)", str, *[int] * 3)]:
+        raise ValueError(f"{file}: it takes {inputs}, not pictures of a known size; export the model again")
     return session
 
 

@@ -1,4 +1,4 @@
-"""What is read from an ONNX file, and added to it, as bytes: without onnx, and before onnxruntime is given them.
+"""Reads metadata from the bytes of an ONNX file, and adds outputs to them, without the package onnx.
 
 An ONNX file is a protobuf message: a row of fields, each a number, a kind and a content, which may be a message again.
 The numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
@@ -37,17 +37,17 @@ def find_metadata(content: bytes, key: str) -> str:
 def find_outputs(content: bytes, operator: str) -> list[str]:
     """Names of the values that nodes of an operator give."""
     nodes = [list(_fields(node)) for graph in _all(content, GRAPH) for node in _all(graph, NODE)]
-    wanted = [fields for fields in nodes if (OPERATOR, operator.encode()) in fields]
-    return [_text(name) for fields in wanted for number, name in fields if number == NODE_OUTPUT]
+    matching = [fields for fields in nodes if (OPERATOR, operator.encode()) in fields]
+    return [_text(name) for fields in matching for number, name in fields if number == NODE_OUTPUT]
 
 
 def with_outputs(content: bytes, names: Sequence[str]) -> bytes:
     """The model with further values among its graph's outputs."""
     outputs = [output for graph in _all(content, GRAPH) for output in _all(graph, OUTPUT)]
-    known = {_text(name) for output in outputs for name in _all(output, NAME)}
+    existing = {_text(name) for output in outputs for name in _all(output, NAME)}
     # protobuf joins a message's parts, wherever they lie in the file: these are added to the graph that is there
-    more = b"".join(_field(OUTPUT, _field(NAME, name.encode())) for name in names if name not in known)
-    return content + _field(GRAPH, more)
+    added = b"".join(_field(OUTPUT, _field(NAME, name.encode())) for name in names if name not in existing)
+    return content + _field(GRAPH, added)
 
 
 def _text(content: bytes) -> str:

@@ -40,9 +40,9 @@ def to_onnx(program: Program, real_dtype: Literal["fp32", "fp16"] = "fp32") -> M
     def value(name: str) -> ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shapes[name]])
 
-    made = helper.make_graph(graph.nodes, "bnnlight", [value(INPUT)], [value(program.output)], graph.constants)
+    proto = helper.make_graph(graph.nodes, "bnnlight", [value(INPUT)], [value(program.output)], graph.constants)
     opset = helper.make_opsetid("", OPSET)
-    return helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="bnnlight")
+    return helper.make_model(proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="bnnlight")
 
 
 class _Graph:
@@ -61,7 +61,7 @@ class _Graph:
         self.shapes, self.real_dtype = shapes, real_dtype
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self._taken = {INPUT, *(step.name for step in program.steps)}
+        self._step_names = {INPUT, *(step.name for step in program.steps)}
         self._shared: dict[tuple, str] = {}
         self._signs: str | None = None
         self._count = 0
@@ -122,7 +122,7 @@ class _Graph:
         return self.node("Sub", self.node("Mul", bit, self.number(2)), self.number(1))
 
     def _name(self) -> str:
-        while (name := f":{self._count}") in self._taken:
+        while (name := f":{self._count}") in self._step_names:
             self._count += 1
         self._count += 1
         return name

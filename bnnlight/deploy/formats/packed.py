@@ -185,18 +185,18 @@ class InTorch:
         binarized = {step.name for step in self._network.program.steps if step.op == "binarize"}
 
         def run(piece: np.ndarray) -> dict[str, np.ndarray]:
-            found = {}
-            self._run(piece, lambda name, value: found.update({name: (value > 0).numpy()} if name in binarized else {}))
-            return found
+            signs = {}
+            self._run(piece, lambda name, value: signs.update({name: (value > 0).numpy()} if name in binarized else {}))
+            return signs
 
-        made = self._workers(run, self._checked(images))
-        return {name: np.concatenate([piece[name] for piece in made]) for name in made[0]}
+        pieces = self._workers(run, self._checked(images))
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         dtype, shape = getattr(images, "dtype", type(images).__name__), np.shape(images)
         if dtype != np.float32 or len(shape) != 4 or shape[1:] != self._network.program.input_shape:
-            wanted = ", ".join(map(str, ("N", *self._network.program.input_shape)))
-            raise ValueError(f"images are {dtype} of shape {shape}: wanted float32 of ({wanted})")
+            expected = ", ".join(map(str, ("N", *self._network.program.input_shape)))
+            raise ValueError(f"images are {dtype} of shape {shape}: wanted float32 of ({expected})")
         return images
 
     def _run(self, images: np.ndarray, look: Callable[[str, Any], None] | None = None) -> np.ndarray:

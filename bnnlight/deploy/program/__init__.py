@@ -1,4 +1,4 @@
-"""A network as data: what freezing makes, each format writes and each engine runs. numpy alone is needed.
+"""Programs: frozen networks as plain data, which each format writes and each engine runs. Needs numpy alone.
 
 `steps.py` has `Program`, a list of `Step`. `operations.py` lists the operations that a step may be, and checks a
 program and how much it asks for; `shapes.py` has the shapes of their values. `bits.py` keeps signs as bits, eight to a

@@ -1,4 +1,4 @@
-"""Signs as bits, eight to a byte."""
+"""Packs signs as bits, eight to a byte, and unpacks them."""
 
 from __future__ import annotations
 

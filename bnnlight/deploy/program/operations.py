@@ -1,4 +1,4 @@
-"""What each operation of a program takes, and how much a program may ask for: one from a file is checked by this."""
+"""The operations of a program, and the check that a program is sound and asks for no more than its limits."""
 
 from __future__ import annotations
 
@@ -107,27 +107,28 @@ def check(program: Program) -> dict[str, Shape]:
             step's input, or the program would take unreasonably much memory or time; the message, one line, names
             the step.
     """
-    found: dict[str, Shape] = {INPUT: positive(program.input_shape, 3, "input shape")}
+    known_shapes: dict[str, Shape] = {INPUT: positive(program.input_shape, 3, "input shape")}
     if not 1 <= len(program.steps) <= MAX_STEPS:
         raise ValueError(f"the program has {len(program.steps) or 'no'} steps: wanted 1 to {MAX_STEPS}")
     last_use = _check_parts(program)
-    alive, work = math.prod(found[INPUT]), 0
+    alive, work = math.prod(known_shapes[INPUT]), 0
     for index, step in enumerate(program.steps):
-        inputs = [found[name] for name in step.inputs]
+        inputs = [known_shapes[name] for name in step.inputs]
         with _naming(step):
-            made = OPERATIONS[step.op].shape(step, inputs)
-            work += _multiply_adds(step, inputs, made)
+            output = OPERATIONS[step.op].shape(step, inputs)
+            work += _multiply_adds(step, inputs, output)
             for amount, most, what in (
-                (alive + math.prod(made) + _padded(step, inputs), MAX_VALUES, "numbers in memory"),
-                (_unfolded(step, inputs, made), MAX_UNFOLDED, "numbers in its windows"),
+                (alive + math.prod(output) + _padded(step, inputs), MAX_VALUES, "numbers in memory"),
+                (_unfolded(step, inputs, output), MAX_UNFOLDED, "numbers in its windows"),
                 (work, MAX_WORK, "multiply-adds up to here"),
             ):
                 if amount > most:
-                    raise Wrong(f"for its value of shape {made} it takes {amount} {what}: at most {most} are allowed")
-        found[step.name] = made
+                    raise Wrong(f"for its value of shape {output} it takes {amount} {what}: at most {most} are allowed")
+        known_shapes[step.name] = output
         # a value that nothing takes is kept to the end
-        alive += math.prod(made) - sum(math.prod(found[name]) for name in {*step.inputs} if last_use[name] == index)
-    return found
+        freed = [name for name in {*step.inputs} if last_use[name] == index]
+        alive += math.prod(output) - sum(math.prod(known_shapes[name]) for name in freed)
+    return known_shapes
 
 
 @contextmanager
@@ -142,30 +143,30 @@ def _naming(step: Step) -> Iterator[None]:
 
 def _check_parts(program: Program) -> dict[str, int]:
     """Makes sure that steps have what their operations take; finds the last step that takes a value."""
-    known, last_use = {INPUT}, {}
+    available, last_use = {INPUT}, {}
     for index, step in enumerate(program.steps):
         with _naming(step):
-            _check_names(step, known)
+            _check_names(step, available)
             _, settings, tensors, optional = OPERATIONS[step.op]
             _check_complete("setting", step.settings, settings, ())
             _check_complete("tensor", step.tensors, tensors, optional)
             for name, tensor in step.tensors.items():
                 _check_tensor(name, tensor)
-        known.add(step.name)
+        available.add(step.name)
         last_use |= dict.fromkeys(step.inputs, index)
     return last_use
 
 
-def _check_names(step: Step, known: set[str]) -> None:
+def _check_names(step: Step, available: set[str]) -> None:
     if not is_line(step.name) or not step.name:
         raise Wrong("the name is no text in one line")
-    if step.name in known:
+    if step.name in available:
         raise Wrong("the name is taken")
     if not isinstance(step.op, str) or step.op not in OPERATIONS:
         raise Wrong("there is no such operation")
     if not isinstance(step.inputs, list | tuple) or not all(isinstance(name, str) for name in step.inputs):
         raise Wrong(f"inputs are {shown(step.inputs)}: wanted names")
-    unknown = [name for name in step.inputs if name not in known]
+    unknown = [name for name in step.inputs if name not in available]
     if unknown:
         raise Wrong(f"takes {shown(unknown[0])}, which no earlier step gives")
 
@@ -180,20 +181,20 @@ def _check_complete(kind: str, has: Mapping[str, Any], needed: tuple[str, ...], 
 
 
 def _check_tensor(name: str, tensor: Any) -> None:
-    wanted = np.dtype(np.uint8 if name == "bits" else np.float32)
-    if not isinstance(tensor, np.ndarray) or tensor.dtype != wanted:
-        raise Wrong(f"tensor {name!r} is {getattr(tensor, 'dtype', type(tensor).__name__)}, not {wanted}")
+    expected = np.dtype(np.uint8 if name == "bits" else np.float32)
+    if not isinstance(tensor, np.ndarray) or tensor.dtype != expected:
+        raise Wrong(f"tensor {name!r} is {getattr(tensor, 'dtype', type(tensor).__name__)}, not {expected}")
     if np.isnan(tensor).any() or (name != "threshold" and np.isinf(tensor).any()):
         raise Wrong(f"tensor {name!r} has numbers that are not finite")
 
 
-def _multiply_adds(step: Step, inputs: list[Shape], made: Shape) -> int:
+def _multiply_adds(step: Step, inputs: list[Shape], output: Shape) -> int:
     """One for each number of a value, and for each that a window or a weight takes in."""
     if "kernel" in step.settings:
-        return math.prod(made) * math.prod(map(min, step.settings["kernel"], inputs[0][1:]))
+        return math.prod(output) * math.prod(map(min, step.settings["kernel"], inputs[0][1:]))
     if "bits" in step.tensors or "weight" in step.tensors:
-        return math.prod(made) * math.prod(weight_shape(step)[1:])
-    return math.prod(made) + sum(map(math.prod, inputs))
+        return math.prod(output) * math.prod(weight_shape(step)[1:])
+    return math.prod(output) + sum(map(math.prod, inputs))
 
 
 def _padded(step: Step, inputs: list[Shape]) -> int:
@@ -204,6 +205,6 @@ def _padded(step: Step, inputs: list[Shape]) -> int:
     return channels * math.prod(size + 2 * p for size, p in zip(sizes, step.settings["padding"], strict=True))
 
 
-def _unfolded(step: Step, inputs: list[Shape], made: Shape) -> int:
+def _unfolded(step: Step, inputs: list[Shape], output: Shape) -> int:
     """Numbers in all windows of a convolution."""
-    return math.prod((inputs[0][0], *weight_shape(step)[2:], *made[1:])) if "groups" in step.settings else 0
+    return math.prod((inputs[0][0], *weight_shape(step)[2:], *output[1:])) if "groups" in step.settings else 0

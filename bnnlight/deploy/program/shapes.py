@@ -1,4 +1,4 @@
-"""The shape of an operation's value, and whether its settings and tensors fit the values that it takes.
+"""Shape inference: the shape of each operation's value, and whether settings and tensors fit its inputs.
 
 Shapes are those of one picture, without the batch: ``(C, H, W)``, ``(F,)`` or, of stacked maps, ``(S, C, H, W)``.
 Each function takes a step, whose settings and tensors are those that its operation has, and its inputs' shapes.
@@ -90,9 +90,9 @@ def _check_weight(step: Step, dims: int) -> Shape:
     """The weight's shape, once the tensor is known to have as many numbers."""
     if "bits" in step.tensors:
         weight = positive(step.settings["shape"], dims, "shape of the weight")
-        wanted = (-(-math.prod(weight) // 8),)
-        if step.tensors["bits"].shape != wanted:
-            raise Wrong(f"{step.tensors['bits'].shape} bytes of bits, a weight of {weight} takes {wanted}")
+        expected = (-(-math.prod(weight) // 8),)
+        if step.tensors["bits"].shape != expected:
+            raise Wrong(f"{step.tensors['bits'].shape} bytes of bits, a weight of {weight} takes {expected}")
         return weight
     return positive(step.tensors["weight"].shape, dims, "shape of the weight")
 
@@ -155,10 +155,10 @@ def pool(step: Step, shapes: list[Shape]) -> Shape:
     shape = _only(shapes, 3)
     kernel = positive(step.settings["kernel"], 2, "kernel")
     ceil, *_ = [_flag(step, name) for name in ("ceil_mode", "count_include_pad") if name in step.settings]
-    made = _window(step, shape, kernel, ceil)
+    sizes = _window(step, shape, kernel, ceil)
     if any(p > k // 2 for p, k in zip(step.settings["padding"], kernel, strict=True)):
         raise Wrong(f"padding {step.settings['padding']} is more than half of a window of {kernel} px")
-    return (shape[0], *made)
+    return (shape[0], *sizes)
 
 
 def mean(step: Step, shapes: list[Shape]) -> Shape:

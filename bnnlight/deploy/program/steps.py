@@ -1,4 +1,4 @@
-"""What is shipped of a network: a list of steps, each an operation with its numbers, and nothing to be run as code.
+"""`Program` and `Step`: a frozen network as a list of operations with their numbers; none of it is run as code.
 
 A frozen network is a :class:`Program`. The three formats are three ways to write one down, and each engine runs the
 same steps. Numbers are numpy's; torch is not needed to read a program.
@@ -72,8 +72,8 @@ class Program:
 
     def consumers(self) -> dict[str, list[Step]]:
         """For each value the steps that take it."""
-        found: dict[str, list[Step]] = {step.name: [] for step in self.steps} | {INPUT: []}
+        takers: dict[str, list[Step]] = {step.name: [] for step in self.steps} | {INPUT: []}
         for step in self.steps:
             for name in step.inputs:
-                found[name].append(step)
-        return found
+                takers[name].append(step)
+        return takers

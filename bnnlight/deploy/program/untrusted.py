@@ -1,4 +1,4 @@
-"""What comes out of a file that anybody may have made: JSON without surprises, and values shown in one line."""
+"""Reads files that anybody may have made: strict JSON, and values shown in one line."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def parse_json(text: str, what: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys: set[str] = set()
+        twice = next(key for key, _ in pairs if key in keys or keys.add(key))
         raise ValueError(f"the key {shown(twice)} stands there twice")
-    return made
+    return content
 
 
 def _refuse(text: str) -> None:

@@ -1,4 +1,4 @@
-"""A shipped model beside its checkpoint, and beside its real-valued twin.
+"""Compares a shipped model with its checkpoint, and with its real-valued twin.
 
 `verify.py` runs model and checkpoint on the same pictures and counts where they differ; how much may differ is in
 `bnnlight/deploy/check.py`, since the model card shows it too. `twin.py` makes the real-valued network that

@@ -1,4 +1,4 @@
-"""A shipped model beside the network that it was made from, on the same pictures."""
+"""Compares a shipped model with the network that it was made from, on the same pictures: outputs and signs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def answers(output: np.ndarray) -> np.ndarray:
     return output[:, -1].reshape(len(output), output.shape[2], -1).argmax(2)
 
 
-def count(agreement: Agreement, wanted: np.ndarray, found: np.ndarray, flips: np.ndarray, num_signs: int) -> None:
+def count(agreement: Agreement, expected: np.ndarray, actual: np.ndarray, flips: np.ndarray, num_signs: int) -> None:
     """Adds a batch to an agreement.
 
     Args:
         agreement: to be added to.
-        wanted, found: outputs, ``(N, classes)`` or ``(N, stacks, J, h, w)``.
+        expected, actual: outputs, ``(N, classes)`` or ``(N, stacks, J, h, w)``.
         flips: ``(N,)``, differing signs of each picture.
         num_signs: compared in the batch.
     """
-    agreement.num_images += len(wanted)
-    agreement.num_same += int((answers(wanted) == answers(found)).all(1).sum())
+    agreement.num_images += len(expected)
+    agreement.num_same += int((answers(expected) == answers(actual)).all(1).sum())
     agreement.num_signs += num_signs
     agreement.num_flipped += int(flips.sum())
     agreement.num_images_flipped += int((flips > 0).sum())
-    axes = tuple(range(1, wanted.ndim))
-    largest = np.maximum(np.abs(wanted).max(axes), np.finfo(np.float32).tiny)
+    axes = tuple(range(1, expected.ndim))
+    largest = np.maximum(np.abs(expected).max(axes), np.finfo(np.float32).tiny)
     # NaN counts as a difference
-    relative = np.nan_to_num(np.abs(wanted - found).max(axes) / largest, nan=np.inf)[flips == 0]
+    relative = np.nan_to_num(np.abs(expected - actual).max(axes) / largest, nan=np.inf)[flips == 0]
     agreement.output_difference = max(agreement.output_difference, float(relative.max(initial=0.0)))
 
 
@@ -65,15 +65,15 @@ class SideBySide(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         images = np.ascontiguousarray(x.numpy())
-        wanted, seen = observed(self.network, x)
-        found = self.engine(images)
+        expected, expected_signs = observed(self.network, x)
+        actual = self.engine(images)
         signs = self.signs(images)
         flips, num_signs = np.zeros(len(images), np.int64), 0
-        for name, sign in seen.items():
+        for name, sign in expected_signs.items():
             flips += (signs[name] != sign).reshape(len(images), -1).sum(1)
             num_signs += sign.size
-        count(self.agreement, wanted.numpy(), found, flips, num_signs)
-        return torch.from_numpy(found)
+        count(self.agreement, expected.numpy(), actual, flips, num_signs)
+        return torch.from_numpy(actual)
 
 
 @torch.no_grad()
@@ -87,22 +87,22 @@ def observed(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, np.ndarra
     Returns:
         The output, and ``PATH.sign`` → bool, ``PATH.sign@2`` at the second use of a layer.
     """
-    seen: dict[str, np.ndarray] = {}
+    signs: dict[str, np.ndarray] = {}
 
     def note(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
             name, count = f"{path}.sign", 1
-            while name in seen:
+            while name in signs:
                 count += 1
                 name = f"{path}.sign@{count}"
-            seen[name] = ((inputs[0] if inputs else named["x"]) >= 0).numpy()
+            signs[name] = ((inputs[0] if inputs else named["x"]) >= 0).numpy()
 
         return hook
 
     layers = named_binary_layers(network)
     hooks = [layer.register_forward_hook(note(path), with_kwargs=True) for path, layer in layers]
     try:
-        return network(x), seen
+        return network(x), signs
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,4 @@
-"""A config, checked before anything is made of it; what is wrong is one line that names the key.
+"""Checks of a config before any object is made of it; an error is one line that names the key.
 
 ``files.py`` looks at the files before they are parsed. Once they are parsed, ``swapped_classes.py`` drops the options
 of an optimizer or a schedule that another one replaced, ``null_values.py`` takes ``None`` for ``null``, and

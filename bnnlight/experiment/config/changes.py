@@ -1,4 +1,4 @@
-"""What has changed in a run's config between its stop and now."""
+"""Compares the config of a resumed run with its saved one: what has changed, and whether it may."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def check_changes(now: str, path: Path, with_defaults: str) -> list[str]:
     }
     fixed = [text for key, text in changes.items() if _is_fixed(key)]
     if fixed:
-        more = f" and {len(fixed) - 1} more" if len(fixed) > 1 else ""
+        others = f" and {len(fixed) - 1} more" if len(fixed) > 1 else ""
         raise ValueError(
-            f"the config is not that of the run in {path.parent}: {fixed[0]}{more}; go on with --config {path}, or "
+            f"the config is not that of the run in {path.parent}: {fixed[0]}{others}; go on with --config {path}, or "
             "begin another run in another --run_dir"
         )
     return list(changes.values())

@@ -1,4 +1,4 @@
-"""The config files of a command line, looked at before they are parsed, so that what is wrong with one names it."""
+"""Reads and checks the config files of a command line before they are parsed, so that an error names the file."""
 
 from __future__ import annotations
 
@@ -67,6 +67,6 @@ def read_config(file: Path) -> dict[str, Any]:
     if content is None:
         raise ValueError(f"{file} is empty: a config names a model, data and a trainer, see configs/quickstart.yaml")
     if not isinstance(content, dict):
-        found = "a list" if isinstance(content, list) else f"{str(content)[:40]!r}"
-        raise ValueError(f"{file} holds {found}, where options belong, NAME: VALUE; see configs/quickstart.yaml")
+        kind = "a list" if isinstance(content, list) else f"{str(content)[:40]!r}"
+        raise ValueError(f"{file} holds {kind}, where options belong, NAME: VALUE; see configs/quickstart.yaml")
     return content

@@ -1,4 +1,4 @@
-"""``None`` taken for YAML's ``null``, on the command line and in configs, as a W&B sweep over null writes it."""
+"""Reads ``None`` as YAML's ``null``, on the command line and in configs, as a W&B sweep writes it."""
 
 from __future__ import annotations
 
@@ -48,22 +48,18 @@ def check_nulls(config: Namespace, path: str = "") -> None:
                 check_nulls(entry, place)
 
 
-def _never_null(made: Callable) -> Iterator[tuple[str, str]]:
+def _never_null(target: Callable) -> Iterator[tuple[str, str]]:
     """Names and types of the arguments that have a default and cannot be None."""
     try:
-        hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
-        parameters = inspect.signature(made).parameters
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        parameters = inspect.signature(target).parameters
     except (TypeError, ValueError, NameError):
         return
     for name, parameter in parameters.items():
         hint = hints.get(name, Any)
-        members = typing.get_args(hint) if isinstance(hint, types.UnionType) or _is_union(hint) else (hint,)
+        members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
         if parameter.default not in (None, parameter.empty) and members and not {Any, None, type(None)} & set(members):
             yield name, getattr(hint, "__name__", str(hint))
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Union
 
 
 def _with_null(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbers of a config that lie out of range, named before anything is made of them."""
+"""Ranges of a config's numbers, checked before any object is made of it."""
 
 from __future__ import annotations
 

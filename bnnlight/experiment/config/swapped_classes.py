@@ -1,4 +1,4 @@
-"""Optimizers and schedules that take another one's place: none of that one's options stay.
+"""Drops the options of an optimizer or a schedule that another one replaces.
 
 jsonargparse keeps what a class that is replaced had under names that the new one has too, defaults as well: SOAP in
 the place of AdamW would step with AdamW's betas. For a latent that is what sweeps over its rank want; of an optimizer
@@ -42,18 +42,18 @@ def forget_replaced(config: Namespace, args: Sequence[str]) -> None:
     if not isinstance(task, Namespace) or not isinstance(task.get("init_args"), Namespace):
         return
     for name in _SWAPPED:
-        made = task.init_args.get(name)
-        asked = _asked(args, name) if isinstance(made, Namespace) and "class_path" in made else None
-        kind = _type_of(task.class_path, name) if asked is not None else None
+        entry = task.init_args.get(name)
+        named = _named_options(args, name) if isinstance(entry, Namespace) and "class_path" in entry else None
+        kind = _type_of(task.class_path, name) if named is not None else None
         if kind is not None:
             parser = ArgumentParser(exit_on_error=False)
             parser.add_argument(f"--model.{name}", type=kind)
-            options = {key: value for key, value in vars(made.get("init_args", Namespace())).items() if key in asked}
-            again = {"class_path": made.class_path, "init_args": options, "dict_kwargs": made.get("dict_kwargs", {})}
+            options = {key: value for key, value in vars(entry.get("init_args", Namespace())).items() if key in named}
+            again = {"class_path": entry.class_path, "init_args": options, "dict_kwargs": entry.get("dict_kwargs", {})}
             task.init_args[name] = parser.parse_object({"model": {name: again}}).model[name]
 
 
-def _asked(args: Sequence[str], name: str) -> set[str] | None:
+def _named_options(args: Sequence[str], name: str) -> set[str] | None:
     """Names of the options that were given for the last class of several; None where there has been only one."""
     current: str | None = None
     has_begun = has_changed = False
@@ -69,11 +69,11 @@ def _asked(args: Sequence[str], name: str) -> set[str] | None:
         node = _descend(value, ["model", name][len(path) :]) if len(path) < 3 else {"class_path": value}
         node = {"class_path": node} if isinstance(node, str) else node
         if isinstance(node, Mapping):
-            found = node.get("class_path")
-            if isinstance(found, str):
-                if has_begun and not _is_same(current, found):
+            class_path = node.get("class_path")
+            if isinstance(class_path, str):
+                if has_begun and not _is_same(current, class_path):
                     has_changed, beside = True, set()
-                current = found
+                current = class_path
             beside |= {key for wrapper in _WRAPPERS for key in node.get(wrapper) or {}}
             beside |= node.keys() - {"class_path", *_WRAPPERS}
         has_begun = has_begun or bool(path) or _descend(value, ["model"]) is not None
@@ -109,14 +109,14 @@ def _is_same(one: str | None, other: str) -> bool:
         return one == other
     if "." not in one or "." not in other:  # jsonargparse finds classes by their own names too
         return one.rpartition(".")[2] == other.rpartition(".")[2]
-    found = find_object(one)
-    return found is not None and found is find_object(other)
+    target = find_object(one)
+    return target is not None and target is find_object(other)
 
 
 def _type_of(task: str, name: str) -> Any:
     """The type of a task's option; None where it is not told."""
-    made = find_object(task)
+    target = find_object(task)
     try:
-        return typing.get_type_hints(made.__init__ if isinstance(made, type) else made).get(name)
+        return typing.get_type_hints(target.__init__ if isinstance(target, type) else target).get(name)
     except (TypeError, NameError):
         return None

@@ -1,4 +1,4 @@
-"""Predictions of classes with a trained task."""
+"""Predicts classes with a trained task."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""A trained network with what its run knows of it."""
+"""Loads a trained network from a checkpoint, with its run's config and results."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bnnlight.experiment.experiment import Experiment
+from bnnlight.experiment.finished import read_results
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 
 
@@ -45,9 +45,4 @@ def config_of(checkpoint: Path, config: Path | None) -> Path:
 
 def results_of(checkpoint: Path) -> dict[str, Any]:
     """What stands in the run's ``results.json``; nothing where there is none."""
-    file = checkpoint.resolve().parent.parent / "results.json"
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_results(checkpoint.resolve().parent.parent) or {}

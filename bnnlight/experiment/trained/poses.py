@@ -1,4 +1,4 @@
-"""Predictions of joints with a trained task."""
+"""Predicts joints with a trained task."""
 
 from __future__ import annotations
 
@@ -32,29 +32,12 @@ class PosePredictor:
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
         """For each picture a record of its ``joints``, in pixels of the picture held upright."""
+        num_joints = len(self.task.skeleton.joints)
+        nowhere, unknown = np.zeros((num_joints, 2), np.float32), np.zeros(num_joints, bool)
+        # a person without known joints, whose box is the square round the picture
         images = [upright(picture) for picture in pictures]
-        samples = [self.transform(PosePicture(image, whole_picture(image, self.task))) for image in images]
+        people = [PosePicture(image, Person(nowhere, unknown, *square_round(image))) for image in images]
+        samples = [self.transform(person) for person in people]
         batch = {name: value.to(self.task.device) for name, value in default_collate(samples).items()}
-        found = self.task.predict_step(batch, 0)
-        names = self.task.skeleton.joints
-        return [
-            {
-                "joints": [
-                    {"joint": name, "x": x, "y": y, "confidence": sure}
-                    for name, (x, y), sure in zip(names, joints, confidence, strict=True)
-                ]
-            }
-            for joints, confidence in zip(found["joints"].tolist(), found["confidence"].tolist(), strict=True)
-        ]
-
-
-def whole_picture(image: np.ndarray, task: PoseTask) -> Person:
-    """A person without known joints whose box is the square round the picture.
-
-    Args:
-        image: ``(H, W, 3)``.
-        task: tells how many joints there are.
-    """
-    num_joints = len(task.skeleton.joints)
-    nowhere = np.zeros((num_joints, 2), np.float32)
-    return Person(nowhere, np.zeros(num_joints, bool), *square_round(image))
+        answer = self.task.predict_step(batch, 0)
+        return self.task.skeleton.records(answer["joints"].tolist(), answer["confidence"].tolist())

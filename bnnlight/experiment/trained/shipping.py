@@ -1,4 +1,4 @@
-"""What an export knows of a trained network, and the comparison of the two."""
+"""What an export takes from a run: manifest, test pictures, and the comparison with the shipped model."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def training_pictures(experiment: Experiment) -> Iterator[np.ndarray]:
     data = experiment.datamodule
     data.prepare_data()
     data.setup("fit")
-    seen = 0
+    num_pictures = 0
     for batch in data.train_dataloader():
         images = batch["image"] if isinstance(batch, dict) else batch[0]
         yield images.numpy()
-        seen += len(images)
-        if seen >= NUM_CALIBRATION:
+        num_pictures += len(images)
+        if num_pictures >= NUM_CALIBRATION:
             return
 
 
@@ -121,13 +121,13 @@ def compare(
     task = experiment.model.to("cpu").eval()
     network = task.backbone
     both = SideBySide(network, Runtime(file), signs)
-    wanted = _tested(task, loader, quiet)
+    expected = _tested(task, loader, quiet)
     try:
         task.backbone = both
-        found = _tested(task, loader, quiet)
+        measured = _tested(task, loader, quiet)
     finally:
         task.backbone = network
-    return Check(file.name, both.agreement, *({k: m[k] for k in METRICS if k in m} for m in (wanted, found)), exact)
+    return Check(file.name, both.agreement, expected, measured, exact)
 
 
 def _tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str, float]:
@@ -143,4 +143,4 @@ def _tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[st
             callbacks=[] if quiet else [RichProgressBar()],
         )
         (measured,) = trainer.test(task, loader, verbose=False)
-    return {key: float(value) for key, value in measured.items()}
+    return {key: float(measured[key]) for key in METRICS if key in measured}

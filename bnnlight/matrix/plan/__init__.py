@@ -1,4 +1,4 @@
-"""What is compared on what: the YAML of a matrix.
+"""The plan of a matrix, what is compared on what: a YAML, read and checked.
 
 `plan.py` reads it: a ``Plan`` with its rows, seeds, search and metric. `rows.py` says what a row is: a method, what it
 is trained with, the search of its value. `axis.py` makes optimizers an axis: each pair of a method and an optimizer is

@@ -36,20 +36,20 @@ def read_optimizers(content: Any, methods: Sequence[str], path: Path, search: Se
         ValueError: a key or value is wrong; the message is one line that names it.
     """
     sections = section(content, "optimizers")
-    found = [_optimizer(name, value, methods, path, search, list(sections)) for name, value in sections.items()]
-    for optimizer in found:
-        lender = next(other for other in found if other.name == optimizer.rate_of)
+    optimizers = [_optimizer(name, value, methods, path, search, list(sections)) for name, value in sections.items()]
+    for optimizer in optimizers:
+        lender = next(other for other in optimizers if other.name == optimizer.rate_of)
         if lender.rate_of != lender.name:
             raise ValueError(
                 f"optimizers, {optimizer.name}: rate_of is {lender.name!r}, which has no search of its own either"
             )
-    own = [optimizer.name for optimizer in found if optimizer.is_own]
+    own = [optimizer.name for optimizer in optimizers if optimizer.is_own]
     if len(own) > 1:
         raise ValueError(
             f"optimizers: {own[0]!r} and {own[1]!r} have neither configs nor options, so both are the plan's own: say "
             "what one of them changes"
         )
-    return tuple(found)
+    return tuple(optimizers)
 
 
 def _optimizer(
@@ -60,38 +60,38 @@ def _optimizer(
         raise ValueError(f"{where}: no folder can be named after it: give a name with letters or digits, in quotes")
     if name in methods:
         raise ValueError(f"{where}: a method has that name too: rename one")
-    known = section(content or {}, where, _KEYS)
-    options = options_of(known.get("options"), where)
-    values = known.get("values")
+    content = section(content or {}, where, _KEYS)
+    options = options_of(content.get("options"), where)
+    values = content.get("values")
     if search is None and values is not None:
         raise ValueError(f"{where}: values is given, but nothing is searched: add a search, or remove it")
-    rate_of = one_of(str(known.get("rate_of", name)), others, f"{where}: rate_of", "optimizers")
+    rate_of = one_of(str(content.get("rate_of", name)), others, f"{where}: rate_of", "optimizers")
     if rate_of != name and values is not None:
         raise ValueError(f"{where}: has values and rate_of, so both choose {search.option}: remove one")
     if search and short(search.option) in map(short, options):
         raise ValueError(f"{where}: sets {search.option}, which the search chooses: give it as values")
     return Optimizer(
         name=name,
-        configs=files_of(known.get("configs"), where, path),
+        configs=files_of(content.get("configs"), where, path),
         options=options,
         values=values_of(values, where, search.option) if search and values is not None else None,
-        methods=names_of(known["methods"], methods, f"{where}: methods", "methods")
-        if "methods" in known
+        methods=names_of(content["methods"], methods, f"{where}: methods", "methods")
+        if "methods" in content
         else tuple(methods),
-        seeds=seeds_of(known["seeds"], f"{where}: seeds") if "seeds" in known else None,
+        seeds=seeds_of(content["seeds"], f"{where}: seeds") if "seeds" in content else None,
         rate_of=rate_of,
     )
 
 
 def with_optimizers(
-    methods: Mapping[str, Method], optimizers: Sequence[Optimizer], asked: Mapping[str, Sequence[str]]
+    methods: Mapping[str, Method], optimizers: Sequence[Optimizer], chosen: Mapping[str, Sequence[str]]
 ) -> dict[str, Method]:
     """The rows of a plan: each optimizer with each method that is run with it, optimizer by optimizer.
 
     Args:
         methods: of the plan, by name.
         optimizers: of the plan.
-        asked: method → the optimizers that it names; all of them where it names none.
+        chosen: method → the optimizers that it names; all of them where it names none.
 
     Raises:
         ValueError: two rows have one name, a method or an optimizer has no row, or a row takes the rate of one that is
@@ -101,13 +101,13 @@ def with_optimizers(
     by_name = {optimizer.name: optimizer for optimizer in optimizers}
     for optimizer in optimizers:
         for name, method in methods.items():
-            if name not in optimizer.methods or optimizer.name not in asked.get(name, [optimizer.name]):
+            if name not in optimizer.methods or optimizer.name not in chosen.get(name, [optimizer.name]):
                 continue
             row = optimizer.row(name)
             if row in rows:
                 raise ValueError(f"methods: {row!r} is the name of two rows, with optimizers: rename one")
             lender, source = methods[method.rate_of], by_name[optimizer.rate_of]
-            if lender.name not in source.methods or source.name not in asked.get(lender.name, [source.name]):
+            if lender.name not in source.methods or source.name not in chosen.get(lender.name, [source.name]):
                 raise ValueError(
                     f"methods, {name}: its rate with {optimizer.name!r} is that of {lender.name!r}, which is not run "
                     f"with {source.name!r}: run it with that too, or remove rate_of"
@@ -155,9 +155,9 @@ def in_place(options: Options, optimizer: Optimizer | None, searched: str | None
         return options
     replaced = {short(name) for name in optimizer.options} & {short(name) for name in options}
     replaced |= {short(searched)} if searched else set()
-    kept = {
+    remaining = {
         name: value
         for name, value in options.items()
         if not any(f"{short(name)}.".startswith(f"{other}.") for other in replaced)
     }
-    return kept | optimizer.options
+    return remaining | optimizer.options

@@ -1,4 +1,4 @@
-"""What is compared on what: the YAML of a matrix of runs."""
+"""`Plan`: what a matrix of runs compares, read from its YAML."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def _plan(path: Path, content: Any) -> Plan:
         raise ValueError(f"direction is {direction!r}: choose max or min")
     rows = {name: _method(name, value, sections, path, seeds, search) for name, value in sections.items()}
     optimizers = read_optimizers(top["optimizers"], list(rows), path, search) if "optimizers" in top else ()
-    asked = {name: _asked(name, value, optimizers) for name, value in sections.items() if "optimizers" in value}
+    own = {name: _own_optimizers(name, value, optimizers) for name, value in sections.items() if "optimizers" in value}
     if optimizers:
-        rows = with_optimizers(rows, optimizers, asked)
+        rows = with_optimizers(rows, optimizers, own)
     return Plan(
         path=path,
         title=str(top.get("title", path.stem)),
@@ -158,28 +158,28 @@ def _method(
     )
 
 
-def _asked(name: str, content: Mapping[str, Any], optimizers: tuple[Optimizer, ...]) -> tuple[str, ...]:
+def _own_optimizers(name: str, content: Mapping[str, Any], optimizers: tuple[Optimizer, ...]) -> tuple[str, ...]:
     if not optimizers:
         raise ValueError(f"methods, {name}: names optimizers, and the plan has none: add a section optimizers")
-    known = [optimizer.name for optimizer in optimizers]
-    return names_of(content["optimizers"], known, f"methods, {name}: optimizers", "optimizers")
+    names = [optimizer.name for optimizer in optimizers]
+    return names_of(content["optimizers"], names, f"methods, {name}: optimizers", "optimizers")
 
 
 def _search(content: Any) -> Search:
-    known = section(content, "search", ("option", "values", "seeds", "options"), ("option", "values", "seeds"))
-    option = str(known["option"])
-    values, seeds = values_of(known["values"], "search", option), seeds_of(known["seeds"], "search: seeds")
-    return Search(option, values, seeds, options_of(known.get("options"), "search"))
+    content = section(content, "search", ("option", "values", "seeds", "options"), ("option", "values", "seeds"))
+    option = str(content["option"])
+    values, seeds = values_of(content["values"], "search", option), seeds_of(content["seeds"], "search: seeds")
+    return Search(option, values, seeds, options_of(content.get("options"), "search"))
 
 
 def _curve(content: Any, methods: Collection[str]) -> Curve:
-    known = section(content, "curve", ("name", "values"), ("name", "values"))
-    values = section(known["values"], "curve: values")
+    content = section(content, "curve", ("name", "values"), ("name", "values"))
+    values = section(content["values"], "curve: values")
     for name, value in values.items():
         one_of(str(name), methods, "curve: values", "methods")
         if not isinstance(value, int | float) or not value > 0:
             raise ValueError(f"curve: values, {name}: {value!r}: give a number above 0")
-    return Curve(str(known["name"]), {str(name): float(value) for name, value in values.items()})
+    return Curve(str(content["name"]), {str(name): float(value) for name, value in values.items()})
 
 
 def _reach(content: Any, metric: str) -> float | str:

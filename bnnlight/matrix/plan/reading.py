@@ -25,12 +25,12 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
+        names: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                if key.value in seen:
+                if key.value in names:
                     raise ValueError(f"line {key.start_mark.line + 1}: {key.value!r} stands there twice: rename one")
-                seen.add(key.value)
+                names.add(key.value)
         return node
 
 
@@ -53,24 +53,24 @@ def load(path: Path) -> Any:
         raise ValueError(f"{path}: {error}") from None
 
 
-def section(content: Any, where: str, known: Collection[str] = (), required: Collection[str] = ()) -> dict[str, Any]:
+def section(content: Any, where: str, keys: Collection[str] = (), required: Collection[str] = ()) -> dict[str, Any]:
     """A mapping, as it is.
 
     Args:
         content: of the section.
         where: it stands, for the message.
-        known: its keys; any if none are given, but at least one.
+        keys: its keys; any if none are given, but at least one.
         required: keys that must have a value.
 
     Raises:
         ValueError: it is no mapping, or has other keys.
     """
     prefix = f"{where}: " if where else ""
-    if not isinstance(content, dict) or (not content and not known):
+    if not isinstance(content, dict) or (not content and not keys):
         raise ValueError(f"{prefix}{'empty' if not content else repr(content)}: give names with values")
     for key in content:
-        if known and key not in known:
-            raise ValueError(f"{prefix}no key {key!r}{nearest(str(key), known)}")
+        if keys and key not in keys:
+            raise ValueError(f"{prefix}no key {key!r}{nearest(str(key), keys)}")
     for key in required:
         if content.get(key) is None:
             raise ValueError(f"{prefix}no {key} is given")
@@ -154,7 +154,7 @@ def file_of(name: Any, where: str, path: Path) -> Path:
     return file
 
 
-def names_of(content: Any, known: Collection[str], where: str, what: str) -> tuple[str, ...]:
+def names_of(content: Any, choices: Collection[str], where: str, what: str) -> tuple[str, ...]:
     """Different names that are known, at least one.
 
     Raises:
@@ -162,28 +162,28 @@ def names_of(content: Any, known: Collection[str], where: str, what: str) -> tup
     """
     if not isinstance(content, list) or not content:
         raise ValueError(f"{where} is {content!r}: give a list of names, at least one")
-    names = tuple(one_of(str(name), known, where, what) for name in content)
+    names = tuple(one_of(str(name), choices, where, what) for name in content)
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{where}: {name!r} stands there twice: remove one")
     return names
 
 
-def one_of(name: str, known: Collection[str], where: str, what: str) -> str:
+def one_of(name: str, choices: Collection[str], where: str, what: str) -> str:
     """The name, if it is known.
 
     Raises:
         ValueError: it is not; with the nearest that is.
     """
-    if name not in known:
-        raise ValueError(f"{where}: {name!r} is not among the {what}{nearest(name, known)}")
+    if name not in choices:
+        raise ValueError(f"{where}: {name!r} is not among the {what}{nearest(name, choices)}")
     return name
 
 
-def nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, choices: Collection[str]) -> str:
     """ ": did you mean …", or what there is."""
-    near = get_close_matches(name, known, 1)
-    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(map(repr, known))}"
+    near = get_close_matches(name, choices, 1)
+    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(map(repr, choices))}"
 
 
 def short(option: str) -> str:

@@ -1,4 +1,4 @@
-"""What a row of a matrix is: a method, what it is trained with, and the search that chooses its value."""
+"""What a row of a matrix is made of: a method, an optimizer, and the search that chooses its value."""
 
 from __future__ import annotations
 

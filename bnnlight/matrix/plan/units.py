@@ -1,4 +1,4 @@
-"""How a metric's figures are shown."""
+"""`Unit`: how a metric's figures are shown, in % or as they are."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Unit:
             return "not finite"
         return f"{value:{sign}.{self._digits}f}"
 
-    def interval(self, found: Mapping[str, Any], sign: str = "") -> str:
+    def interval(self, record: Mapping[str, Any], sign: str = "") -> str:
         """A mean with half its interval, of scaled figures.
 
         Args:
-            found: with ``mean`` and ``half_interval``, None where there is none.
+            record: with ``mean`` and ``half_interval``, None where there is none.
             sign: as of :meth:`number`, for the mean.
         """
-        half = found["half_interval"]
-        return self.number(found["mean"], sign) + (f" ± {self.number(half)}" if half is not None else "")
+        half = record["half_interval"]
+        return self.number(record["mean"], sign) + (f" ± {self.number(half)}" if half is not None else "")
 
     def show(self, value: float) -> str:
         """A scaled figure with its unit."""

@@ -1,4 +1,4 @@
-"""What came out of a matrix.
+"""The report of a matrix: numbers with intervals, a page, pictures.
 
 `record.py` has it as plain numbers, and writes all files of the report. Its numbers come from `statistics.py`:
 intervals, paired differences, Holm's correction; `pairs.py`: which rows are compared; and `reach.py`: processor time

@@ -1,4 +1,4 @@
-"""The report of a matrix of runs as a picture."""
+"""Draws the report of a matrix of runs."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def draw(record: Record) -> bytes:
         record: of :func:`~bnnlight.matrix.report.record.as_record`.
     """
     rows = [row for row in record["methods"] if row["by_seed"]] or record["methods"]
-    bands = [(name, list(found)) for name, found in groupby(rows, key=lambda row: row.get("optimizer", ""))]
-    heights = [_places(found)[0][-1] + 1.0 for _, found in bands]
+    bands = [(name, list(members)) for name, members in groupby(rows, key=lambda row: row.get("optimizer", ""))]
+    heights = [_places(members)[0][-1] + 1.0 for _, members in bands]
     titles = sum(bool(name) for name, _ in bands)
     figure = Figure(figsize=(12, 2.1 + 0.42 * (sum(heights) + titles)), layout="constrained")
     figure.suptitle(record["title"], fontweight="bold")
     shared = {"sharex": "col", "sharey": "row", "squeeze": False}
     panels = figure.subplots(len(bands), 2, width_ratios=(1.15, 1), height_ratios=heights, **shared)
-    for pair, (name, found) in zip(panels, bands, strict=True):
-        _band(*pair, found, record)
+    for pair, (name, members) in zip(panels, bands, strict=True):
+        _band(*pair, members, record)
         pair[0].set_title(name, loc="left", fontsize=11, fontweight="bold")
     left, right = panels[-1]
     unit = f" ({record['unit']})" if record["unit"] else ""
@@ -88,18 +88,18 @@ def _places(rows: list[Record]) -> tuple[list[float], dict[str, float]]:
     return places, headings
 
 
-def _points(axes: Axes, y: float, values: list[float], found: Record) -> None:
+def _points(axes: Axes, y: float, values: list[float], interval: Record) -> None:
     # above and below the row's middle, so that neither hides the other
     axes.plot(values, [y - 0.13] * len(values), "o", color=SEED, markersize=6, zorder=2)
-    error = {"xerr": found["half_interval"], "capsize": 4} if found["half_interval"] is not None else {}
-    axes.errorbar(found["mean"], y + 0.13, fmt="D", color=MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
+    error = {"xerr": interval["half_interval"], "capsize": 4} if interval["half_interval"] is not None else {}
+    axes.errorbar(interval["mean"], y + 0.13, fmt="D", color=MEAN, markersize=6, linewidth=1.6, zorder=3, **error)
 
 
 def _label(row: Record, baseline: str) -> str:
-    done, asked = len(row["by_seed"]), len(row["seeds_asked"])
+    num_done, num_seeds = len(row["by_seed"]), len(row["seeds_asked"])
     # above the panels stands the optimizer
     name = row.get("base", row["method"])
     name = f"{name} (baseline)" if row["method"] == baseline else name
     if num := sum(not math.isfinite(value) for value in row["by_seed"].values()):
         name += f"\n{num} not finite"
-    return name if done == asked else f"{name}\n{done} of {asked} seeds"
+    return name if num_done == num_seeds else f"{name}\n{num_done} of {num_seeds} seeds"

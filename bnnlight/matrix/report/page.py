@@ -1,4 +1,4 @@
-"""The report of a matrix of runs as a page."""
+"""Writes the report of a matrix of runs as a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from bnnlight.matrix.plan.units import Unit
-from bnnlight.matrix.report.page_pairs import pair_tables
+from bnnlight.matrix.report.page_pairs import markdown_table, pair_tables
 from bnnlight.matrix.report.page_reach import reach_cells, reach_heads, reach_text
 from bnnlight.matrix.runs.evidence import COLUMNS
 from bnnlight.matrix.runs.ledger import ENDING
@@ -44,7 +44,7 @@ def as_markdown(record: Record, picture: str) -> str:
     heads = ["method", *([option] if searched else []), f"{record['metric_name']}, mean", "by seed"]
     heads += [f"against {record['baseline']}", "excludes zero", "p, Holm", *reach_heads(record)]
     heads += [*(["search"] if searched else []), "trained numbers", "time a run"]
-    cells = [heads, ["---"] * len(heads)]
+    cells = []
     for heading, rows in groupby(record["methods"], key=_heading):
         if heading:
             cells.append([f"*{heading}*", *[""] * (len(heads) - 1)])
@@ -53,7 +53,7 @@ def as_markdown(record: Record, picture: str) -> str:
         f"# {record['title']}",
         *([record["note"]] if record["note"] else []),
         _protocol(record),
-        "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in cells),
+        markdown_table(heads, cells),
         f"![{record['title']}]({picture}.png)",
         *([f"![{record['curve']['name']}]({picture}_curve.png)"] if record["curve"] else []),
         _family(record),
@@ -97,8 +97,8 @@ def _chosen(row: Record) -> str:
 
 
 def _mean(row: Record, unit: Unit) -> str:
-    done, asked = len(row["by_seed"]), len(row["seeds_asked"])
-    missing = f"{done} of {asked} seeds" if done < asked else ""
+    num_done, num_seeds = len(row["by_seed"]), len(row["seeds_asked"])
+    missing = f"{num_done} of {num_seeds} seeds" if num_done < num_seeds else ""
     if row["test"] is None:
         return missing
     return unit.interval(row["test"]) + (f" ({missing})" if missing else "")
@@ -177,25 +177,25 @@ def _survivors(record: Record) -> str:
 
 
 def _marks(record: Record) -> list[str]:
-    found, own = [], [r for r in record["methods"] if r["search"] and r["search"]["value"] is not None]
+    marks, own = [], [r for r in record["methods"] if r["search"] and r["search"]["value"] is not None]
     edges = [row["method"] for row in own if row["search"]["edge"]]
     if edges:
-        found.append(
+        marks.append(
             f"Edge: {'; '.join(edges)}: the chosen value is the smallest or largest that was tried, so a better one "
             "may lie beyond."
         )
     for row in own:
         if row["search"]["tied"] and row["rate_of"] == row["method"]:
             values = ", ".join(f"{value:g}" for value in row["search"]["tied"])
-            found.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
+            marks.append(f"Tie: {row['method']}: {values} are equally good on held-out data; the smallest is taken.")
     for row in record["methods"]:
         seeds = [seed for seed, value in row["by_seed"].items() if not math.isfinite(value)]
         if seeds:
-            found.append(
+            marks.append(
                 f"Not finite: {row['method']}, {_seeds(seeds)}: the method has no mean and no interval, and no "
                 "difference is taken from such a figure."
             )
-    return found
+    return marks
 
 
 def _evidence(record: Record) -> list[str]:
@@ -210,17 +210,17 @@ def _evidence(record: Record) -> list[str]:
         "step_s": lambda v: f"{1000 * v:.0f} ms",
     }
     names = [name for name in COLUMNS if any(name in row["evidence"] for row in rows)]
-    cells = [["method", *(COLUMNS[name] for name in names)], ["---"] * (1 + len(names))]
+    cells = []
     for row in rows:
-        seen = row["evidence"]
-        cells.append([row["method"], *(shown[name](seen[name]) if name in seen else "" for name in names)])
+        figures = row["evidence"]
+        cells.append([row["method"], *(shown[name](figures[name]) if name in figures else "" for name in names)])
     text = (
         "What the callbacks logged, mean over the seeds. Flip rate: share of the binary weights whose sign differs "
         "from the look before, by default 100 steps. Effective rank: exp(entropy of the normalized singular values) "
         "of the latent weight's unfolding by output channels, at the end, mean over the layers. Inputs cut: share of "
         "the signs' inputs that get no gradient, at the end. Computing a step: without waiting for data."
     )
-    return [text, "\n".join(f"| {' | '.join(line)} |" for line in cells)]
+    return [text, markdown_table(["method", *(COLUMNS[name] for name in names)], cells)]
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bnnlight.matrix.plan.units import Unit
@@ -25,11 +26,15 @@ def pair_tables(record: Record) -> list[str]:
         pairs = record.get("pairs", {}).get(kind)
         if not pairs:
             continue
-        cells = [["row", "against", "difference", "by seed", "excludes zero", "p, Holm"], ["---"] * 6]
-        cells += [_cells(pair, unit) for pair in pairs]
-        lines = [f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in cells]
-        parts += [f"{title}:", "\n".join(lines), _family(pairs)]
+        heads = ["row", "against", "difference", "by seed", "excludes zero", "p, Holm"]
+        parts += [f"{title}:", markdown_table(heads, [_cells(pair, unit) for pair in pairs]), _family(pairs)]
     return parts
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; a bar within a cell becomes a sign that looks like it."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
 
 
 def _cells(pair: Record, unit: Unit) -> list[str]:

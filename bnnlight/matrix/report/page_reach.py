@@ -62,9 +62,9 @@ def _target(record: Record) -> str:
     return "the baseline's last figure" if target is None else Unit(record["metric"]).show(target)
 
 
-def _interval(found: Record) -> str:
-    half = found["half_interval"]
-    return _number(found["mean"]) + (f" ± {_number(half)}" if half is not None else "")
+def _interval(record: Record) -> str:
+    half = record["half_interval"]
+    return _number(record["mean"]) + (f" ± {_number(half)}" if half is not None else "")
 
 
 def _number(value: float) -> str:

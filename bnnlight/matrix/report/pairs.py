@@ -25,19 +25,19 @@ def compare(by_seed: Mapping[str, BySeed], pairs: Sequence[Pair]) -> dict[Pair, 
         Pair → ``by_seed``, ``mean``, ``half_interval``, ``excludes_zero``, ``p`` and ``p_holm``, of the pairs that have
         a seed in common.
     """
-    found = {pair: paired_difference(by_seed[pair[0]], by_seed[pair[1]]) for pair in pairs}
-    tested = {pair: one.p for pair, one in found.items() if one and one.p is not None}
+    differences = {pair: paired_difference(by_seed[pair[0]], by_seed[pair[1]]) for pair in pairs}
+    tested = {pair: one.p for pair, one in differences.items() if one and one.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {pair: _as_record(one, adjusted.get(pair)) for pair, one in found.items() if one}
+    return {pair: _as_record(one, adjusted.get(pair)) for pair, one in differences.items() if one}
 
 
-def _as_record(found: Difference, adjusted: float | None) -> Record:
+def _as_record(difference: Difference, adjusted: float | None) -> Record:
     return {
-        "by_seed": found.by_seed,
-        "mean": found.mean,
-        "half_interval": found.half,
-        "excludes_zero": found.excludes_zero,
-        "p": found.p,
+        "by_seed": difference.by_seed,
+        "mean": difference.mean,
+        "half_interval": difference.half,
+        "excludes_zero": difference.excludes_zero,
+        "p": difference.p,
         "p_holm": adjusted,
     }
 

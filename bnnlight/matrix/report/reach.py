@@ -18,7 +18,7 @@ Validations = Sequence[Sequence[float]]
 Record = dict[str, Any]
 
 
-def seconds_to(found: Validations, target: float, direction: str) -> float | None:
+def seconds_to(validations: Validations, target: float, direction: str) -> float | None:
     """Processor seconds at the first validation with at least the target, or at most where less is better.
 
     Returns:
@@ -27,7 +27,7 @@ def seconds_to(found: Validations, target: float, direction: str) -> float | Non
     sign = 1 if direction == "max" else -1
     # figures are logged in single precision, where 0.7 is a little less
     least = sign * target - 1e-6 * abs(target)
-    return next((seconds for seconds, value in found if sign * value >= least), None)
+    return next((seconds for seconds, value in validations if sign * value >= least), None)
 
 
 def target_of(plan: Plan, standings: Mapping[str, Standing]) -> float | None:
@@ -45,12 +45,12 @@ def target_of(plan: Plan, standings: Mapping[str, Standing]) -> float | None:
 
 
 def reached(
-    found: Mapping[int, Validations], target: float | None, direction: str, base: Mapping[int, Validations]
+    validations: Mapping[int, Validations], target: float | None, direction: str, base: Mapping[int, Validations]
 ) -> Record:
     """How soon the runs of a row reach the target.
 
     Args:
-        found: seed → validations, of the row's runs that are done.
+        validations: seed → validations, of the row's runs that are done.
         target: as it is logged; None where it is not known.
         direction: ``max`` or ``min``.
         base: as ``found``, of the baseline.
@@ -62,7 +62,7 @@ def reached(
     """
     if target is None:
         return {"by_seed": {}, "seconds": None, "of_baseline": None}
-    by_seed = {seed: seconds_to(runs, target, direction) for seed, runs in found.items() if runs}
+    by_seed = {seed: seconds_to(runs, target, direction) for seed, runs in validations.items() if runs}
     others = {seed: seconds_to(runs, target, direction) for seed, runs in base.items()}
     shares = [s / others[seed] for seed, s in by_seed.items() if s is not None and others.get(seed)]
     return {

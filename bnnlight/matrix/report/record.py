@@ -1,4 +1,4 @@
-"""What came out of a matrix of runs, as plain numbers."""
+"""The report of a matrix of runs as plain numbers, and the writing of all its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bnnlight.matrix.runs.choice import Choice
 from bnnlight.matrix.runs.evidence import evidence, mean_evidence, validations
 from bnnlight.matrix.runs.files import write_bytes, write_text
 from bnnlight.matrix.runs.run import Run
-from bnnlight.matrix.runs.standing import Found, Standing, done_runs, figure
+from bnnlight.matrix.runs.standing import Records, Standing, done_runs, figure
 
 Record = dict[str, Any]
 
@@ -59,7 +59,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
             "rate_of": method.rate_of,
             "trained_parameters": next((r["trained"] for r in records if "trained" in r), None),
             "seconds": fmean(r["seconds"] for r in records) if records else None,
-            "evidence": mean_evidence(_seen(run, r) for run, r in done_runs(standing.final)),
+            "evidence": mean_evidence(_evidence(run, r) for run, r in done_runs(standing.final)),
         }
         # a page that is made again without an axis or a figure to reach is to be the same as before there were any
         row |= {"optimizer": method.optimizer.name, "base": method.base} if method.optimizer else {}
@@ -76,7 +76,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         "search": _asked_search(plan),
         **({"optimizers": [_optimizer(o) for o in plan.optimizers]} if plan.optimizers else {}),
         **({"reach": reach} if reach else {}),
-        "family": sum(found["p"] is not None for found in differences.values()),
+        "family": sum(difference["p"] is not None for difference in differences.values()),
         "methods": rows,
         **({"pairs": _pairs(plan, by_seed)} if plan.optimizers else {}),
         "curve": dataclasses.asdict(plan.curve) if plan.curve else None,
@@ -92,7 +92,7 @@ def _optimizer(optimizer: Optimizer) -> Record:
 def _pairs(plan: Plan, by_seed: Mapping[str, Mapping[int, float]]) -> Record:
     kinds = {"optimizers": between_optimizers(plan), "methods": between_methods(plan)}
     return {
-        kind: [{"row": row, "against": other, **found} for (row, other), found in compare(by_seed, pairs).items()]
+        kind: [{"row": row, "against": other, **numbers} for (row, other), numbers in compare(by_seed, pairs).items()]
         for kind, pairs in kinds.items()
     }
 
@@ -101,11 +101,11 @@ def _reach(plan: Plan, standings: Mapping[str, Standing], unit: Unit) -> tuple[R
     if plan.reach is None:
         return None, {}
     target = target_of(plan, standings)
-    found = {
+    by_row = {
         name: {run.seed: _validations(plan, run, record) for run, record in done_runs(standing.final)}
         for name, standing in standings.items()
     }
-    rows = {name: reached(runs, target, plan.direction, found[plan.baseline]) for name, runs in found.items()}
+    rows = {name: reached(runs, target, plan.direction, by_row[plan.baseline]) for name, runs in by_row.items()}
     return {"asked": plan.reach, "target": None if target is None else unit.scale * target}, rows
 
 
@@ -122,7 +122,7 @@ def _with(output: Path, ending: str) -> Path:
     return output.with_name(output.name + ending)
 
 
-def _seen(run: Run, record: Record) -> Mapping[str, float]:
+def _evidence(run: Run, record: Record) -> Mapping[str, float]:
     return record["evidence"] if "evidence" in record else evidence(run.folder)
 
 
@@ -130,15 +130,15 @@ def _validations(plan: Plan, run: Run, record: Record) -> Validations:
     return record["validations"] if "validations" in record else validations(run.folder, plan.metric)
 
 
-def _by_seed(plan: Plan, found: Found, unit: Unit) -> dict[int, float]:
-    return {run.seed: unit.scale * figure(run, r, plan.metric) for run, r in done_runs(found)}
+def _by_seed(plan: Plan, runs: Records, unit: Unit) -> dict[int, float]:
+    return {run.seed: unit.scale * figure(run, r, plan.metric) for run, r in done_runs(runs)}
 
 
 def _search(choice: Choice | None, unit: Unit) -> Record | None:
     if choice is None:
         return None
-    found = dataclasses.asdict(choice)
-    return found | {"means": {f"{value:g}": unit.scale * mean for value, mean in choice.means.items()}}
+    record = dataclasses.asdict(choice)
+    return record | {"means": {f"{value:g}": unit.scale * mean for value, mean in choice.means.items()}}
 
 
 def _asked_search(plan: Plan) -> Record | None:

@@ -1,4 +1,4 @@
-"""Means of runs over seeds, and whether two methods differ: with how much doubt."""
+"""Statistics over seeds: means with intervals, paired differences and their p-values."""
 
 from __future__ import annotations
 
@@ -65,14 +65,12 @@ def interval_record(values: Sequence[float]) -> dict[str, float | None] | None:
     """``mean`` and ``half_interval`` of :func:`mean_interval` as plain data; None where there are no values."""
     if not values:
         return None
-    found = mean_interval(values)
-    return {"mean": found.mean, "half_interval": found.half}
+    interval = mean_interval(values)
+    return {"mean": interval.mean, "half_interval": interval.half}
 
 
-def paired_difference(
-    values: Mapping[int, float], others: Mapping[int, float], level: float = 0.95
-) -> Difference | None:
-    """values - others, pair by pair, with interval and p of the paired t-test.
+def paired_difference(values: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
+    """values - others, pair by pair, with 95 % interval and p of the paired t-test.
 
     Where all differences are the same, the test knows no spread: p is then 0, or 1 where they are all zero.
 
@@ -80,7 +78,6 @@ def paired_difference(
         values: seed → figure; where one is not finite, neither is the mean of the differences.
         others: seed → figure; seeds that only one of the two has are left out, and those whose figure here is not
             finite, which say nothing of ``values``.
-        level: of the interval.
 
     Returns:
         None where no seed is in both.
@@ -89,7 +86,7 @@ def paired_difference(
     by_seed = {seed: values[seed] - others[seed] for seed in pairs}
     if not by_seed:
         return None
-    interval, p = mean_interval(list(by_seed.values()), level), None
+    interval, p = mean_interval(list(by_seed.values())), None
     if interval.half is not None:
         error = stdev(by_seed.values()) / math.sqrt(len(by_seed))
         if error:

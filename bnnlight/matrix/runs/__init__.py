@@ -1,4 +1,4 @@
-"""The runs of a plan, made and kept.
+"""The runs of a plan: started, resumed and recorded.
 
 `run.py` says where each run lies, how it is started and what it was asked for. `work.py` makes the runs that are
 missing, some at a time: `child.py` is one of them, a process of its own, `machine.py` the cores and GPUs that they

@@ -84,8 +84,8 @@ class Child:
     def last_words(self) -> str:
         """The error in what it printed since this start, or the last line of it."""
         lines = [line.strip() for line in _tail(self._log, self._begin) if line.strip()]
-        told = [line.removeprefix(_ERROR).removeprefix("error: ") for line in lines if line.startswith(_ERROR)]
-        return told[-1] if told else lines[-1] if lines else f"ended with {self.exit_code} and printed nothing"
+        errors = [line.removeprefix(_ERROR).removeprefix("error: ") for line in lines if line.startswith(_ERROR)]
+        return errors[-1] if errors else lines[-1] if lines else f"ended with {self.exit_code} and printed nothing"
 
 
 def _tail(path: os.PathLike, begin: int = 0) -> list[str]:

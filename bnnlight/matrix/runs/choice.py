@@ -1,4 +1,4 @@
-"""Which value of the searched option a method takes."""
+"""Chooses a method's value of the searched option by the search runs."""
 
 from __future__ import annotations
 

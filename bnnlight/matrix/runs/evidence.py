@@ -1,4 +1,4 @@
-"""What the callbacks saw in a run: why a method does better or worse than another."""
+"""Reads from a run's log what may say why a method does better: flip rates, ranks, time of a step."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def evidence(folder: Path) -> dict[str, float]:
     ranks = [value for key, value in last.items() if key.startswith("bnn/rank_") and key.endswith("/mode0")]
     cuts = [value for key, value in last.items() if key.startswith("bnn/cut/")]
     third = max(1, len(flips) // 3)
-    found = {
+    figures = {
         "flips_first": _mean(flips[:third]),
         "flips_last": _mean(flips[-third:]),
         "rank": _mean(ranks),
         "cut": _mean(cuts),
         "step_s": median(steps) if steps else None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def validations(folder: Path, metric: str) -> list[list[float]]:
@@ -66,8 +66,8 @@ def validations(folder: Path, metric: str) -> list[list[float]]:
 def mean_evidence(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each figure over the runs where it is there and finite."""
     runs = list(runs)
-    found = {name: [run[name] for run in runs if math.isfinite(run.get(name, math.nan))] for name in COLUMNS}
-    return {name: fmean(values) for name, values in found.items() if values}
+    by_name = {name: [run[name] for run in runs if math.isfinite(run.get(name, math.nan))] for name in COLUMNS}
+    return {name: fmean(values) for name, values in by_name.items() if values}
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""What the runs of a matrix gave, a line each, in a file that outlives their folders."""
+"""The ledger of a matrix: what its runs gave, a line each, in a file that outlives their folders."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Ledger:
         run.check(line["asked"], f"its line in {self._path}", "remove that line, or choose another --output")
         return line
 
-    def add(self, found: Iterable[tuple[Run, Record]]) -> None:
+    def add(self, runs: Iterable[tuple[Run, Record]]) -> None:
         """Writes the lines of runs that are done, if they are new."""
-        lines = {run.name: self._line(run, record, self._lines.get(run.name, {})) for run, record in found}
+        lines = {run.name: self._line(run, record, self._lines.get(run.name, {})) for run, record in runs}
         if any(self._lines.get(name) != line for name, line in lines.items()):
             # another matrix may have written in the meantime
             self._lines = _read(self._path) | self._lines | lines
@@ -69,10 +69,10 @@ class Ledger:
         if "results" in record:
             line["results"] = {key: record["results"].get(key) for key in _RESULTS}
             # the folder may have lost its metrics.jsonl since
-            kept = before if before.get("results") == line["results"] else {}
-            line.setdefault("evidence", evidence(run.folder) or kept.get("evidence", {}))
+            earlier = before if before.get("results") == line["results"] else {}
+            line.setdefault("evidence", evidence(run.folder) or earlier.get("evidence", {}))
             if self._metric and not run.is_search and "validations" not in line:
-                line["validations"] = validations(run.folder, self._metric) or kept.get("validations", [])
+                line["validations"] = validations(run.folder, self._metric) or earlier.get("validations", [])
             # runs of versions that did not log it have none
             if not line.get("validations"):
                 line.pop("validations", None)
@@ -80,11 +80,11 @@ class Ledger:
 
 
 def _read(path: Path) -> dict[str, Record]:
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return found
+        return records
     for number, line in enumerate(text.splitlines(), 1):
         try:
             record = json.loads(line)
@@ -93,6 +93,6 @@ def _read(path: Path) -> dict[str, Record]:
             done = False
         if not done:
             raise ValueError(f"{path}, line {number}: not the record of a run: put the line back, or remove it")
-        found.pop(name, None)
-        found[name] = record
-    return found
+        records.pop(name, None)
+        records[name] = record
+    return records

@@ -1,4 +1,4 @@
-"""What runs at one time share: cores and GPUs."""
+"""Shares out cores and GPUs among runs that train at one time."""
 
 from __future__ import annotations
 

@@ -80,18 +80,18 @@ class Run:
 
     def asked(self) -> dict[str, Any]:
         """Configs and options as one flat table, the later ones in front: what makes another run of it."""
-        found: dict[str, Any] = {}
+        table: dict[str, Any] = {}
         typed: set[str] = set()
         for config in self.configs:
-            found = _with(found, _flat(yaml.safe_load(config.read_text(encoding="utf-8")) or {}), typed)
+            table = _with(table, _flat(yaml.safe_load(config.read_text(encoding="utf-8")) or {}), typed)
         for name, value in self.options.items():
             part = _flat(value, name)
-            found = _with(found, part, typed)
+            table = _with(table, part, typed)
             if short(name) not in _SWAPPED:
                 typed |= part.keys()
-        found["seed_everything"] = self.seed
-        kept = {key: value for key, value in found.items() if key not in _FREE}
-        return json.loads(json.dumps(kept, default=str))  # as it will be read again
+        table["seed_everything"] = self.seed
+        fixed = {key: value for key, value in table.items() if key not in _FREE}
+        return json.loads(json.dumps(fixed, default=str))  # as it will be read again
 
     def record(self) -> dict[str, Any] | None:
         """What is kept of the run: its ``run.json``, with its ``results.json`` as ``results`` if it is done.
@@ -103,21 +103,21 @@ class Run:
             ValueError: the run in its folder was asked for something else; the message names it.
         """
         try:
-            kept = json.loads((self.folder / FILE_NAME).read_text(encoding="utf-8"))
+            saved = json.loads((self.folder / FILE_NAME).read_text(encoding="utf-8"))
         except FileNotFoundError:
             if (self.folder / "config.yaml").exists():
                 raise ValueError(f"{self.folder} holds a run of other making: choose another --runs") from None
             return None
         except ValueError:
             raise ValueError(f"{self.folder / FILE_NAME}: not valid JSON: remove the run's folder") from None
-        self.check(kept.get("asked", {}), f"the run in {self.folder}", "remove that folder, or choose another --runs")
+        self.check(saved.get("asked", {}), f"the run in {self.folder}", "remove that folder, or choose another --runs")
         done = self.folder / "results.json"
-        return kept | ({"results": json.loads(done.read_text(encoding="utf-8"))} if done.exists() else {})
+        return saved | ({"results": json.loads(done.read_text(encoding="utf-8"))} if done.exists() else {})
 
     def keep(self, record: Mapping[str, Any]) -> None:
         """Writes ``run.json``."""
-        kept = {key: value for key, value in record.items() if key != "results"}
-        write_text(self.folder / FILE_NAME, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+        saved = {key: value for key, value in record.items() if key != "results"}
+        write_text(self.folder / FILE_NAME, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
 
     def check(self, before: Mapping[str, Any], what: str, way_out: str) -> None:
         """
@@ -132,8 +132,8 @@ class Run:
         before, now = _SINCE | dict(before), _SINCE | self.asked()
         changed = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
         if changed:
-            key, more = changed[0], f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            difference = f"{key}: {_show(before.get(key))} -> {_show(now.get(key))}{more}"
+            key, others = changed[0], f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            difference = f"{key}: {_show(before.get(key))} -> {_show(now.get(key))}{others}"
             raise ValueError(
                 f"{self.title}: {what} was made with other options ({difference}): put them back, {way_out}"
             )
@@ -144,33 +144,33 @@ def is_done(record: Mapping[str, Any] | None) -> bool:
     return record is not None and ("results" in record or "diverged" in record)
 
 
-def search_runs(plan: Plan, method: Method, folder: Path, more: Options) -> Iterator[Run]:
+def search_runs(plan: Plan, method: Method, folder: Path, extra: Options) -> Iterator[Run]:
     """The runs that choose a method's value; none where it takes another method's, or there is but one.
 
     Args:
         plan: of the matrix.
         method: of the plan.
         folder: of all runs.
-        more: options handed on to every run.
+        extra: options handed on to every run.
     """
     search = method.search
     if search is None or len(search.values) == 1 or method.rate_of != method.name:
         return
     for seed in search.seeds:
         for value in search.values:
-            options = _options(plan, method) | search.options | {search.option: value} | more
+            options = _options(plan, method) | search.options | {search.option: value} | extra
             place = folder / slug(method.name) / f"search_{_named(search.option, value)}_seed{seed}"
             yield Run(method.name, value, seed, True, place, _configs(plan, method), options)
 
 
-def final_runs(plan: Plan, method: Method, value: float | None, folder: Path, more: Options) -> Iterator[Run]:
+def final_runs(plan: Plan, method: Method, value: float | None, folder: Path, extra: Options) -> Iterator[Run]:
     """The runs whose test figures stand in the table."""
     for seed in method.seeds:
         options, name = _options(plan, method), f"seed{seed}"
         if method.search is not None:
             options, name = options | {method.search.option: value}, f"{_named(method.search.option, value)}_{name}"
         place = folder / slug(method.name) / name
-        yield Run(method.name, value, seed, False, place, _configs(plan, method), options | more)
+        yield Run(method.name, value, seed, False, place, _configs(plan, method), options | extra)
 
 
 def _configs(plan: Plan, method: Method) -> tuple[Path, ...]:
@@ -255,14 +255,14 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {short(prefix): value}
 
 
-def _with(found: dict[str, Any], part: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
+def _with(base: dict[str, Any], part: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
     """A flat table with a further config or option in front, as `bnnlight fit` puts them together."""
     for owner in _SWAPPED:
-        before, now = (table.get(f"{owner}.class_path", table.get(owner)) for table in (found, part))
+        before, now = (table.get(f"{owner}.class_path", table.get(owner)) for table in (base, part))
         if before is not None and now is not None and before != now:
-            gone = {key for key in found if key == owner or key.startswith(f"{owner}.")}.difference(typed)
-            found = {key: value for key, value in found.items() if key not in gone}
-    return found | part
+            gone = {key for key in base if key == owner or key.startswith(f"{owner}.")}.difference(typed)
+            base = {key: value for key, value in base.items() if key not in gone}
+    return base | part
 
 
 def _show(value: Any) -> str:

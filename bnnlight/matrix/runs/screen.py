@@ -1,4 +1,4 @@
-"""How far a matrix of runs is, on a terminal or in a log."""
+"""Shows how far a matrix of runs is, on a terminal or in a log."""
 
 from __future__ import annotations
 

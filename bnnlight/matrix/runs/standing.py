@@ -1,4 +1,4 @@
-"""What there is of each method's runs, as their folders and the ledger tell."""
+"""Reads which of each method's runs are done, from their folders and the ledger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnnlight.matrix.runs.choice import Choice, choose
 from bnnlight.matrix.runs.ledger import Ledger
 from bnnlight.matrix.runs.run import Run, final_runs, is_done, search_runs
 
-Found = list[tuple[Run, dict[str, Any] | None]]
+Records = list[tuple[Run, dict[str, Any] | None]]
 """Runs with what is kept of them; None where one was not begun."""
 
 
@@ -31,8 +31,8 @@ class Standing:
 
     method: Method
     choice: Choice | None
-    search: Found
-    final: Found
+    search: Records
+    final: Records
 
     @property
     def is_chosen(self) -> bool:
@@ -55,9 +55,9 @@ class Standing:
         return done_runs([*self.search, *self.final])
 
 
-def done_runs(found: Found) -> list[tuple[Run, dict[str, Any]]]:
+def done_runs(runs: Records) -> list[tuple[Run, dict[str, Any]]]:
     """Those that have their results."""
-    return [(run, record) for run, record in found if is_done(record)]
+    return [(run, record) for run, record in runs if is_done(record)]
 
 
 def figure(run: Run, record: dict[str, Any], metric: str) -> float:
@@ -72,34 +72,34 @@ def figure(run: Run, record: dict[str, Any], metric: str) -> float:
     return results[key]
 
 
-def look(plan: Plan, folder: Path, more: Options, ledger: Ledger) -> dict[str, Standing]:
+def look(plan: Plan, folder: Path, extra: Options, ledger: Ledger) -> dict[str, Standing]:
     """Reads what there is of all methods.
 
     Args:
         plan: of the matrix.
         folder: of its runs.
-        more: options handed on to every run.
+        extra: options handed on to every run.
         ledger: of runs that are done.
 
     Raises:
         ValueError: a run was made with other options than are asked for now.
     """
 
-    def found(runs: Iterable[Run]) -> Found:
+    def records_of(runs: Iterable[Run]) -> Records:
         return [(run, ledger.record(run)) for run in runs]
 
-    searches = {name: found(search_runs(plan, method, folder, more)) for name, method in plan.methods.items()}
+    searches = {name: records_of(search_runs(plan, method, folder, extra)) for name, method in plan.methods.items()}
     standings = {}
     for name, method in plan.methods.items():
         choice = _choice(plan, method, searches[method.rate_of])
-        final: Found = []
+        final: Records = []
         if choice is None or choice.value is not None:
-            final = found(final_runs(plan, method, choice.value if choice else None, folder, more))
+            final = records_of(final_runs(plan, method, choice.value if choice else None, folder, extra))
         standings[name] = Standing(method, choice, searches[name], final)
     return standings
 
 
-def _choice(plan: Plan, method: Method, search: Found) -> Choice | None:
+def _choice(plan: Plan, method: Method, search: Records) -> Choice | None:
     if method.search is None:
         return None
     figures = {

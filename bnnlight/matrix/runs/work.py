@@ -1,4 +1,4 @@
-"""Makes the runs that are missing, some at a time, until none is left or somebody stops it."""
+"""Trains the runs that are missing, some at a time, until none is left or somebody stops it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Work:
     Args:
         plan: of the matrix.
         folder: of all runs.
-        more: options handed on to every run.
+        extra: options handed on to every run.
         names: of the methods whose runs are made; the searches that they take their value from come with them.
         machine: what the runs share.
         ledger: of the runs that are done; each is added as it ends.
-        kept: method → what else is kept with each of its runs.
+        details: method → what else is kept with each of its runs.
 
     Attributes:
         num_done: runs made.
@@ -43,13 +43,13 @@ class Work:
     """
 
     def __init__(
-        self, plan: Plan, folder: Path, more: Options, names: Sequence[str], machine: Machine,
-        ledger: Ledger, kept: Mapping[str, Mapping[str, Any]],
+        self, plan: Plan, folder: Path, extra: Options, names: Sequence[str], machine: Machine,
+        ledger: Ledger, details: Mapping[str, Mapping[str, Any]],
     ) -> None:  # fmt: skip
-        self._plan, self._folder, self._more = plan, folder, more
-        self._machine, self._ledger, self._kept = machine, ledger, kept
+        self._plan, self._folder, self._extra = plan, folder, extra
+        self._machine, self._ledger, self._details = machine, ledger, details
         self._names = set(names) | {plan.methods[name].rate_of for name in names}
-        self._wanted, self._unit = set(names), Unit(plan.metric)
+        self._requested, self._unit = set(names), Unit(plan.metric)
         self._running: dict[int, Child] = {}
         self._failed: set[Path] = set()
         self._standings: dict[str, Standing] = {}
@@ -85,14 +85,14 @@ class Work:
         self.stopped = number
 
     def _look(self) -> None:
-        self._standings = look(self._plan, self._folder, self._more, self._ledger)
+        self._standings = look(self._plan, self._folder, self._extra, self._ledger)
 
     def _missing(self) -> list[Run]:
         """All that can be begun, without those that failed: method by method, so that rows are whole early."""
         runs = []
         for name in self._names:
             # of a method that only lends its value, the row is not asked for
-            runs += [run for run in self._standings[name].missing if run.is_search or name in self._wanted]
+            runs += [run for run in self._standings[name].missing if run.is_search or name in self._requested]
         left = [run for run in runs if run.folder not in self._failed]
         order = list(self._plan.methods)
         return sorted(left, key=lambda run: (order.index(run.method), not run.is_search))
@@ -112,7 +112,7 @@ class Work:
                 self._look()
                 continue
             run.folder.mkdir(parents=True, exist_ok=True)
-            fresh = {"asked": run.asked(), "machine": self._machine.record(), **self._kept.get(run.method, {})}
+            fresh = {"asked": run.asked(), "machine": self._machine.record(), **self._details.get(run.method, {})}
             run.keep(record | fresh)
             self._running[slot] = Child(run, self._machine.env(slot))
 
@@ -170,7 +170,7 @@ class Work:
     def _waiting(self) -> list[str]:
         """Methods whose value will be chosen, and is not yet."""
         failed = {run.method for s in self._standings.values() for run in s.missing if run.folder in self._failed}
-        choices = {name: self._standings[name].choice for name in self._wanted}
+        choices = {name: self._standings[name].choice for name in self._requested}
         names = [name for name, c in choices.items() if c and c.value is None and c.num_done < c.num_runs]
         return [name for name in names if self._plan.methods[name].rate_of not in failed]
 
@@ -178,7 +178,7 @@ class Work:
         later = []
         for name in self._waiting():
             method = self._plan.methods[name]
-            later += final_runs(self._plan, method, method.search.values[0], self._folder, self._more)
+            later += final_runs(self._plan, method, method.search.values[0], self._folder, self._extra)
         left = sum(self._epochs(run) for run in (*self._missing(), *later))
         done = sum(min(child.epoch, self._epochs(child.run)) for child in self._running.values())
         took, trained = 0.0, 0
@@ -192,6 +192,6 @@ class Work:
 
     def _epochs(self, run: Run) -> int:
         if run.folder not in self._num_epochs:
-            asked = run.asked().get("trainer.max_epochs")
-            self._num_epochs[run.folder] = asked if isinstance(asked, int) and asked > 0 else 1
+            max_epochs = run.asked().get("trainer.max_epochs")
+            self._num_epochs[run.folder] = max_epochs if isinstance(max_epochs, int) and max_epochs > 0 else 1
         return self._num_epochs[run.folder]

@@ -67,9 +67,9 @@ def test_the_network_is_watched_and_the_model_answers():
 GOOD = Check("m", Agreement(10_000, 9_995, 10**6, 100, 5, 1e-6), {"test/acc1": 0.5}, {"test/acc1": 0.5004})
 
 
-def changed(wanted=None, found=None, exact=True, **numbers):
+def changed(checkpoint=None, model=None, exact=True, **numbers):
     agreement = dataclasses.replace(GOOD.agreement, **numbers)
-    return Check("m", agreement, wanted or GOOD.wanted, found or GOOD.found, exact)
+    return Check("m", agreement, checkpoint or GOOD.checkpoint, model or GOOD.model, exact)
 
 
 def test_what_is_wrong_what_is_told_and_what_is_right():
@@ -79,8 +79,8 @@ def test_what_is_wrong_what_is_told_and_what_is_right():
         (changed(output_difference=1.1e-3), "1.1e-03"),
         (changed(output_difference=np.inf), "outputs differ"),
         (changed(output_difference=np.nan), "outputs differ"),
-        (changed(found={"test/acc1": 0.494}), "top-1 accuracy differs by 0.60 points"),
-        (changed(found={"test/acc1": np.nan}), "top-1 accuracy"),
+        (changed(model={"test/acc1": 0.494}), "top-1 accuracy differs by 0.60 points"),
+        (changed(model={"test/acc1": np.nan}), "top-1 accuracy"),
     ):
         assert len(wrong.failures()) == 1 and part in wrong.failures()[0]
         assert wrong.warning() is None
@@ -88,9 +88,9 @@ def test_what_is_wrong_what_is_told_and_what_is_right():
         assert dataclasses.replace(wrong, exact=False).failures() == []
     few = changed(num_same=9_900)
     assert few.failures() == [] and "100 of 10,000 answers differ" in few.warning()
-    assert "answers differ" in changed(found={"test/acc1": 0.4985}).warning()
+    assert "answers differ" in changed(model={"test/acc1": 0.4985}).warning()
     # of few pictures one weighs more than the limit
-    small = changed(num_images=100, num_same=100, found={"test/acc1": 0.49})
+    small = changed(num_images=100, num_same=100, model={"test/acc1": 0.49})
     assert small.failures() == [] and small.warning() is None
 
 

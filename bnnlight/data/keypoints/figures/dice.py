@@ -1,4 +1,4 @@
-"""Random numbers for a picture that is made on the fly."""
+"""`Dice`: random numbers for a drawn picture, which follow from a key alone."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Decoration:
         local = np.stack((across * np.cos(angles), heights * self.figure.body.torso, self.deep * np.sin(angles)), 1)
         return (self.figure["pelvis"] + self.figure.height_px * local @ self.frame.T)[:, :2]
 
-    def _seen(self, angle: float) -> bool:
+    def _is_visible(self, angle: float) -> bool:
         left, _, front = self.frame[2]
         return left * np.cos(angle) / self.across[2] + front * np.sin(angle) / self.deep > 0.15 / self.deep
 
@@ -208,24 +208,24 @@ class Decoration:
             self._hoops((0.2, 0.4, 0.6, 0.8))
         elif look.pattern == "stripes":
             for angle in np.arange(12) * (np.pi / 6) + 0.1:
-                if self._seen(angle):
+                if self._is_visible(angle):
                     self._upright(angle, 0.05, 0.92, 0.008)
         elif look.pattern == "print":
             self._patch(front, 0.5, 0.55, 0.85)
             self._patch(back, 0.7, 0.35, 0.8)
         elif look.pattern == "buttons":
             self._upright(front, 0.0, 0.95, 0.01)
-        if self._seen(front):
+        if self._is_visible(front):
             wide = 0.42
             angles = front + np.array([-wide, -wide / 2, 0, wide / 2, wide])
             neck = self._at(angles, np.array([1.06, 0.95, 0.86, 0.95, 1.06]))
             self.brush.fill(neck, shade(look.skin, 0.96))
             self.brush.line(neck, shade(look.top, 0.6))
-        elif self._seen(back):
+        elif self._is_visible(back):
             self.brush.line(self._at(back + np.linspace(-0.4, 0.4, 5), np.full(5, 1.0)), shade(look.top, 0.6))
         if look.backpack:
             for angle in (front - 0.75, front + 0.75):
-                if self._seen(angle):
+                if self._is_visible(angle):
                     self._upright(angle, 0.35, 1.05, 0.02)
 
     def _hoops(self, heights: tuple[float, ...]) -> None:
@@ -237,12 +237,12 @@ class Decoration:
             self.brush.line(line, self.look.trim, 0.02 * self.figure.height_px)
 
     def _upright(self, angle: float, low: float, high: float, width: float) -> None:
-        if self._seen(angle):
+        if self._is_visible(angle):
             line = self._at(np.full(4, angle), np.linspace(low, high, 4))
             self.brush.line(line, self.look.trim, width * self.figure.height_px)
 
     def _patch(self, angle: float, reach: float, low: float, high: float) -> None:
-        if self._seen(angle):
+        if self._is_visible(angle):
             angles = angle + reach * np.array([-1, -0.3, 0.3, 1, 1, 0.3, -0.3, -1])
             heights = np.repeat((low, high), 4)
             self.brush.fill(self._at(angles, heights), self.look.trim)
