@@ -38,8 +38,9 @@ def covariance(x: Tensor, mode: int) -> Tensor:
     """Σ over all other modes of x xᵀ: ``(number, n, n)``."""
     left, right = _around(x, mode)
     if mode == x.ndim - 2:
-        columns = x.flatten(1, -2)
-        return products(columns.mT, columns)
+        # laid out anew, as a product of rows that lie together takes less than half the time
+        rows = x.flatten(1, -2).mT.contiguous()
+        return products(rows, rows.mT)
     rows = x.view(len(x) * left, -1, right)
     return products(rows, rows.mT).unflatten(0, (len(x), left)).sum(1)
 

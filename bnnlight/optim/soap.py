@@ -213,10 +213,11 @@ class SOAP(AdamWInside):
         for place, each in covariances.items() if due else ():
             _take_in(each, gradient, place, 1 - beta**every, due)
         for place, name in modes.items():
-            due = [i for i, s in enumerate(states) if (age + s[f"slot_{name}"]) % group["interval"] == 0]
-            if due:
-                every = [piece for i in due for piece in range(i * pieces.number, (i + 1) * pieces.number)]
-                self._renew(every, place, covariances[place], bases[place], average, square)
+            for i, state in enumerate(states):
+                if (age + state[f"slot_{name}"]) % group["interval"] == 0:
+                    # a weight's pieces lie together, so that these are views
+                    own = slice(i * pieces.number, (i + 1) * pieces.number)
+                    self._renew(place, *(x[own] for x in (covariances[place], bases[place], average, square)))
 
     def _plan(self, params: list[Tensor], group: dict[str, Any]) -> None:
         """Gives each weight's bases along a mode a turn among the steps of an interval: that of least work so far."""
@@ -239,26 +240,20 @@ class SOAP(AdamWInside):
                 self.state[p][f"slot_{name}"] = slot
                 work[slot] += pieces.number * pieces.size[place] ** 3
 
-    def _renew(
-        self, due: list[int], place: int, covariances: Tensor, bases: Tensor, average: Tensor, square: Tensor
-    ) -> None:
-        """One step of iteration for some bases along one mode, with all that is kept in them."""
-        finite = covariances[due].isfinite().all(-1).all(-1)
+    def _renew(self, place: int, covariances: Tensor, bases: Tensor, average: Tensor, square: Tensor) -> None:
+        """One step of iteration for a weight's bases along one mode, with all that is kept in them."""
+        finite = covariances.isfinite().flatten(1).all(1)
         if not bool(finite.all()):
             self._say("a covariance of gradients is not finite: it begins anew, and its basis stays as it is")
-            for index, is_finite in zip(due, finite.tolist(), strict=True):
-                if not is_finite:
-                    covariances[index].zero_()
-            due = [index for index, is_finite in zip(due, finite.tolist(), strict=True) if is_finite]
-            if not due:
-                return
-        old = bases[due]
-        new, order = renewed(covariances[due], old)
-        average[due] = rotate(average[due], {place: product(old.mT, new)})
-        kept = square[due]
-        index = order.view(len(due), *(-1 if d == place else 1 for d in range(kept.ndim - 1))).expand_as(kept)
-        square[due] = kept.gather(place + 1, index)
-        bases[due] = new
+            covariances[~finite] = 0
+            for i in finite.nonzero().flatten().tolist():
+                self._renew(place, *(x[i : i + 1] for x in (covariances, bases, average, square)))
+            return
+        new, order = renewed(covariances, bases)
+        average.copy_(rotate(average, {place: product(bases.mT, new)}))
+        index = order.view(len(bases), *(-1 if d == place else 1 for d in range(square.ndim - 1))).expand_as(square)
+        square.copy_(square.gather(place + 1, index))
+        bases.copy_(new)
 
     def _say(self, what: str) -> None:
         """Once for each text, and once for all processes."""
