@@ -42,11 +42,12 @@ def orthogonalized(
     a, b, c = coefficients
     # Frobenius' norm is at least the largest singular value
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(max(_SMALLEST, torch.finfo(x.dtype).tiny))
-    gram, left = products(x, x.mT, dtype), None
+    rounded = x.to(dtype or x.dtype)  # once for both of the products that take it
+    gram, left = products(rounded, rounded.mT, dtype).to(x.dtype), None
     for step in range(steps):
         factor = products(gram, gram, dtype).mul_(c).add_(gram, alpha=b)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
         left = factor if left is None else products(factor, left, dtype)
         if step + 1 < steps:
             gram = products(products(factor, gram, dtype), factor, dtype)
-    return x if left is None else products(left, x, dtype)
+    return x if left is None else products(left, rounded, dtype)
