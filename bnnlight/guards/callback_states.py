@@ -57,4 +57,4 @@ def restore_frozen_parts(model: nn.Module, kept: dict[str, list[str]]) -> None:
 def _norms(model: nn.Module) -> dict[str, Any]:
     # those that were made without statistics never kept any, frozen or not
     modules = {name: module for name, module in model.named_modules() if hasattr(module, "track_running_stats")}
-    return {name: module for name, module in modules.items() if module.running_mean is not None}
+    return {name: module for name, module in modules.items() if getattr(module, "running_mean", None) is not None}

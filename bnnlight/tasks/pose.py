@@ -124,6 +124,8 @@ class PoseTask(L.LightningModule):
         super().__init__()
         # weights stay the same for the batches of an optimizer step, and while the network is measured
         self.kept_weights, self.measured_weights = KeptWeights(), KeptWeights()
+        for kept in (self.kept_weights, self.measured_weights):
+            kept.follow_loads(self)
         check_alpha_lr(alpha_lr)
         if loss not in ("bce", "mse"):
             raise ValueError(f"unknown loss {loss!r}: choose bce or mse")

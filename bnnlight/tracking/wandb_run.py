@@ -106,6 +106,12 @@ class WandbRun(WandbLogger):
         """W&B's id of the run; None where it has none yet."""
         return self._run.id if self._run else self._options["id"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if self._run is not None and self._run.disabled:
+            state["_run"] = None  # a run that logs nothing has nothing to attach to in another process
+        return state
+
     def _start(self) -> Any:
         try:
             return wandb.init(**self._options)

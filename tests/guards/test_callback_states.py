@@ -25,3 +25,10 @@ def test_norms_that_never_kept_statistics_are_not_made_to():
     assert kept["norms"] == []
     restore_frozen_parts(model, kept)
     assert not any(norm.track_running_stats for norm in model)
+
+
+def test_a_layer_that_counts_something_else_is_left_alone():
+    layer = nn.Identity()
+    layer.track_running_stats = False
+    restore_frozen_parts(nn.Sequential(layer), frozen_parts(nn.Sequential(layer)))
+    assert not layer.track_running_stats

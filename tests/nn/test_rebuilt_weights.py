@@ -213,3 +213,39 @@ def test_state_dict_holds_factors_and_alpha_alone_and_loads_without_code(latent)
     other.load_state_dict(torch.load(file, weights_only=True))
     with torch.no_grad():
         assert torch.equal(other(X), layer(X))
+
+
+def test_kept_weights_are_those_of_the_parameters_at_hand():
+    layer = BinaryConv2d(4, 6, 3, latent=Tucker)
+    x = torch.randn(2, 4, 5, 5)
+    other = {name: -tensor if name == "latent.core" else tensor for name, tensor in layer.state_dict().items()}
+    with torch.no_grad(), weights_kept():
+        first = layer(x)
+        assert torch.equal(torch.func.functional_call(layer, other, (x,)), -first)
+        assert torch.equal(layer(x), first)
+        layer.double()
+        assert layer.alpha().dtype == layer(x.double()).dtype == torch.float64
+
+
+class Fixed(Latent):
+    """A weight that nothing trains."""
+
+    def __init__(self, weight):
+        super().__init__(weight.shape)
+        self.register_buffer("fixed", weight.detach().clone())
+
+    def forward(self):
+        return self.fixed * 1
+
+
+@pytest.mark.parametrize("scale", ["channel", "analytic"])
+def test_a_latent_without_parameters_can_be_trained_around(scale):
+    layer = BinaryConv2d(4, 6, 3, latent=Fixed, scale=scale)
+    dense = BinaryConv2d(4, 6, 3, scale=scale, weight=layer.latent.fixed)
+    x = torch.randn(2, 4, 5, 5)
+    gradients = []
+    for network in (layer, dense):
+        own = x.clone().requires_grad_()
+        network(own).square().sum().backward()
+        gradients.append(own.grad)
+    assert torch.equal(*gradients)

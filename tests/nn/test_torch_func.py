@@ -132,9 +132,11 @@ def test_single_precision_too_and_nothing_is_left_behind(latent, products, monke
 
 
 @each_latent
-def test_functional_call_and_a_backward_pass_behind_it(latent):
-    network, x = make(latent)
-    network.lean = False  # what a segment computes again would take the network's own parameters
+@each_mode
+@pytest.mark.parametrize("lean", [False, True], ids=["", "lean"])
+def test_functional_call_and_a_backward_pass_behind_it(latent, training, lean):
+    network, x = make(latent, training)
+    network.lean = lean
     expected = by_backward(network, x)[0]
     state = {name: parameter.detach().clone().requires_grad_() for name, parameter in network.named_parameters()}
     with torch.no_grad():
@@ -143,3 +145,32 @@ def test_functional_call_and_a_backward_pass_behind_it(latent):
     loss_of(network, state, x).backward()
     assert_same({name: tensor.grad for name, tensor in state.items()}, expected)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_batch_norms_of_a_lean_segment_count_a_batch_once_in_functional_call():
+    torch.manual_seed(0)
+    conv = BinaryConv2d(4, 6, 3, latent=Tucker).double()
+    segment = nn.Sequential(nn.BatchNorm2d(4), conv, nn.BatchNorm2d(6), nn.PReLU()).double()
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    lean = {name: tensor.detach().clone() for name, tensor in segment.state_dict().items()}
+    plain = {name: tensor.clone() for name, tensor in lean.items()}
+    for state, run in ((lean, lambda x: recomputed(segment, x, segment)), (plain, segment)):
+        trained = {name: tensor.requires_grad_(tensor.is_floating_point()) for name, tensor in state.items()}
+        for name in trained:
+            if "running" in name:
+                trained[name].requires_grad_(False)
+        loss_of(Whole(segment, run), {f"segment.{name}": tensor for name, tensor in trained.items()}, x).backward()
+    assert lean["0.num_batches_tracked"] == 1 and segment[0].num_batches_tracked == 0
+    for name, tensor in plain.items():
+        torch.testing.assert_close(lean[name].detach(), tensor.detach())
+        if tensor.requires_grad:
+            torch.testing.assert_close(lean[name].grad, tensor.grad)
+
+
+class Whole(nn.Module):
+    def __init__(self, segment, run):
+        super().__init__()
+        self.segment, self.run = segment, (run,)
+
+    def forward(self, x):
+        return self.run[0](x)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import pytest
 import wandb
@@ -149,3 +150,15 @@ def test_a_breakdown_of_wandb_itself_does_not_end_the_training(tmp_path, write_o
     rows = [(step, {"val/acc1": step / 64}) for step in range(40)]
     (line,) = said(write_offline(tmp_path, rows, end="core killed"))
     assert "broke down" in line and "metrics.jsonl" in line
+
+
+def test_a_logger_without_wandb_goes_to_other_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    wandb.teardown()  # which has read its environment already
+    logger = WandbRun(str(tmp_path))
+    logger.log_metrics({"a": 1.0}, 0)
+    other = pickle.loads(pickle.dumps(logger))
+    other.log_metrics({"a": 2.0}, 1)
+    other.finish()
+    wandb.teardown()
+    assert not list(tmp_path.rglob("*.wandb"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 
@@ -30,8 +31,8 @@ def own_threads(number: int) -> None:
 class FrozenNetwork(nn.Module):
     """Runs a program. Its tensors are buffers: nothing in it can be trained.
 
-    It computes in float32 whatever dtype it is cast to, alone or within another module: rounded thresholds would give
-    other signs. On a CPU what a picture gets does not depend on those beside it, bit for bit.
+    It computes in float32 whatever dtype it is cast to, alone or within another module, and under autocast: rounded
+    thresholds would give other signs. On a CPU what a picture gets does not depend on those beside it, bit for bit.
 
     Args:
         program: of :func:`bnnlight.deploy.freezing.freeze.freeze`, or read from a file.
@@ -65,7 +66,8 @@ class FrozenNetwork(nn.Module):
         if tuple(x.shape[1:]) != self.program.input_shape or x.dtype != torch.float32:
             wanted = (*"N", *self.program.input_shape)
             raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: wanted {wanted}, torch.float32")
-        return self.compute(x, self.tensors(), look)
+        with _float32(x.device.type):
+            return self.compute(x, self.tensors(), look)
 
     def tensors(self) -> list[dict[str, Tensor]]:
         """Of each step, by their names."""
@@ -83,6 +85,13 @@ class FrozenNetwork(nn.Module):
             for name in done:
                 del values[name]
         return values[self.program.output]
+
+
+def _float32(device_type: str) -> contextlib.AbstractContextManager:
+    """Leaves autocast."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _along(tensor: Tensor, x: Tensor) -> Tensor:

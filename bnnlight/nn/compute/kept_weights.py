@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_weights: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("kept_weights", default=None)
+
+@dataclass(frozen=True)
+class _Kept:
+    """W̃, and what it was rebuilt from."""
+
+    weight: Tensor
+    tensors: list[Tensor]
+    places: list[tuple[torch.dtype, torch.device]]
+
+
+_weights: ContextVar[dict[nn.Module, _Kept] | None] = ContextVar("kept_weights", default=None)
 
 
 @contextlib.contextmanager
@@ -19,7 +31,7 @@ def weights_kept() -> Iterator[None]:
 
     For networks that are called many times as they are, in train or eval mode; gradients reach the factors as ever. It
     takes the memory of the binary layers' weights. What is written to a parameter within it is not seen, by whatever
-    way it is written::
+    way it is written; one that is replaced (as by ``torch.func.functional_call``), moved or cast is::
 
         with weights_kept(), torch.inference_mode():
             for batch in batches:
@@ -48,7 +60,7 @@ class KeptWeights:
 
     def __init__(self) -> None:
         self._keeps = False
-        self._weights: dict[nn.Module, Tensor] = {}
+        self._weights: dict[nn.Module, _Kept] = {}
 
     def begin(self, keep: bool = True) -> None:
         """Lets go of the weights from before, and keeps those from now on; or none."""
@@ -61,7 +73,14 @@ class KeptWeights:
 
     def follow(self, optimizer: Optimizer) -> None:
         """Lets go of the weights after each step of the optimizer, which changes them."""
-        optimizer.register_step_post_hook(lambda *_: self._weights.clear())
+        optimizer.register_step_post_hook(self._let_go)
+
+    def follow_loads(self, module: nn.Module) -> None:
+        """Lets go of the weights after each ``load_state_dict`` of the module, which changes them."""
+        module.register_load_state_dict_post_hook(self._let_go)
+
+    def _let_go(self, *_: object) -> None:
+        self._weights.clear()
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
@@ -78,8 +97,12 @@ def weight_of(latent: nn.Module) -> Tensor:
     kept = _weights.get()
     if kept is None:
         return latent()
-    if latent not in kept:
+    tensors = [*itertools.chain(latent.parameters(), latent.buffers())]
+    places = [(tensor.dtype, tensor.device) for tensor in tensors]
+    found = kept.get(latent)
+    same = found and found.places == places and all(a is b for a, b in zip(tensors, found.tensors, strict=True))
+    if not same:
         # a tensor of inference mode could not be used by a later call outside of it
         with torch.inference_mode(False), torch.no_grad():
-            kept[latent] = latent()
-    return kept[latent]
+            found = kept[latent] = _Kept(latent(), tensors, places)
+    return found.weight

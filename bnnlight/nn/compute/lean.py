@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -89,9 +90,38 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) ->
         return run(x)
     if torch.compiler.is_compiling():  # which cannot follow the record, and drops what it can compute again itself
         return checkpoint(run, x, use_reentrant=False)
-    kept = Record()
+    kept, state = Record(), _state(module)
     contexts = kept.first(), _Anew(lambda: kept.again(module))
-    return checkpoint(run, x, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts)
+
+    def either(x: Tensor) -> Tensor:
+        return _with_state(run, x, module, state) if kept.replayed else run(x)
+
+    return checkpoint(either, x, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts)
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return dict(itertools.chain(module.named_parameters(), module.named_buffers()))
+
+
+def _with_state(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module, state: dict[str, Tensor]) -> Tensor:
+    """run(x) with the parameters that the module had as it ran first, which ``functional_call`` may have given it."""
+    if all(parameter is state.get(name) for name, parameter in module.named_parameters()):
+        return run(x)
+    # what batch norms count goes into copies
+    own = {f"module.{name}": t if t.requires_grad else t.clone() for name, t in state.items()}
+    return functional_call(_Segment(run, module), own, (x,))
+
+
+class _Segment(nn.Module):
+    """A part of a network as a module, for ``functional_call``."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor], module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.run = (run,)  # in a tuple, or it would be a submodule where it is one
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run[0](x)
 
 
 class _Anew(contextlib.AbstractContextManager):
@@ -138,7 +168,10 @@ def rebuilt(latent: nn.Module, needed: bool) -> Tensor:
         needed: False where only the gradient's way to the latent is wanted, as a layer does that has its signs in
             the record; the entries are zeros then, in no memory.
     """
-    names, parameters = zip(*latent.named_parameters(), strict=True)
+    state = dict(latent.named_parameters())
+    if not state:  # its weight is fixed
+        return weight_of(latent)
+    names, parameters = [*state], [*state.values()]
     with torch.no_grad():
         value = weight_of(latent) if needed else parameters[0].new_zeros(()).expand(latent.shape)
     return _Rebuilt.apply(latent, value, names, *parameters)

@@ -9,6 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from bnnlight.nn.torch_internals import BatchNorm, OwnBatchNorm, check_dims
 
+_TENSORS = "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
+
 
 class _SumOverRanks(torch.autograd.Function):
     """Sum of a tensor over all processes; its gradient is the sum of theirs."""
@@ -45,8 +47,7 @@ class SyncBatchNorm(OwnBatchNorm):
     """
 
     def __init__(self, norm: BatchNorm) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum, affine=False, track_running_stats=False)
-        self.affine, self.track_running_stats = norm.affine, norm.track_running_stats
+        super().__init__(norm.num_features, affine=False, track_running_stats=False)
         _hand_over(norm, self)
         # in a tuple, or it would be a submodule with names of its own
         self._norm = (norm,)
@@ -94,8 +95,8 @@ class SyncBatchNorm(OwnBatchNorm):
 
 
 def _hand_over(norm: BatchNorm, other: BatchNorm) -> BatchNorm:
-    """Gives a batch norm the mode, parameters and buffers of another one."""
-    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+    """Gives a batch norm the mode, options, parameters and buffers of another one."""
+    for name in ("eps", "momentum", "affine", "track_running_stats", *_TENSORS):
         setattr(other, name, getattr(norm, name))
     return other.train(norm.training)
 

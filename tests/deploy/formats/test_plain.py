@@ -1,3 +1,4 @@
+import math
 import weakref
 
 import numpy as np
@@ -127,3 +128,15 @@ def test_padding_of_signs():
         conv = Step("c", "binary_conv2d", ("s",), {**settings, "padding_value": value}, bits)
         signs = F.pad(torch.where(x >= 0, 1.0, -1.0), (2, 2, 1, 1), value=value)
         assert torch.equal(FrozenNetwork(Program((1, 4, 4), (sign, conv)))(x), F.conv2d(signs, torch.ones(1, 1, 3, 3)))
+
+
+def test_autocast_does_not_round():
+    # sums of 301 signs are odd, and above 256 a bfloat16 is even
+    settings = {"shape": [1, 301, 1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+    sign = Step("s", "binarize", (INPUT,), {}, {"threshold": np.zeros(301, np.float32)})
+    bits = {"bits": np.full(math.ceil(301 / 8), 255, np.uint8)}
+    conv = Step("c", "binary_conv2d", ("s",), {**settings, "padding_value": 0}, bits)
+    network = FrozenNetwork(Program((301, 1, 1), (sign, conv)))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = network(torch.ones(1, 301, 1, 1))
+    assert y.dtype == torch.float32 and abs(y.item()) == 301

@@ -162,3 +162,28 @@ def test_a_task_rebuilds_weights_once_while_it_measures_what_stands_there_then(r
     with torch.no_grad():
         task.predict_step(images[0], 0), task.predict_step(images[0], 0)
     assert len(rebuilt) == 2 * num_layers
+
+
+class Broken(torch.utils.data.Dataset):
+    """Its second batch cannot be read."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        if index:
+            raise OSError("gone")
+        return torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.long)
+
+
+def test_weights_that_are_loaded_behind_a_broken_validation_are_seen():
+    torch.manual_seed(0)
+    task, other = (ClassificationTask(ResNet((1,), 3, width=0.125, stem="small", latent=Tucker)) for _ in range(2))
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    with pytest.raises(OSError, match="gone"):
+        trainer.validate(task, DataLoader(Broken(), batch_size=None))
+    x = torch.randn(4, 3, 8, 8)
+    for network in (task, copy.deepcopy(task)):
+        network.load_state_dict(other.state_dict())
+        with torch.no_grad():
+            assert torch.equal(network.eval().predict_step(x, 0), other.eval().predict_step(x, 0))

@@ -159,3 +159,11 @@ def test_outside_of_several_processes_it_is_the_plain_layer():
     plain, model = network(), synchronize(network())
     assert torch.equal(plain(x), model(x))
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
+
+
+def test_options_that_change_meanwhile_are_handed_back():
+    plain = nn.BatchNorm2d(3)
+    norm = synchronize(nn.Sequential(plain))[0]
+    norm.track_running_stats, norm.momentum, norm.eps = False, 0.5, 0.25
+    assert norm.plain() is plain
+    assert (plain.track_running_stats, plain.momentum, plain.eps) == (False, 0.5, 0.25)
