@@ -88,7 +88,7 @@ class FrozenNetwork(nn.Module):
 
 
 def _float32(device_type: str) -> contextlib.AbstractContextManager:
-    """Leaves autocast."""
+    """Leaves autocast: as nn's full_precision does, but formats need nothing of nn to run."""
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
