@@ -245,8 +245,10 @@ def find_object(name: str) -> Any:
 
 
 def _trainer_options() -> list[str]:
-    import lightning as L
-
+    try:
+        import lightning as L
+    except ModuleNotFoundError:  # where models are only run; a hint must not hide the error it is for
+        return []
     return [*inspect.signature(L.Trainer.__init__).parameters, *_options(None), "config", "run_dir", "ckpt_path"]
 
 

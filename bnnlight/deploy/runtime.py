@@ -36,7 +36,8 @@ class Engine(Protocol):
 
 
 class Runtime:
-    """Answers with a shipped model. Lightning and wandb are not needed, torch for the packed format alone.
+    """Answers with a shipped model. Nothing that trains is needed: a packed model runs in torch where it is installed,
+    and in OpenVINO elsewhere.
 
     Any number of threads may call it. What it answers for a picture does not depend on the pictures beside it, and its
     memory not on the sizes of batches that it has seen. A process that is forked, or that it is pickled for, opens the
