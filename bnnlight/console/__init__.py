@@ -4,5 +4,6 @@
 of a wrong option or config, with the nearest right name; ``missing.py`` for packages that are not installed;
 ``machine_errors.py`` for memory, disk and other limits; and ``lost_connection.py`` for torch's words when another
 process of a run is gone. ``parser.py`` reads the arguments of
-verbs that have no config; ``tables.py`` prints tables.
+verbs that have no config; ``shipped_configs.py`` finds the configs that come with the package, by name; ``tables.py``
+prints tables.
 """

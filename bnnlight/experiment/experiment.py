@@ -37,6 +37,7 @@ from bnnlight.callbacks import (
 )
 from bnnlight.callbacks.averages import whole
 from bnnlight.console.config_errors import named_failures
+from bnnlight.console.shipped_configs import with_found_configs
 from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
 from bnnlight.experiment.config.changes import check_changes
 from bnnlight.experiment.config.files import check_config_files
@@ -79,7 +80,7 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
-        self._args, self._for_fit, self._goes_on = args, for_fit, False
+        self._args, self._for_fit, self._goes_on = with_found_configs(args), for_fit, False
         self._start = Start.of(None)
         if not for_fit:
             # what Lightning tells of devices and seeds would stand between the user and a single result
