@@ -35,8 +35,8 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `commands` | the verbs of the command line, one file each | all but `cli` |
 | `cli.py` | the table of verbs | `console`; a verb by its name |
 
-Trained models that `predict` takes by name lie in `models/` beside this folder, experiments in `configs/`; in an installed
-package both lie in it.
+Trained models that `predict` takes by name lie in `models/` beside this folder, experiments in `configs/`; in an
+installed package both lie in it.
 
 A YAML names three objects: a `model` (a task, holding a backbone, holding latents), `data` and a `trainer`.
 There is no registry: a class of your own is named by its import path.

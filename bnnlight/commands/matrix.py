@@ -77,7 +77,8 @@ def _parser() -> Parser:
         epilog="Options behind -- go to every run: -- --data.root=DIR. The same command goes on where it was stopped.",
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="What is compared on what: a YAML, or one of bnnlight's, see `bnnlight configs`.")
+    text = "What is compared on what: a YAML, or one of those that `bnnlight configs` lists."
+    parser.add_argument("file", metavar="FILE", help=text)
     parser.add_argument("--runs", help="Folder of the runs; runs/matrix/NAME unless given.")
     text = (
         "Path of the report without its ending; RUNS/report unless given. Writes .md, .json, .png, and .runs.jsonl, a "
