@@ -19,7 +19,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped, watched | parts of `nn`, `tracking` and `console` |
-| `deploy` | a shipped model in use: runtime, manifest, answers, card, seal | `deploy.program`, `imaging` |
+| `deploy` | a shipped model in use: runtime, manifest, answers, card, seal, hub | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
 | `deploy.formats` | packed, OpenVINO, ONNX: a writer and an engine each | `deploy.program`, parts of `deploy` |

@@ -63,6 +63,12 @@ def test_a_checkpoint_takes_what_trains(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_configs_and_help_are_there_too(tmp_path):
+    done = light("configs", "quickstart", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{ROOT / 'configs/quickstart.yaml'}\n")
+    assert light("--help").returncode == 0
+
+
 def test_a_wrong_option_is_told_without_lightning():
     done = light("predict", "a.png", "--model", "cifar10", "--outptu", "x")
     assert (done.returncode, done.stderr) == (2, "bnnlight predict: error: no option '--outptu'\n")
