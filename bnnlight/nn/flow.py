@@ -90,7 +90,7 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
     hooks = [layer.register_forward_pre_hook(before(path), with_kwargs=True) for path, layer in layers.items()]
     hooks += [layer.register_forward_hook(after(path)) for path, layer in layers.items()]
     # nothing is computed backward, so nothing need be kept for it
-    nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda kept: kept)
+    nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda packed: packed)
     try:
         with torch.inference_mode(False), torch.enable_grad(), nothing:
             picture = blank(model, input_shape).requires_grad_().clone()
@@ -98,9 +98,9 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
             with evaluating(model), torch.random.fork_rng(devices=[]):
                 output = model(picture)
         for tensor in tensors_in(output):
-            made_of = _sources(tensor, origins) - {PICTURE}
+            sources = _sources(tensor, origins) - {PICTURE}
             # of a sum along shortcuts only its last term is the answer's
-            flow.last |= made_of if len(made_of) == 1 else made_of - flow.inner
+            flow.last |= sources if len(sources) == 1 else sources - flow.inner
     except Exception as error:  # whatever the network's own code raises
         lines = str(error).strip().splitlines()
         return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -113,18 +113,18 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
 def _sources(values: object, origins: Mapping[object, Hashable]) -> set[Hashable]:
     """The layers whose outputs some values were made of, and the picture."""
     waiting = [tensor.grad_fn for tensor in tensors_in(values)]
-    seen: set[object] = set()
-    found = set()
+    visited: set[object] = set()
+    sources = set()
     while waiting:
         function = waiting.pop()
-        if function is None or function in seen:
+        if function is None or function in visited:
             continue
-        seen.add(function)
+        visited.add(function)
         if function in origins:
-            found.add(origins[function])
+            sources.add(origins[function])
         else:
             waiting.extend(before for before, _ in function.next_functions)
-    return found
+    return sources
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
@@ -150,15 +150,15 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
     return dict(_visit("", model, set()))
 
 
-def _visit(path: str, module: nn.Module, seen: set[nn.Module]) -> list[tuple[str, nn.Module]]:
-    if module in seen:
+def _visit(path: str, module: nn.Module, visited: set[nn.Module]) -> list[tuple[str, nn.Module]]:
+    if module in visited:
         return []
-    seen.add(module)
+    visited.add(module)
     if isinstance(module, nn.Conv2d | nn.Linear | BinaryLayer):
         return [(path, module)]
     prefix = f"{path}." if path else ""
-    found = [layer for name, child in module.named_children() for layer in _visit(f"{prefix}{name}", child, seen)]
-    return found or ([(path, module)] if _mixes(module) else [])
+    inner = [layer for name, child in module.named_children() for layer in _visit(f"{prefix}{name}", child, visited)]
+    return inner or ([(path, module)] if _mixes(module) else [])
 
 
 def _mixes(module: nn.Module) -> bool:

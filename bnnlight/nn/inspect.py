@@ -6,7 +6,7 @@ functions alone, so that they work on any model that has binary layers in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -35,12 +35,18 @@ def named_unfoldings(model: nn.Module) -> Iterator[tuple[str, list[Tensor], dict
         model: any module.
     """
     # with the factor itself, since only while it lives its id is its own
-    known: dict[int, tuple[Tensor, Tensor]] = {}
+    triangles: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def remembered(factor: Tensor) -> Tensor:
-        if id(factor) not in known:
-            known[id(factor)] = factor, triangle(factor)
-        return known[id(factor)][1]
+    def triangle_once(factor: Tensor) -> Tensor:
+        if id(factor) not in triangles:
+            triangles[id(factor)] = factor, triangle(factor)
+        return triangles[id(factor)][1]
 
     for name, layer in named_binary_layers(model):
-        yield name, layer.latent.unfoldings(remembered), layer.latent.named_factors()
+        yield name, layer.latent.unfoldings(triangle_once), layer.latent.named_factors()
+
+
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """Names of layers or parameters for a message: the first ones, and how many there are besides."""
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest

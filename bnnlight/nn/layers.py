@@ -14,7 +14,7 @@ from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.compute.binary_conv import binary_conv2d
 from bnnlight.nn.compute.kept_weights import weight_of
 from bnnlight.nn.compute.lean import rebuilt, record
-from bnnlight.nn.compute.patches import ConvShape, pair
+from bnnlight.nn.compute.patches import ConvShape, convolve, pair
 from bnnlight.nn.compute.product import full_precision
 from bnnlight.nn.compute.relaxed import Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
@@ -197,7 +197,7 @@ class BinaryConv2d(BinaryLayer):
             x, weight, alpha = self._relaxed(x)
             # beside real activations ±1 means nothing
             padding_value = 0 if self.stage == "real" else self.padding_value
-            y = self._finish(self._convolve(x, weight, padding_value), alpha, channel_dim=1)
+            y = self._finish(convolve(x, weight, self._conv_shape(padding_value)), alpha, channel_dim=1)
             return y if slope is None else F.prelu(y, slope.to(y.dtype))
         weight, alpha = self._weight_and_alpha()
         # α of each position and bias come behind, in the output's dtype
@@ -207,8 +207,7 @@ class BinaryConv2d(BinaryLayer):
             y = self._finish(scaled(self._sums(x, weight), inside, output_dtype(x)), outside, channel_dim=1)
         else:
             complete = alpha is inside and self.bias is None
-            shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
-            gradients = self.activation_gradient, self.weight_gradient
+            shape, gradients = self._conv_shape(self.padding_value), (self.activation_gradient, self.weight_gradient)
             y = binary_conv2d(x, weight, inside, shape, *gradients, slope if complete else None)
             if complete:
                 return y
@@ -219,14 +218,10 @@ class BinaryConv2d(BinaryLayer):
         """sign(X) ⊛ sign(W̃) in operations that an export and ``torch.func`` can follow."""
         x, weight = self._signs(x, weight)
         with full_precision(x.device):
-            return self._convolve(x, weight, self.padding_value)
+            return convolve(x, weight, self._conv_shape(self.padding_value))
 
-    def _convolve(self, x: Tensor, weight: Tensor, padding_value: int) -> Tensor:
-        padding = self.padding
-        if padding_value:
-            height, width = padding
-            x, padding = F.pad(x, (width, width, height, height), value=padding_value), (0, 0)
-        return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+    def _conv_shape(self, padding_value: int) -> ConvShape:
+        return ConvShape(self.stride, self.padding, self.dilation, self.groups, padding_value)
 
     def _replays(self) -> bool:
         on_record = record()

@@ -45,9 +45,9 @@ def real_valued(model: nn.Module) -> nn.Module:
 def _real(layer: BinaryConv2d | BinaryLinear, weight: nn.Parameter) -> nn.Conv2d | nn.Linear:
     options = {"bias": False, "device": "meta"}  # its numbers are the binary layer's
     if isinstance(layer, BinaryLinear):
-        made = nn.Linear(layer.in_features, layer.out_features, **options)
+        real = nn.Linear(layer.in_features, layer.out_features, **options)
     else:
         shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
-        made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, **options)
-    made.weight, made.bias = weight, layer.bias
-    return made
+        real = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, **options)
+    real.weight, real.bias = weight, layer.bias
+    return real

@@ -40,12 +40,12 @@ def output_sizes(
     finally:
         for hook in hooks:
             hook.remove()
-    for name, found in sizes.items():
-        if not found:
+    for name, layer_sizes in sizes.items():
+        if not layer_sizes:
             raise ValueError(f"layer {name} does not run on an input of shape {tuple(input_shape)}")
-        if len(found) > 1:
-            raise ValueError(f"layer {name} gives outputs of sizes {sorted(found)}: scale 'spatial' has only one")
-    return {name: found.pop() for name, found in sizes.items()}
+        if len(layer_sizes) > 1:
+            raise ValueError(f"layer {name} gives outputs of sizes {sorted(layer_sizes)}: scale 'spatial' has only one")
+    return {name: layer_sizes.pop() for name, layer_sizes in sizes.items()}
 
 
 def make_spatial(model: nn.Module, input_shape: Sequence[int] | None) -> nn.Module:

@@ -36,8 +36,8 @@ def become(module: nn.Module, other: nn.Module) -> None:
         other: gives its class, parameters, buffers, children and attributes, and is not to be used again.
     """
     # torch keeps each kind of hook in an attribute of its own, and more kinds come with time
-    kept = {name: value for name, value in vars(module).items() if "hook" in name or name == "training"}
-    attributes = vars(other) | kept
+    hooks_and_mode = {name: value for name, value in vars(module).items() if "hook" in name or name == "training"}
+    attributes = vars(other) | hooks_and_mode
     vars(module).clear()
     vars(module).update(attributes)
     module.__class__ = type(other)

@@ -32,6 +32,23 @@ def pad(x: Tensor, shape: ConvShape) -> Tensor:
     return F.pad(x, (width, width, height, height), value=shape.padding_value) if height or width else x
 
 
+def split_padding(x: Tensor, shape: ConvShape) -> tuple[Tensor, tuple[int, int]]:
+    """``(N, C, H, W)`` with its border where that is ±1, and how much of zeros is left for torch to add, in px."""
+    return (pad(x, shape), (0, 0)) if shape.padding_value else (x, shape.padding)
+
+
+def convolve(x: Tensor, weight: Tensor, shape: ConvShape) -> Tensor:
+    """x ⊛ weight by torch's own convolution, in the dtype of both.
+
+    Args:
+        x: ``(N, C, H, W)``, without its border.
+        weight: ``(O, C/groups, kh, kw)``.
+        shape: how the filters move.
+    """
+    x, padding = split_padding(x, shape)
+    return F.conv2d(x, weight, None, shape.stride, padding, shape.dilation, shape.groups)
+
+
 def crop(x: Tensor, shape: ConvShape) -> Tensor:
     """``(N, C, H, W)`` without its border."""
     height, width = shape.padding
