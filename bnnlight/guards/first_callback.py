@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import lightning as L
 
 
-class ToldFirst(Protocol):
+class FirstHooks(Protocol):
     """What :class:`bnnlight.guards.last_checkpoint.LastCheckpoint` offers for its first callback."""
 
     def before_train(self, trainer: L.Trainer) -> None: ...
@@ -32,7 +32,7 @@ class FirstCallback(L.Callback):
         last: whom to tell.
     """
 
-    def __init__(self, last: ToldFirst) -> None:
+    def __init__(self, last: FirstHooks) -> None:
         self.last = last
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -211,8 +211,8 @@ def gathered_gradients(trainer: L.Trainer) -> dict[str, Tensor]:
     return {name: plain(parameter.grad) for name, parameter in named if parameter.grad is not None}
 
 
-def restore_gradients(trainer: L.Trainer, kept: dict[str, Tensor]) -> None:
+def restore_gradients(trainer: L.Trainer, gradients: dict[str, Tensor]) -> None:
     """Puts back what :func:`gathered_gradients` found."""
     for name, parameter in trainer.lightning_module.named_parameters():
-        if name in kept:
-            parameter.grad = kept[name].to(parameter.device)
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device)

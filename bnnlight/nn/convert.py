@@ -123,7 +123,5 @@ def _one_line(refused: Mapping[str, str]) -> str:
     reasons: dict[str, list[str]] = {}
     for path, reason in refused.items():
         reasons.setdefault(reason, []).append(path or "(the model itself)")
-    parts = [
-        f"layer{'s' if len(paths) > 1 else ''} {first_few(paths)}: {reason}" for reason, paths in reasons.items()
-    ]
+    parts = [f"layer{'s' if len(paths) > 1 else ''} {first_few(paths)}: {reason}" for reason, paths in reasons.items()]
     return f"{'; '.join(parts)}. What is named in `keep` stays real; plan_conversion(model).refused has all such paths"

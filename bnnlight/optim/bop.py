@@ -80,9 +80,6 @@ class Bop(AdamWInside):
     def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
         return _is_latent(group)
 
-    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
-        return tuple(range(len(shape)))
-
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         for weight in stack.params:
             self._flip(weight, group["lr"], group["threshold"])
