@@ -1,4 +1,4 @@
-"""What is known of an optimizer step that is not finite, on the rank that is nearest to the cause."""
+"""Describes an optimizer step that is not finite: its batch, its rank, and where the bad numbers begin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of callbacks, made to fit the run that goes on from it."""
+"""States of callbacks in a checkpoint, made to fit the run that goes on from it."""
 
 from __future__ import annotations
 

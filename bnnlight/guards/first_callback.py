@@ -1,4 +1,4 @@
-"""What has to be done before any other callback hears of a hook."""
+"""`FirstCallback`: tells `LastCheckpoint` of each hook before any other callback hears of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a number that is not finite comes from: the batch, a layer's weights, or what a layer makes of them.
+"""Finds where NaN or infinity comes from: the batch, a layer's weights, or what a layer makes of them.
 
 Everything here waits for the device, so it is for a step that has gone wrong already.
 """

@@ -1,4 +1,4 @@
-"""What a forward pass in training mode writes to, kept so that a batch can be taken back."""
+"""`KeptState`: copies of a network's buffers and metrics, so that a training batch can be taken back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint from which a stopped run goes on."""
+"""`LastCheckpoint`: writes the checkpoint from which a stopped run goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line between the processes of one run: each says that it is alive, and hears when another no longer does."""
+"""`Lifeline`: connections between the processes of a run, over which each says that it is alive."""
 
 from __future__ import annotations
 

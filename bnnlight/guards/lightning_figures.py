@@ -1,4 +1,4 @@
-"""What Lightning has logged and is summing up: the second half of the adapter for its private parts.
+"""Adapter for what is private to Lightning, second half: the figures that it has logged and sums up.
 
 Lightning sums what steps log by ``self.log(…)`` in an object of each loop that no checkpoint keeps. :func:`sums` takes
 it as plain data. ``lightning_internals.py`` is the first half, and checks that all private parts are there.

@@ -1,4 +1,4 @@
-"""Adapter: where Lightning keeps how far a run is, in private parts that other files leave alone.
+"""Adapter for what is private to Lightning, first half: how far a run is, and how it goes on from there.
 
 Lightning 2.6 keeps where a run is in counters of its loops. Taken up from them, it repeats or leaves out hooks at an
 epoch's and a validation's end. :func:`placed` writes the counters of four moments that it does take up well, and

@@ -1,4 +1,4 @@
-"""A moment at which a run can be taken up, and what a checkpoint holds of it."""
+"""`Moment`: a place in the training at which a run can go on, and what a checkpoint holds of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guards the weights against a loss or gradient that is not finite."""
+"""`NonFinite`: ends a run, or skips a step, whose loss or gradient is not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes networks binary, starting from the weights they have."""
+"""`convert`: makes the convolutions of any network binary, starting from the weights they have."""
 
 from __future__ import annotations
 

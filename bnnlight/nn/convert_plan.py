@@ -1,4 +1,4 @@
-"""Which convolutions of a network can be made binary, which layers stay real, and why."""
+"""`plan_conversion`: which convolutions of a network can be made binary, which layers stay real, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents of binary layers decomposed, and their scales begun anew."""
+"""`factorize`: decomposes the latent weights of a network's binary layers; `restart_alpha`: starts their α anew."""
 
 from __future__ import annotations
 

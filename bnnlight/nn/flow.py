@@ -1,4 +1,4 @@
-"""Which layers see the picture first, and which ones give the answer."""
+"""Which layers see the picture first, and which give the answer, as seen while a network runs once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rest of the package may know of a network with binary layers.
+"""How the rest of the package looks at a network: its binary layers, and the tensors that go in and out.
 
 Callbacks, the summary, an optimizer's parameter groups and deployment look at a network through these
 functions alone, so that they work on any model that has binary layers in it.

@@ -1,4 +1,4 @@
-"""Binary layers: sign, latent weight and scale, and nothing else."""
+"""`BinaryConv2d` and `BinaryLinear`: sign, latent weight and scale, and nothing else."""
 
 from __future__ import annotations
 

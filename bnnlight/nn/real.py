@@ -1,4 +1,4 @@
-"""The real-valued twin of a binary network: what binarization costs is measured against it."""
+"""`real_valued`: the real-valued twin of a binary network, by which the cost of binarization is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network run once, to see what its layers do."""
+"""Runs a network once, to see what its layers do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scales with one factor for each position, sized for a network's pictures."""
+"""`make_spatial`: scales α with one factor for each position, sized for a network's pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A binary network started from the weights of a trained one."""
+"""`start_from`: starts a binary network from the weights of a trained one."""
 
 from __future__ import annotations
 

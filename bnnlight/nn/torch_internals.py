@@ -1,4 +1,4 @@
-"""What of torch is private and has no public way beside it: modules, hooks, versions, transforms.
+"""Adapter for what is private to torch and has no public way beside it: modules, hooks, versions, transforms.
 
 No other file of ``nn`` and ``deploy`` touches such, but for kernels, which ``compute/kernels.py`` has.
 ``tests/nn/test_torch_internals.py`` fails where another version of torch has another layout.

@@ -1,4 +1,4 @@
-"""Optimizers that step matrices in a way of their own, and all else by AdamW."""
+"""`AdamWInside`, the base of optimizers that step matrices in a way of their own, and all else by AdamW."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers that take nothing but matrices, for networks that have more than these."""
+"""`AsMatrices`: lets an optimizer that takes matrices alone train a whole network, with AdamW for the rest."""
 
 from __future__ import annotations
 

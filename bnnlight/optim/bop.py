@@ -1,4 +1,4 @@
-"""An optimizer that flips binary weights, without real ones behind them."""
+"""`Bop`: flips binary weights, without real ones behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Momentum whose every direction has the same length."""
+"""`Muon`: orthogonalized momentum, a step that is equally long in every direction."""
 
 from __future__ import annotations
 

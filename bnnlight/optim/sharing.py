@@ -1,4 +1,4 @@
-"""Matrices that are stepped by one process each, of those that train together."""
+"""`Sharing`: divides the steps of matrices among the processes that train together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adam in the basis in which its step for each entry means most."""
+"""`SOAP`: Adam in the eigenbases of the gradients' covariances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view of a W&B project in which its runs are compared.
+"""The view of a W&B project in which its runs are compared: sections and panels.
 
 It is made of `wandb-workspaces`' own objects, so that what is shown by :func:`as_record` is what is saved. Nothing here
 reaches the network. Import this module by its own name: `bnnlight.tracking` leaves it out, since it loads wandb.

@@ -1,4 +1,4 @@
-"""A logger that fails is left out, and the training goes on."""
+"""Leaves out a logger that fails, so that the training goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures in which runs are compared, drawn with plotly."""
+"""Draws the figures in which runs are compared, with plotly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the files that Weights & Biases keeps of a run, one fragment each time the run was started."""
+"""Reads the files that Weights & Biases keeps of a run, one for each time that it was started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has logged, so that a run that goes on logs nothing twice and leaves nothing out."""
+"""`LogBook`: what a run has logged, so that it logs nothing twice when it goes on, and leaves nothing out."""
 
 from __future__ import annotations
 

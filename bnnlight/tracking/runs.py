@@ -1,4 +1,4 @@
-"""Reading runs: directories of ours, offline directories of W&B, runs on its server."""
+"""Reads runs: directories of `bnnlight fit`, offline directories of W&B, runs on its server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run on Weights & Biases."""
+"""`WandbRun`: Lightning's logger for Weights & Biases, for runs that are stopped and go on."""
 
 from __future__ import annotations
 

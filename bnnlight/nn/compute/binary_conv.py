@@ -1,4 +1,4 @@
-"""Sign, convolution, α and PReLU as one differentiable function, which keeps three bytes an activation."""
+"""The binary convolution as one autograd function: sign, sums, α and PReLU, with three bytes kept an activation."""
 
 from __future__ import annotations
 

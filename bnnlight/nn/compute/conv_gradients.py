@@ -1,4 +1,4 @@
-"""Gradients of a convolution, by the quicker of two ways."""
+"""Gradients of a convolution with respect to its input and its weight, by the quicker of two ways."""
 
 from __future__ import annotations
 

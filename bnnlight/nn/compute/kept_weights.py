@@ -1,4 +1,4 @@
-"""Weights rebuilt once, and kept while no parameter changes; nothing is kept unless asked for."""
+"""A cache of rebuilt weights W̃, for code that calls a network many times as it is; by default nothing is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions of torch that are not public, or hardly so, and that we use for speed; each beside a public way.
+"""Functions of torch that are quick and not public, or hardly so; each beside a public way.
 
 A kernel is tried at its first use on a device with a dtype. Where it is missing, raises, or gives other numbers than
 the public way, as another version of torch may have it, that way is taken from then on: slower, with the same results.

@@ -1,4 +1,4 @@
-"""Training in less memory: what lies between convolutions is computed again in the backward pass."""
+"""Activation checkpointing (`lean`): what lies between binary convolutions is computed again in the backward pass."""
 
 from __future__ import annotations
 

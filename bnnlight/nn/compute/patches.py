@@ -1,4 +1,4 @@
-"""The patches of an image that a filter sees, as a matrix."""
+"""How a filter moves over an image (`ConvShape`): borders, patches as a matrix, torch's own convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix products that weights are rebuilt with."""
+"""Products of two matrices from which weights are rebuilt, by the quicker library, with gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latent weights from a matrix decomposition."""
+"""`Matrix`: latent weights from a singular value decomposition."""
 
 from __future__ import annotations
 

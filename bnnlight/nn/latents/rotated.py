@@ -1,4 +1,4 @@
-"""Latent weights in a basis that is turned at random and fixed."""
+"""`Rotated`: dense latent weights in another basis, turned at random and fixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small matrices that have the singular values of a big weight's unfoldings.
+"""Unfoldings of a weight along its modes, and small matrices that have their singular values.
 
 A weight W̃ = S ×₀ Q0 ×₁ Q1 … with orthonormal columns in each Q has the same nonzero singular values in each
 unfolding as S has. So a decomposition need not be multiplied out: R of each factor's QR decomposition takes the
