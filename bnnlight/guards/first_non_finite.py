@@ -6,7 +6,6 @@ Everything here waits for the device, so it is for a step that has gone wrong al
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -15,26 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from bnnlight.nn.inspect import first_few, named_binary_layers
-
-def named_tensors(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yields (path, tensor) for every tensor in a nest of dictionaries, lists, tuples and data classes.
-
-    Args:
-        nest: such as a batch, or what a layer returns.
-        path: of the nest itself; an entry's is written as one would index it, ``batch['image']``.
-    """
-    if isinstance(nest, Tensor):
-        yield path, nest
-    elif isinstance(nest, dict):
-        for key, value in nest.items():
-            yield from named_tensors(value, f"{path}[{key!r}]")
-    elif isinstance(nest, list | tuple):
-        for index, value in enumerate(nest):
-            yield from named_tensors(value, f"{path}[{index}]")
-    elif dataclasses.is_dataclass(nest):
-        for field in dataclasses.fields(nest):
-            yield from named_tensors(getattr(nest, field.name), f"{path}.{field.name}")
+from bnnlight.nn.inspect import first_few, named_binary_layers, named_tensors
 
 
 def is_finite(nest: Any) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bnnlight.nn.inspect import named_tensors
 from bnnlight.nn.layers import BinaryLayer
 from bnnlight.nn.running import blank, evaluating
 
@@ -97,7 +97,7 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
             origins[picture.grad_fn] = PICTURE
             with evaluating(model), torch.random.fork_rng(devices=[]):
                 output = model(picture)
-        for tensor in tensors_in(output):
+        for _, tensor in named_tensors(output):
             sources = _sources(tensor, origins) - {PICTURE}
             # of a sum along shortcuts only its last term is the answer's
             flow.last |= sources if len(sources) == 1 else sources - flow.inner
@@ -112,7 +112,7 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
 
 def _sources(values: object, origins: Mapping[object, Hashable]) -> set[Hashable]:
     """The layers whose outputs some values were made of, and the picture."""
-    waiting = [tensor.grad_fn for tensor in tensors_in(values)]
+    waiting = [tensor.grad_fn for _, tensor in named_tensors(values)]
     visited: set[object] = set()
     sources = set()
     while waiting:
@@ -125,20 +125,6 @@ def _sources(values: object, origins: Mapping[object, Hashable]) -> set[Hashable
         else:
             waiting.extend(before for before, _ in function.next_functions)
     return sources
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """All tensors in what a module takes or gives: tuples, lists, dictionaries and dataclasses of them."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | Mapping):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, Collection) and not isinstance(value, str | bytes):
-        for part in value:
-            yield from tensors_in(part)
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:

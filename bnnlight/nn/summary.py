@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer
-from bnnlight.nn.running import blank, evaluating
+from bnnlight.nn.running import run_once
 
 
 @dataclass(frozen=True)
@@ -140,28 +139,18 @@ def _uncounted(parameters: Iterable[nn.Parameter], counted: set[int]) -> list[nn
     return new
 
 
-@torch.no_grad()
 def _num_positions(model: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
     """How often each weighted layer's filters are applied to one input."""
-    positions: dict[str, int] = {}
+    weighted = {n: m for n, m in model.named_modules() if isinstance(m, BinaryLayer | nn.Conv2d | nn.Linear)}
+    positions = dict.fromkeys(weighted, 0)
 
-    def count(name: str):
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            convolution = isinstance(module, nn.Conv2d | BinaryConv2d)
-            times = output.shape[2:].numel() if convolution else output.shape[1:-1].numel()
-            positions[name] = positions.get(name, 0) + times
+    def count(name: str, output: Tensor) -> None:
+        convolution = isinstance(weighted[name], nn.Conv2d | BinaryConv2d)
+        positions[name] += (output.shape[2:] if convolution else output.shape[1:-1]).numel()
 
-        return hook
-
-    weighted = (BinaryLayer, nn.Conv2d, nn.Linear)
-    hooks = [m.register_forward_hook(count(n)) for n, m in model.named_modules() if isinstance(m, weighted)]
     try:
-        with evaluating(model):
-            model(blank(model, input_shape))
+        run_once(model, input_shape, list(weighted), count)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the network does not run on an input of {tuple(input_shape)}: {reason}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     return positions

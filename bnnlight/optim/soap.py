@@ -169,7 +169,7 @@ class SOAP(AdamWInside):
             for place, each in covariances.items():
                 _take_in(each, gradient, place, 1 - beta, range(len(gradient)))
         bases = {
-            place: entry(f"basis_{name}", lambda p=place: eigenbasis(_finite(covariances[p])))
+            place: entry(f"basis_{name}", lambda p=place: eigenbasis(covariances[p].nan_to_num(0.0, 0.0, 0.0)))
             for place, name in modes.items()
         }
         average = entry("exp_avg", lambda: torch.zeros_like(gradient))
@@ -270,7 +270,3 @@ def _take_in(average: Tensor, gradient: Tensor, place: int, weight: float, due: 
         average.lerp_(covariance(gradient, place), weight)
     else:
         average[due] = average[due].lerp_(covariance(gradient[due], place), weight)
-
-
-def _finite(matrix: Tensor) -> Tensor:
-    return matrix.nan_to_num(0.0, 0.0, 0.0)

@@ -7,7 +7,7 @@ factor's place. All is computed in float64 and without gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,17 @@ def triangle(factor: Tensor) -> Tensor:
 def unfold(tensor: Tensor, mode: int) -> Tensor:
     """The unfolding along a mode: ``(n_mode, product of the other sizes)``."""
     return tensor.movedim(mode, 0).flatten(1)
+
+
+def fold(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """Rows of a weight's entries, kernel before input channels, as a view ``(number of rows, I, *kernel)``.
+
+    Args:
+        rows: with one row, of any number of dimensions, for each output channel.
+        shape: of the weight, ``(O, I, *kernel)``.
+    """
+    _, in_channels, *kernel = shape
+    return rows.view(-1, *kernel, in_channels).movedim(-1, 1)
 
 
 def unfold_all(tensor: Tensor) -> list[Tensor]:
