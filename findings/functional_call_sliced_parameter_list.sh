@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Gradients through a sliced ParameterList under torch.func.functional_call, with torch 2.14.1.
 #
-# torch: a slice of a torch.nn.ParameterList, such as factors[1:], is a new ParameterList, which makes a Parameter of its
-# own of every tensor that is none. functional_call hands tensors to the forward pass. A module that slices its list then
-# computes the right value of them, but nothing flows back to them, without a word: grad gives zeros, backward leaves
-# None, and jvp leaves out their part. list(factors)[1:] and single entries are right, and so is the slice where the
-# tensors handed over are Parameters themselves.
+# torch: a slice of a torch.nn.ParameterList, such as factors[1:], is a new ParameterList, which makes a Parameter of
+# its own of every tensor that is none. functional_call hands tensors to the forward pass. A module that slices its list
+# then computes the right value of them, but nothing flows back to them, without a word: grad gives zeros, backward
+# leaves None, and jvp leaves out their part. list(factors)[1:] and single entries are right, and so is the slice where
+# the tensors handed over are Parameters themselves.
 #
 # Exits 0 while this is so. Usage: findings/functional_call_sliced_parameter_list.sh
 set -euo pipefail
