@@ -23,9 +23,19 @@ from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 from bnnlight.nn.torch_internals import transformed
 
 
-def kaiming_weight(shape: Sequence[int]) -> Tensor:
-    """A dense weight ``(O, I, *kernel)`` with entries from N(0, 2/fan-in), https://arxiv.org/abs/1502.01852."""
-    return nn.init.kaiming_normal_(torch.empty(*shape), nonlinearity="relu")
+def initial_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """A dense weight ``(O, I, *kernel)``: the one that is given, else entries from N(0, 2/fan-in).
+
+    Raises:
+        ValueError: a weight of another shape.
+
+    Source: He, Zhang, Ren, Sun 2015, https://arxiv.org/abs/1502.01852.
+    """
+    if weight is None:
+        return nn.init.kaiming_normal_(torch.empty(*shape), nonlinearity="relu")
+    if weight.shape != shape:
+        raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {shape}")
+    return weight
 
 
 class BinaryLayer(nn.Module):
@@ -176,11 +186,7 @@ class BinaryConv2d(BinaryLayer):
         if padding_value not in (-1, 0, 1):
             raise ValueError(f"padding_value is {padding_value}: choose -1, 0 or 1")
         kernel_size, stride, padding, dilation = map(pair, (kernel_size, stride, padding, dilation))
-        shape = torch.Size((out_channels, in_channels // groups, *kernel_size))
-        if weight is None:
-            weight = kaiming_weight(shape)
-        elif weight.shape != shape:
-            raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {tuple(shape)}")
+        weight = initial_weight(weight, (out_channels, in_channels // groups, *kernel_size))
         super().__init__(weight, latent, scale, activation_gradient, weight_gradient, output_size, bias)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
@@ -264,11 +270,7 @@ class BinaryLinear(BinaryLayer):
         bias: bool = False,
         weight: Tensor | None = None,
     ) -> None:
-        shape = torch.Size((out_features, in_features))
-        if weight is None:
-            weight = kaiming_weight(shape)
-        elif weight.shape != shape:
-            raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {tuple(shape)}")
+        weight = initial_weight(weight, (out_features, in_features))
         super().__init__(weight, latent, scale, activation_gradient, weight_gradient, None, bias)
         self.in_features, self.out_features = in_features, out_features
 
