@@ -60,7 +60,7 @@ def test_tensors_are_found_in_nests_by_the_paths_that_index_them():
         "image": a,
         3: [(b, "text", None), Boxes(c, parts=[d])],
         "array": np.zeros(2).view(EndlessArray),
-        "type": Boxes,
+        "type": Output,
     }
     found = dict(named_tensors(nest, "batch"))
     assert list(found) == ["batch['image']", "batch[3][0][0]", "batch[3][1].corners", "batch[3][1].parts[0]"]
