@@ -104,7 +104,7 @@ class Runtime:
         """The engine of this process."""
         process = os.getpid()
         if process not in self._engines:
-            # A fork leaves an engine's threads behind. The engine itself is kept, since to close it waits for them.
+            # A fork leaves an engine's threads behind. The engine itself is kept: OpenVINO waits for them to close.
             self._engines[process] = self._open()
         return self._engines[process]
 
