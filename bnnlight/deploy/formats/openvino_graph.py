@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from openvino import opset1, opset13, opset14
+from openvino import opset1, opset8, opset10, opset13, opset14
 
 from bnnlight.deploy.program import INPUT, Program, Step
 from bnnlight.deploy.program.operations import check
@@ -138,6 +138,12 @@ def _binarize(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     return opset13.select(opset13.greater(x, bound), above, below)
 
 
+def _apart(x: ov.Output) -> ov.Node:
+    """The same numbers, kept apart from the operation behind them, which OpenVINO would join with that before them."""
+    node = x.get_node()
+    return node if node.get_type_name() == "Maximum" else opset13.maximum(x, np.float32(-LARGEST))
+
+
 def _conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     s, weight, x = step.settings, step.tensors["weight"], graph.real_input(step, x)
     window = (s["stride"], s["padding"], s["padding"], s["dilation"])
@@ -147,7 +153,10 @@ def _conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     else:
         grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
         y = opset13.group_convolution(x, graph.weight(step, grouped), *window)
-    return opset13.add(y, _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
+    if "bias" in step.tensors:
+        y = opset13.add(y, _along(step.tensors["bias"], y))
+    # the scale of 8-bit products is moved behind what follows, whose mark (see openvino_precision.py) is lost then
+    return _apart(y.output(0)) if step.name in graph.ranges else y
 
 
 def _binary_conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
@@ -199,9 +208,16 @@ def _binary_convolution(bits: ov.Node, packed: np.ndarray, shape: list[int], s: 
 
 
 def _linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
-    x = graph.real_input(step, x)
+    if step.name in graph.ranges:
+        # as a matrix product on integers it would lose its mark
+        pixel = opset13.unsqueeze(x, np.array([2, 3], np.int64)).output(0)
+        settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+        tensors = step.tensors | {"weight": step.tensors["weight"][..., None, None]}
+        y = _conv2d(graph, replace(step, settings=settings, tensors=tensors), pixel)
+        return opset13.squeeze(y, np.array([2, 3], np.int64))
     y = opset13.matmul(x, graph.weight(step, step.tensors["weight"]), False, True)
-    return opset13.add(y, _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
+    # joined with its bias, it would lose its mark
+    return opset13.add(_apart(y.output(0)), _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
 
 
 def _binary_linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
@@ -223,15 +239,29 @@ def _affine(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     if "shift" in step.tensors or x.get_node().get_type_name() in LINEAR:
         # Changes no number, and keeps the arithmetic behind it in a kernel of its own, which rounds once (a fused
         # multiply-add), as torch's batch norm does. Inside of a convolution's kernel it would be rounded twice.
-        x = opset13.maximum(x, np.float32(-LARGEST)).output(0)
-    y = opset13.multiply(x, _along(step.tensors["scale"], x))
-    return opset13.add(y, _along(step.tensors["shift"], x)) if "shift" in step.tensors else y
+        x = _apart(x).output(0)
+    scale = step.tensors["scale"]
+    y = opset13.multiply(x, _along(scale, x))
+    if "shift" in step.tensors:
+        y = opset13.add(y, _along(step.tensors["shift"], x))
+    if not graph.ranges:
+        return y
+    # What takes layers to integers would move the scale behind all that follows: numbers would be rounded otherwise, marks
+    # lost, and sums be multiplied by themselves. A clamp is quicker, as a binary convolution takes it along; it holds up
+    # scales that differ.
+    if "shift" in step.tensors or (scale == scale.flat[0]).all():
+        return _apart(y.output(0))
+    return opset13.clamp(y, -LARGEST, LARGEST)
 
 
 def _max_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     s = step.settings
-    window = (s["stride"], s["dilation"], s["padding"], s["padding"], s["kernel"])
-    return opset14.max_pool(x, *window, "ceil_torch" if s["ceil_mode"] else "floor")
+    padding, dilation = (s["padding"], s["padding"]), s["dilation"]
+    if s["ceil_mode"]:
+        return opset14.max_pool(x, s["stride"], dilation, *padding, s["kernel"], "ceil_torch")
+    if dilation == [1, 1]:
+        return opset1.max_pool(x, s["stride"], *padding, s["kernel"], "floor")
+    return opset8.max_pool(x, s["stride"], dilation, *padding, s["kernel"], "floor")
 
 
 def _avg_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
@@ -241,18 +271,20 @@ def _avg_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
         # torch counts the padding, but not what lies behind it; OpenVINO counts both
         x, padding, include = _padded(x, padding, 0), [0, 0], False
     window = (s["stride"], padding, padding, s["kernel"], not include)
-    return opset14.avg_pool(x, *window, "ceil_torch" if s["ceil_mode"] else "floor")
+    return opset14.avg_pool(x, *window, "ceil_torch") if s["ceil_mode"] else opset1.avg_pool(x, *window, "floor")
 
 
 def _padded(x: ov.Output | ov.Node, padding: list[int], value: float) -> ov.Node:
     sides = np.array([0, 0, *padding], np.int64)
-    return opset13.pad(x, sides, sides, "constant", np.float32(value))
+    return opset1.pad(x, sides, sides, "constant", np.float32(value))
 
 
 def _upsample(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
-    factor = np.array(step.settings["factor"], np.float32)
+    factor = step.settings["factor"]
+    size = np.multiply(x.get_shape()[2:], factor).astype(np.int64)
     window = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return opset13.interpolate(x, factor, "nearest", "scales", axes=np.array([2, 3], np.int64), **window)
+    axes = np.array([2, 3], np.int64)
+    return opset10.interpolate(x, size, np.array(factor, np.float32), "nearest", "scales", axes=axes, **window)
 
 
 MAKE: dict[str, Callable[..., ov.Node]] = {
