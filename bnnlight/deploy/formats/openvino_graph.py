@@ -90,11 +90,17 @@ class _Graph:
             unit = max(-low / 128, high / 127, 1e-8)
             low, high = -128 * unit, 127 * unit
         bounds = np.float32(low), np.float32(high)
-        return opset13.fake_quantize(x, *bounds, *bounds, 256)
+        # Rounding to integers is written anew when it is compiled, and loses its mark; its neighbour's holds for both.
+        return opset13.fake_quantize(_apart(x), *bounds, *bounds, 256)
 
 
 def _rank(x: ov.Output | ov.Node) -> int:
     return len((x.output(0) if isinstance(x, ov.Node) else x).get_partial_shape())
+
+
+def _shaped(x: ov.Output | ov.Node, shape: list[int]) -> ov.Node:
+    """The same numbers in another shape; 0 stands for the size that was there, -1 for what remains."""
+    return opset13.reshape(x, np.array(shape, np.int64), True)
 
 
 def _along(array: np.ndarray, x: ov.Output) -> np.ndarray:
@@ -129,6 +135,8 @@ def _binarize(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     low, high = graph.zero, graph.one
     if inverted.any():
         low, high = (opset13.constant(_along(v.astype(np.float32), x)) for v in (inverted, ~inverted))
+    # One constant for both bounds: with two, OpenVINO 2026.4 would compute the sign in the kernel of a binary convolution
+    # before it, where behind a residual sum nearly all signs are wrong.
     graph.bits[step.name] = opset13.fake_quantize(x, bound, bound, low, high, 2)
     graph.bits[step.name].set_friendly_name(step.name + BITS)
     above, below = graph.one, graph.minus
@@ -210,11 +218,11 @@ def _binary_convolution(bits: ov.Node, packed: np.ndarray, shape: list[int], s: 
 def _linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     if step.name in graph.ranges:
         # as a matrix product on integers it would lose its mark
-        pixel = opset13.unsqueeze(x, np.array([2, 3], np.int64)).output(0)
+        pixel = _shaped(x, [0, 0, 1, 1]).output(0)
         settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
         tensors = step.tensors | {"weight": step.tensors["weight"][..., None, None]}
         y = _conv2d(graph, replace(step, settings=settings, tensors=tensors), pixel)
-        return opset13.squeeze(y, np.array([2, 3], np.int64))
+        return _shaped(y, [0, -1])
     y = opset13.matmul(x, graph.weight(step, step.tensors["weight"]), False, True)
     # joined with its bias, it would lose its mark
     return opset13.add(_apart(y.output(0)), _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
@@ -222,13 +230,13 @@ def _linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
 
 def _binary_linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     # a 1×1 convolution of a picture of one pixel
-    pixel = opset13.unsqueeze(x, np.array([2, 3], np.int64)).output(0)
+    pixel = _shaped(x, [0, 0, 1, 1]).output(0)
     settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "padding_value": 0}
     layer = replace(step, settings=settings | {"shape": [*step.settings["shape"], 1, 1]})
     graph.bits[step.inputs[0]] = opset13.fake_quantize(pixel, graph.zero, graph.zero, graph.zero, graph.one, 2)
     y = _binary_conv2d(graph, layer, pixel)
     y.set_friendly_name(f"{step.name}/0")
-    return opset13.squeeze(y, np.array([2, 3], np.int64))
+    return _shaped(y, [0, -1])
 
 
 LINEAR = ("Convolution", "GroupConvolution", "MatMul", "Multiply", "Add")
@@ -305,7 +313,7 @@ MAKE: dict[str, Callable[..., ov.Node]] = {
     "upsample_nearest": _upsample,
     "add": lambda graph, step, x, y: opset13.add(x, y),
     "concat": lambda graph, step, *values: opset13.concat(list(values), 1),
-    "stack": lambda graph, step, *values: opset13.concat([opset13.unsqueeze(v, np.int64(1)) for v in values], 1),
-    "flatten": lambda graph, step, x: opset13.reshape(x, np.array([0, -1], np.int64), True),
+    "stack": lambda graph, step, *values: opset13.concat([_shaped(v, [0, 1, *v.get_shape()[1:]]) for v in values], 1),
+    "flatten": lambda graph, step, x: _shaped(x, [0, -1]),
 }
 """The operations of :data:`bnnlight.deploy.program.operations.OPERATIONS` in OpenVINO."""
