@@ -1,4 +1,4 @@
-"""Binary convolutions of an OpenVINO model as ordinary ones on ±1, for processors whose plug-in has no kernel on bits."""
+"""Binary convolutions of an OpenVINO model as ordinary ones on ±1, where OpenVINO has no kernels on bits."""
 
 from __future__ import annotations
 

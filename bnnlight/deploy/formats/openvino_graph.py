@@ -135,8 +135,8 @@ def _binarize(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     low, high = graph.zero, graph.one
     if inverted.any():
         low, high = (opset13.constant(_along(v.astype(np.float32), x)) for v in (inverted, ~inverted))
-    # One constant for both bounds: with two, OpenVINO 2026.4 would compute the sign in the kernel of a binary convolution
-    # before it, where behind a residual sum nearly all signs are wrong.
+    # One constant for both bounds: with two, OpenVINO 2026.4 would compute the sign in the kernel of a binary
+    # convolution before it, where behind a residual sum nearly all signs are wrong.
     graph.bits[step.name] = opset13.fake_quantize(x, bound, bound, low, high, 2)
     graph.bits[step.name].set_friendly_name(step.name + BITS)
     above, below = graph.one, graph.minus
@@ -254,9 +254,9 @@ def _affine(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
         y = opset13.add(y, _along(step.tensors["shift"], x))
     if not graph.ranges:
         return y
-    # What takes layers to integers would move the scale behind all that follows: numbers would be rounded otherwise, marks
-    # lost, and sums be multiplied by themselves. A clamp is quicker, as a binary convolution takes it along; it holds up
-    # scales that differ.
+    # When OpenVINO takes layers to integers, it would move the scale behind what follows: numbers would be rounded
+    # otherwise, marks be lost, and residual sums need a multiplication of their own. A clamp costs nothing, as a binary
+    # convolution takes it along, but holds up only a scale that differs between channels.
     if "shift" in step.tensors or (scale == scale.flat[0]).all():
         return _apart(y.output(0))
     return opset13.clamp(y, -LARGEST, LARGEST)

@@ -1,4 +1,4 @@
-"""Files under OpenVINO's own defaults, which are bfloat16 on processors that have AVX512_BF16: equal to our engine's."""
+"""Files under OpenVINO's own defaults, bfloat16 on processors that have AVX512_BF16: equal to our engine."""
 
 import re
 from pathlib import Path
