@@ -158,22 +158,21 @@ def report(record: dict[str, Any]) -> str:
     lines = [
         "# OpenVINO files under OpenVINO's defaults",
         "",
-        f"`openvino.Core().compile_model(file, 'CPU')` without options, OpenVINO {record['openvino']}, whose default on "
-        f"this processor is {default}, beside our engine, which asks for float32: pictures with the same answer (best "
-        "class, or every joint's pixel), and the largest difference of an output. Beside it the same file without the "
-        "marks on its nodes (see [shipping](../docs/shipping.md#openvino-without-bnnlight)). Time is the processor's, of "
-        "one thread, all in turn: median of the ratios to the file without marks in float32.",
+        f"`openvino.Core().compile_model(file, 'CPU')` without options, OpenVINO {record['openvino']}, whose default "
+        f"on this processor is {default}, beside our engine, which asks for float32: pictures with the same answer "
+        "(best class, or every joint's pixel), and the largest difference of an output. Beside it the same file "
+        "without the marks on its nodes (see [shipping](../docs/shipping.md#openvino-without-bnnlight)). Time is the "
+        "processor's, of one thread, all in turn: median of the ratios to the file without marks in float32.",
         "",
         "| network | file | same answers | largest difference | without marks | time | without marks, rounded |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         count, over = row["pictures"], row["over_float32"]
-        lines.append(
-            f"| {row['network']} | {row['form']} | {row['same_answers']:,} of {count:,} "
-            f"| {row['largest_difference']:.1g} | {row['same_answers_without_marks']:,} of {count:,} | {over['default']:.3f} "
-            f"| {over['default, without marks']:.3f} |"
-        )
+        cells = (row["network"], row["form"], f"{row['same_answers']:,} of {count:,}")
+        cells += (f"{row['largest_difference']:.1g}", f"{row['same_answers_without_marks']:,} of {count:,}")
+        cells += (f"{over['default']:.3f}", f"{over['default, without marks']:.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
     if default != "bf16":
         lines += ["", "This processor's default is float32 already: the table shows nothing."]
     command = f"python benchmarks/shipping/{record['command']}"
