@@ -135,8 +135,8 @@ def _binarize(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     low, high = graph.zero, graph.one
     if inverted.any():
         low, high = (opset13.constant(_along(v.astype(np.float32), x)) for v in (inverted, ~inverted))
-    # One constant for both bounds, which has the data's rank: else OpenVINO 2026.4 would compute the sign in the kernel of
-    # a binary convolution before it, where behind a residual sum nearly all signs are wrong.
+    # One constant for both bounds, which has the data's rank: else OpenVINO 2026.4 would compute the sign in the kernel
+    # of a binary convolution before it, where behind a residual sum nearly all signs are wrong.
     graph.bits[step.name] = opset13.fake_quantize(x, bound, bound, low, high, 2)
     graph.bits[step.name].set_friendly_name(step.name + BITS)
     above, below = graph.one, graph.minus
