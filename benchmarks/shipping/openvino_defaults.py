@@ -102,23 +102,26 @@ def compare(file: Path, images: np.ndarray, num_runs: int) -> dict[str, Any]:
         "default, without marks": runner(core.compile_model(bare, "CPU", ONE_THREAD)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(num_runs):
-        for name, run in timed.items():
-            run(images[:1])
+    some = images[:1].repeat(max(1, 2_000_000 // images[0].size // 30), 0)
+    for turn in range(num_runs):
+        order = [*timed][turn % 3 :] + [*timed][: turn % 3]
+        for name in order:
             start = time.process_time()
-            run(images[:1])
-            seconds[name].append(time.process_time() - start)
-    base = np.array(seconds["float32, without marks"])
+            timed[name](some)
+            seconds[name].append((time.process_time() - start) / len(some))
+    # what else runs on the machine makes some runs longer, none shorter
+    lowest = {name: float(np.quantile(times, 0.1)) for name, times in seconds.items()}
     return {
         "default": str(default.get_property("INFERENCE_PRECISION_HINT").get_type_name()),
         "pictures": len(images),
         "same_answers": int((answers(found) == answers(wanted)).all(1).sum()),
         "largest_difference": float(np.abs(found - wanted).max()),
         "rounded_nodes": len(narrow_nodes(default)),
+        "largest_difference_without_marks": float(np.abs(spoiled - wanted).max()),
         "same_answers_without_marks": int((answers(spoiled) == answers(wanted)).all(1).sum()),
         "rounded_nodes_without_marks": len(narrow_nodes(rounded)),
-        "ms": {name: 1e3 * float(np.median(times)) for name, times in seconds.items()},
-        "over_float32": {name: float(np.median(np.array(times) / base)) for name, times in seconds.items()},
+        "ms": {name: 1e3 * time for name, time in lowest.items()},
+        "over_float32": {name: time / lowest["float32, without marks"] for name, time in lowest.items()},
     }
 
 
@@ -162,16 +165,18 @@ def report(record: dict[str, Any]) -> str:
         f"on this processor is {default}, beside our engine, which asks for float32: pictures with the same answer "
         "(best class, or every joint's pixel), and the largest difference of an output. Beside it the same file "
         "without the marks on its nodes (see [shipping](../docs/shipping.md#openvino-without-bnnlight)). Time is the "
-        "processor's, of one thread, all in turn: median of the ratios to the file without marks in float32.",
+        "processor's, of one thread, all in turn: the tenth percentile over that of the file without marks in float32.",
         "",
-        "| network | file | same answers | largest difference | without marks | time | without marks, rounded |",
-        "|---|---|---|---|---|---|---|",
+        "| network | file | same answers | largest difference | time | without marks: same answers "
+        "| largest difference | time |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         count, over = row["pictures"], row["over_float32"]
         cells = (row["network"], row["form"], f"{row['same_answers']:,} of {count:,}")
-        cells += (f"{row['largest_difference']:.1g}", f"{row['same_answers_without_marks']:,} of {count:,}")
-        cells += (f"{over['default']:.3f}", f"{over['default, without marks']:.3f}")
+        cells += (f"{row['largest_difference']:.1g}", f"{over['default']:.3f}")
+        cells += (f"{row['same_answers_without_marks']:,} of {count:,}",)
+        cells += (f"{row['largest_difference_without_marks']:.1g}", f"{over['default, without marks']:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
     if default != "bf16":
         lines += ["", "This processor's default is float32 already: the table shows nothing."]
