@@ -198,7 +198,7 @@ def _use(folder: str, manifest: Manifest, files: Sequence[str], repo: str | None
 _BARE = {
     FILES["openvino"]: """import openvino
 
-# float32 throughout: bfloat16, which some processors choose, would turn signs round
+# each node asks for float32 by itself; OpenVINO before 2026.4, which cannot see that, needs the hint
 settings = {{"INFERENCE_PRECISION_HINT": "f32"}}
 network = openvino.Core().compile_model("{folder}/model.xml", "CPU", settings)
 output = network(images[:1])[0]  # one picture at a time""",

@@ -19,6 +19,7 @@ import openvino as ov
 
 from bnnlight.deploy.formats.openvino_compiled import Compiled
 from bnnlight.deploy.formats.openvino_graph import BITS, to_openvino
+from bnnlight.deploy.formats.openvino_precision import keep_float32
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.program.bits import pack_signs
@@ -55,7 +56,7 @@ def save_openvino(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".openvino-") as room:
         xml, binary = Path(room) / NAME, (Path(room) / NAME).with_suffix(".bin")
         ov.save_model(model, xml, compress_to_fp16=False)
-        xml.write_bytes(sealed(_short(xml.read_bytes()), binary.read_bytes()))
+        xml.write_bytes(sealed(keep_float32(_short(xml.read_bytes())), binary.read_bytes()))
         os.replace(binary, (folder / NAME).with_suffix(".bin"))
         os.replace(xml, folder / NAME)
     return folder / NAME

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import openvino as ov
 
+from bnnlight.deploy.formats.openvino_floats import has_kernels_on_bits, on_floats
 from bnnlight.deploy.formats.workers import Workers
 
 _CONFIG = {
-    # bfloat16, which some processors are quicker in, would turn signs round
+    # for files of earlier versions, whose nodes do not ask for it: bfloat16 would turn signs round
     "INFERENCE_PRECISION_HINT": "f32",
     "PERFORMANCE_HINT": "LATENCY",
     # several processes of a service would all sit on the first cores
@@ -30,10 +31,10 @@ class Compiled:
     """An OpenVINO model on the CPU, for batches of any size and calls of any number of threads.
 
     It is compiled once, for one picture: binary convolutions take fixed shapes alone, and what a picture gets does not
-    depend on those beside it.
+    depend on those beside it. Where OpenVINO has no kernels on bits, binary layers are computed on ±1 in float32.
 
     Args:
-        model: for batches of one.
+        model: for batches of one; it may be changed.
         num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
 
     Attributes:
@@ -47,6 +48,8 @@ class Compiled:
 
     def __init__(self, model: ov.Model, num_threads: int | None = None) -> None:
         self.model = model
+        if not has_kernels_on_bits():
+            on_floats(model)
         self._workers = Workers(num_threads)
         streams = self._workers.at_a_time
         config = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * self._workers.per_picture}

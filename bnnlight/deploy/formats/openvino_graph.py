@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from openvino import opset1, opset13, opset14
+from openvino import opset1, opset8, opset10, opset13, opset14
 
 from bnnlight.deploy.program import INPUT, Program, Step
 from bnnlight.deploy.program.operations import check
@@ -90,11 +90,17 @@ class _Graph:
             unit = max(-low / 128, high / 127, 1e-8)
             low, high = -128 * unit, 127 * unit
         bounds = np.float32(low), np.float32(high)
-        return opset13.fake_quantize(x, *bounds, *bounds, 256)
+        # Rounding to integers is written anew when it is compiled, and loses its mark; its neighbour's holds for both.
+        return opset13.fake_quantize(_apart(x), *bounds, *bounds, 256)
 
 
 def _rank(x: ov.Output | ov.Node) -> int:
     return len((x.output(0) if isinstance(x, ov.Node) else x).get_partial_shape())
+
+
+def _shaped(x: ov.Output | ov.Node, shape: list[int]) -> ov.Node:
+    """The same numbers in another shape; 0 stands for the size that was there, -1 for what remains."""
+    return opset13.reshape(x, np.array(shape, np.int64), True)
 
 
 def _along(array: np.ndarray, x: ov.Output) -> np.ndarray:
@@ -129,6 +135,8 @@ def _binarize(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     low, high = graph.zero, graph.one
     if inverted.any():
         low, high = (opset13.constant(_along(v.astype(np.float32), x)) for v in (inverted, ~inverted))
+    # One constant for both bounds, which has the data's rank: else OpenVINO 2026.4 would compute the sign in the kernel
+    # of a binary convolution before it, where behind a residual sum nearly all signs are wrong.
     graph.bits[step.name] = opset13.fake_quantize(x, bound, bound, low, high, 2)
     graph.bits[step.name].set_friendly_name(step.name + BITS)
     above, below = graph.one, graph.minus
@@ -136,6 +144,12 @@ def _binarize(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
         turn = 1 - 2 * inverted.astype(np.float32)
         above, below = (opset13.constant(_along(v, x)) for v in (turn, -turn))
     return opset13.select(opset13.greater(x, bound), above, below)
+
+
+def _apart(x: ov.Output) -> ov.Node:
+    """The same numbers, kept apart from the operation behind them, which OpenVINO would join with that before them."""
+    node = x.get_node()
+    return node if node.get_type_name() == "Maximum" else opset13.maximum(x, np.float32(-LARGEST))
 
 
 def _conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
@@ -147,7 +161,10 @@ def _conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     else:
         grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
         y = opset13.group_convolution(x, graph.weight(step, grouped), *window)
-    return opset13.add(y, _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
+    if "bias" in step.tensors:
+        y = opset13.add(y, _along(step.tensors["bias"], y))
+    # the scale of 8-bit products is moved behind what follows, whose mark (see openvino_precision.py) is lost then
+    return _apart(y.output(0)) if step.name in graph.ranges else y
 
 
 def _binary_conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
@@ -199,20 +216,27 @@ def _binary_convolution(bits: ov.Node, packed: np.ndarray, shape: list[int], s: 
 
 
 def _linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
-    x = graph.real_input(step, x)
+    if step.name in graph.ranges:
+        # as a matrix product on integers it would lose its mark
+        pixel = _shaped(x, [0, 0, 1, 1]).output(0)
+        settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+        tensors = step.tensors | {"weight": step.tensors["weight"][..., None, None]}
+        y = _conv2d(graph, replace(step, settings=settings, tensors=tensors), pixel)
+        return _shaped(y, [0, -1])
     y = opset13.matmul(x, graph.weight(step, step.tensors["weight"]), False, True)
-    return opset13.add(y, _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
+    # joined with its bias, it would lose its mark
+    return opset13.add(_apart(y.output(0)), _along(step.tensors["bias"], y)) if "bias" in step.tensors else y
 
 
 def _binary_linear(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     # a 1×1 convolution of a picture of one pixel
-    pixel = opset13.unsqueeze(x, np.array([2, 3], np.int64)).output(0)
+    pixel = _shaped(x, [0, 0, 1, 1]).output(0)
     settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "padding_value": 0}
     layer = replace(step, settings=settings | {"shape": [*step.settings["shape"], 1, 1]})
     graph.bits[step.inputs[0]] = opset13.fake_quantize(pixel, graph.zero, graph.zero, graph.zero, graph.one, 2)
     y = _binary_conv2d(graph, layer, pixel)
     y.set_friendly_name(f"{step.name}/0")
-    return opset13.squeeze(y, np.array([2, 3], np.int64))
+    return _shaped(y, [0, -1])
 
 
 LINEAR = ("Convolution", "GroupConvolution", "MatMul", "Multiply", "Add")
@@ -223,15 +247,29 @@ def _affine(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     if "shift" in step.tensors or x.get_node().get_type_name() in LINEAR:
         # Changes no number, and keeps the arithmetic behind it in a kernel of its own, which rounds once (a fused
         # multiply-add), as torch's batch norm does. Inside of a convolution's kernel it would be rounded twice.
-        x = opset13.maximum(x, np.float32(-LARGEST)).output(0)
-    y = opset13.multiply(x, _along(step.tensors["scale"], x))
-    return opset13.add(y, _along(step.tensors["shift"], x)) if "shift" in step.tensors else y
+        x = _apart(x).output(0)
+    scale = step.tensors["scale"]
+    y = opset13.multiply(x, _along(scale, x))
+    if "shift" in step.tensors:
+        y = opset13.add(y, _along(step.tensors["shift"], x))
+    if not graph.ranges:
+        return y
+    # When OpenVINO takes layers to integers, it would move the scale behind what follows: numbers would be rounded
+    # otherwise, marks be lost, and residual sums need a multiplication of their own. A clamp costs nothing, as a binary
+    # convolution takes it along, but holds up only a scale that differs between channels.
+    if "shift" in step.tensors or (scale == scale.flat[0]).all():
+        return _apart(y.output(0))
+    return opset13.clamp(y, -LARGEST, LARGEST)
 
 
 def _max_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     s = step.settings
-    window = (s["stride"], s["dilation"], s["padding"], s["padding"], s["kernel"])
-    return opset14.max_pool(x, *window, "ceil_torch" if s["ceil_mode"] else "floor")
+    padding, dilation = (s["padding"], s["padding"]), s["dilation"]
+    if s["ceil_mode"]:
+        return opset14.max_pool(x, s["stride"], dilation, *padding, s["kernel"], "ceil_torch")
+    if dilation == [1, 1]:
+        return opset1.max_pool(x, s["stride"], *padding, s["kernel"], "floor")
+    return opset8.max_pool(x, s["stride"], dilation, *padding, s["kernel"], "floor")
 
 
 def _avg_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
@@ -241,18 +279,20 @@ def _avg_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
         # torch counts the padding, but not what lies behind it; OpenVINO counts both
         x, padding, include = _padded(x, padding, 0), [0, 0], False
     window = (s["stride"], padding, padding, s["kernel"], not include)
-    return opset14.avg_pool(x, *window, "ceil_torch" if s["ceil_mode"] else "floor")
+    return opset14.avg_pool(x, *window, "ceil_torch") if s["ceil_mode"] else opset1.avg_pool(x, *window, "floor")
 
 
 def _padded(x: ov.Output | ov.Node, padding: list[int], value: float) -> ov.Node:
     sides = np.array([0, 0, *padding], np.int64)
-    return opset13.pad(x, sides, sides, "constant", np.float32(value))
+    return opset1.pad(x, sides, sides, "constant", np.float32(value))
 
 
 def _upsample(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
-    factor = np.array(step.settings["factor"], np.float32)
+    factor = step.settings["factor"]
+    size = np.multiply(x.get_shape()[2:], factor).astype(np.int64)
     window = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return opset13.interpolate(x, factor, "nearest", "scales", axes=np.array([2, 3], np.int64), **window)
+    axes = np.array([2, 3], np.int64)
+    return opset10.interpolate(x, size, np.array(factor, np.float32), "nearest", "scales", axes=axes, **window)
 
 
 MAKE: dict[str, Callable[..., ov.Node]] = {
@@ -273,7 +313,7 @@ MAKE: dict[str, Callable[..., ov.Node]] = {
     "upsample_nearest": _upsample,
     "add": lambda graph, step, x, y: opset13.add(x, y),
     "concat": lambda graph, step, *values: opset13.concat(list(values), 1),
-    "stack": lambda graph, step, *values: opset13.concat([opset13.unsqueeze(v, np.int64(1)) for v in values], 1),
-    "flatten": lambda graph, step, x: opset13.reshape(x, np.array([0, -1], np.int64), True),
+    "stack": lambda graph, step, *values: opset13.concat([_shaped(v, [0, 1, *v.get_shape()[1:]]) for v in values], 1),
+    "flatten": lambda graph, step, x: _shaped(x, [0, -1]),
 }
 """The operations of :data:`bnnlight.deploy.program.operations.OPERATIONS` in OpenVINO."""
