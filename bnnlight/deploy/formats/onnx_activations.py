@@ -1,26 +1,23 @@
 """Activation functions in standard ONNX operators, in the order in which torch computes them.
 
-Each takes the graph that :func:`bnnlight.deploy.formats.onnx_graph.to_onnx` makes and a step, and adds its nodes.
+Each takes the graph that is being made (of :mod:`bnnlight.deploy.formats.onnx_graph`) and a step, and adds its nodes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bnnlight.deploy.program import Step
 
-if TYPE_CHECKING:
-    from bnnlight.deploy.formats.onnx_graph import _Graph
 
-
-def silu(g: _Graph, step: Step) -> None:
+def silu(g: Any, step: Step) -> None:
     # x / (1 + exp(-x)) as torch computes it: onnxruntime's sigmoid is none below -18
     (x,) = step.inputs
     g.node("Div", x, g.node("Add", g.node("Exp", g.node("Neg", x)), g.number(1)), name=step.name)
 
 
-def gelu(g: _Graph, step: Step) -> None:
+def gelu(g: Any, step: Step) -> None:
     (x,) = step.inputs
     if step.settings["approximate"] == "none":
         curve = g.node("Erf", g.node("Mul", x, g.number(math.sqrt(0.5))))
@@ -33,7 +30,7 @@ def gelu(g: _Graph, step: Step) -> None:
     g.node("Mul", half, g.node("Add", curve, g.number(1)), name=step.name)
 
 
-def hard(g: _Graph, step: Step) -> None:
+def hard(g: Any, step: Step) -> None:
     """Hardsigmoid and Hardswish: the operators of these names divide otherwise than torch does."""
     (x,) = step.inputs
     bounded = g.node("Clip", g.node("Add", x, g.number(3)), g.number(0), g.number(6))

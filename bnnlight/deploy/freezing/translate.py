@@ -22,7 +22,7 @@ class Refused(ValueError):
     """What of a network cannot be shipped, in one line that can be read.
 
     Args:
-        wrong: (reason, kind of layer or function) → paths in the network.
+        wrong: (reason, ``layer CLASS`` or ``function NAME``) → paths of layers.
 
     Attributes:
         wrong: all of it; the message names the first of them, and how many there are.
@@ -39,19 +39,28 @@ class Refused(ValueError):
             texts.setdefault(form, {}).setdefault(reason)
         lines = []
         for form, kinds in reasons.items():
-            named = [
-                f"{kind} in {_first([*dict.fromkeys(paths)], MOST_PATHS)}" if paths else kind
-                for kind, paths in kinds.items()
-            ]
+            named = [_named(kind, [*dict.fromkeys(paths)]) for kind, paths in kinds.items()]
             several = "for the first, " if len(texts[form]) > 1 else ""
             lines.append(f"{_first(named, MOST_KINDS)}: {several}{next(iter(texts[form]))}")
-        super().__init__(f"cannot be shipped: {_first(lines, MOST_KINDS, '; ', 'reasons')}")
+        super().__init__(f"cannot be shipped: {_first(lines, MOST_KINDS, '; ', 'reason')}")
+
+
+def _named(kind: str, paths: list[str]) -> str:
+    """``layers 1, 3, 5 and 9 more (SiLU)``, ``function pad in layer 3``, or what stands in no layer."""
+    if not paths:
+        return kind
+    what, _, name = kind.partition(" ")
+    layers = f"layer{'s' if len(paths) > 1 else ''} {_first(paths, MOST_PATHS)}"
+    return f"{layers} ({name})" if what == "layer" else f"{kind} in {layers}"
 
 
 def _first(texts: Sequence[str], count: int, between: str = ", ", what: str = "") -> str:
-    more = [f"and {len(texts) - count} more {what}".rstrip()] if len(texts) > count else []
-    text = between.join(texts[:count])
-    return f"{text}{between if what else ' '}{more[0]}" if more else text
+    """The first few of them, and how many more there are of what."""
+    if len(texts) <= count:
+        return between.join(texts)
+    more = len(texts) - count
+    unit = f" {what}{'s' * (more > 1)}" if what else ""
+    return f"{between.join(texts[:count])}{between if what else ' '}and {more} more{unit}"
 
 
 def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
