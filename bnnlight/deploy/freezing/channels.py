@@ -38,7 +38,7 @@ def some_channels(t: Translation, node: fx.Node, index: tuple[Any, ...]) -> str:
     others = [i for place, i in enumerate(index) if place != 1]
     wanted = index[1] if len(index) > 1 else slice(None)
     if any(i != slice(None) for i in others) or not _is_range(wanted):
-        raise Unsupported("only some of the channels, or what drops sides of 1 px, can be shipped")
+        raise Unsupported("only channels side by side, or what drops sides of 1 px, can be shipped")
     start, stop, _ = wanted.indices(shape_of(first(node))[0])
     return _sliced(t, node, t.input(node), first(node), start, stop)
 

@@ -77,7 +77,7 @@ def _taken(t: Translation, node: fx.Node) -> str:
         return channels.some_channels(t, node, index)
     plain = all(i in (0, -1, Ellipsis, slice(None)) for i in index if not isinstance(i, fx.Node | list))
     if not plain or any(isinstance(i, fx.Node | list) for i in index) or shape_of(first(node))[1:] != (1, 1):
-        raise Unsupported("only some of the channels, or what drops sides of 1 px, can be shipped")
+        raise Unsupported("only channels side by side, or what drops sides of 1 px, can be shipped")
     return _flatten(t, node)
 
 
