@@ -79,7 +79,6 @@ def test_converted_torchvision_networks(name, size, randomized, check_frozen):
         ("densenet121", {"concat"}),
         ("efficientnet_b0", {"multiply", "silu", "sigmoid"}),
         ("mobilenet_v3_small", {"multiply", "hardswish", "hardsigmoid"}),
-        ("regnet_y_400mf", {"multiply", "sigmoid"}),
         ("shufflenet_v2_x0_5", {"slice_channels", "shuffle_channels"}),
     ],
 )
