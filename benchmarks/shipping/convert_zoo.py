@@ -1,7 +1,7 @@
-"""Every classification, segmentation and detection network of torchvision, and fifty of timm, made binary.
+"""Every classification, segmentation and detection network of torchvision, and some fifty of timm, made binary.
 
 python benchmarks/shipping/convert_zoo.py --output results/convert            # goes on where it was stopped
-pip install --no-deps timm==1.0.31 huggingface_hub safetensors pyyaml   # for fifty networks more, with
+pip install --no-deps timm==1.0.31 huggingface_hub safetensors pyyaml   # for some fifty networks more, with
 python benchmarks/shipping/convert_zoo.py --output results/convert --timm
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
     """Fills the rows that are missing, and writes the table after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--output", type=Path, required=True, help="path without ending: writes .md and .json")
-    parser.add_argument("--timm", action="store_true", help="fifty networks of timm too, which must be installed")
+    parser.add_argument("--timm", action="store_true", help="some fifty networks of timm too, which must be installed")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="these networks, made anew")
     parser.add_argument("--minutes", type=float, default=6, help="time for each network (default: 6)")
     parser.add_argument("--memory", type=float, default=12, help="memory for each network in GiB (default: 12)")
@@ -101,8 +101,11 @@ def report(record: dict[str, Any]) -> str:
     lines += [
         "Each network, with random weights, is converted with default options, run before and after on two pictures",
         "of the smallest size that it takes and trains on, trained for one step, frozen, and saved and run in each",
-        "format. Where `convert` refuses layers by their paths, its line is quoted, and what follows is of the",
-        "network converted with these in `keep`. *Shapes*: of the outputs, and of every layer's, before and after.",
+        "format. In rows that tell their number, norms have gathered statistics of 64 pictures more before, and at",
+        "least a million signs are compared in each format. In the others, made at earlier commits, it is two pictures",
+        "each, and some of what they refuse ships by now. Where `convert` refuses layers by paths, its line is quoted,",
+        "and what follows is of the network converted with these in `keep`.",
+        "*Shapes*: of the outputs, and of every layer's, before and after.",
         "*Step*: loss and gradients, and how many parameters of the binary layers that have a gradient moved (latents,",
         "α, biases; norms whose weights begin at zero, behind which nothing has one, are set to one before). Where",
         "fewer moved, gradients are very large (1e23 and more in the two networks that were looked into, behind",
@@ -164,6 +167,8 @@ def _line(name: str, r: dict[str, Any]) -> str:
     if r["kept"] != "all":
         note = f"LOST {r['kept']}; {note}"
     ships = list(_ships(r).values())
+    if "signs" in r:
+        note = "; ".join(part for part in (f"{r['signs'] / 1e6:.1f} M signs", note) if part)
     if len(set(ships)) == 1 and _kind_of(ships[0]) != "equal":
         note = "; ".join(part for part in (note, _short(ships[0])) if part)
         ships = ["no" if _kind_of(ships[0]).startswith("refused") else _kind_of(ships[0])] * 3

@@ -23,11 +23,11 @@ TIMM = [
         "mobilenetv4_conv_small efficientnet_b0 tf_efficientnetv2_b0 mixnet_s tf_mixnet_s ghostnetv2_100",
         "rexnet_100 nf_resnet26 eca_nfnet_l0 convnext_atto convnextv2_atto xception41 inception_v4",
         "mobileone_s0 fastvit_t8 efficientvit_b0 levit_128s mobilevit_xxs edgenext_xx_small poolformer_s12",
-        "coatnet_nano_rw_224 swin_tiny_patch4_window7_224 starnet_s1",
+        "coatnet_nano_rw_224 swin_tiny_patch4_window7_224 starnet_s1 seresnext26d_32x4d ghostnet_100",
     )
     for name in line.split()
 ]
-"""Fifty networks of timm, of as many families as they are."""
+"""Networks of timm, most of them of a family of their own."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Network:
             options |= {"min_size": 64, "max_size": 128}  # what pictures are resized to; 800 px otherwise
         return torchvision.models.get_model(self.name, weights=None, **options)
 
-    def pictures(self, side: int, count: int = 2) -> Any:
+    def pictures(self, side: int, count: int = 2, seed: int = 1) -> Any:
         """A batch of random pictures, in the form that the network takes."""
-        batch = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1)) * 4 - 2
+        batch = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 4 - 2
         return list(batch.sigmoid()) if self.kind == "detection" else batch
 
     def losses(self, model: nn.Module, side: int) -> list[Tensor]:

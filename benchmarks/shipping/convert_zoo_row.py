@@ -25,6 +25,10 @@ from bnnlight.nn.flow import weighted_layers
 FORMATS = ("packed", "openvino", "onnx")
 LARGE = 100_000_000
 """Parameters beyond which shipping is not tried."""
+SIGNS = 1_000_000
+"""Least number of signs that are compared in each format."""
+BATCHES, BATCH = 8, 8
+"""Batches, and pictures in each, from which norms gather the statistics that thresholds are made of."""
 
 
 def row(network: Network) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def row(network: Network) -> dict[str, Any]:
     found["shapes"] = "equal" if shapes(network, model, layers, side) == expected else "DIFFERENT"
     found["kept"] = _lost(model, *before[:2], plan.binary) or "all"
     found["step"] = _step(network, model, side)
-    found["ships"] = _shipped(network, model.eval(), side)
+    found["ships"], signs = _shipped(network, _settled(network, model, side), side)
+    found |= {"signs": signs} if signs else {}
     return found | {"seconds": round(time.monotonic() - start)}
 
 
@@ -89,31 +94,50 @@ def _step(network: Network, model: nn.Module, side: int) -> dict[str, Any]:
     return {"finite": finite, "moved": moved, "with_gradient": with_gradient, "parameters": len(seen), "px": px}
 
 
-def _shipped(network: Network, model: nn.Module, side: int) -> dict[str, str] | str:
-    """Format → `equal`, what differs, or the one line that refuses; a line alone where it is for all of them."""
-    num_parameters = sum(p.numel() for p in model.parameters())
-    if num_parameters > LARGE:
-        return f"not tried: {num_parameters / 1e6:.0f} M parameters"
+def _settled(network: Network, model: nn.Module, side: int) -> nn.Module:
+    """The network in eval mode, behind a few batches in training mode: so thresholds lie amid what their signs see."""
+    if network.kind != "detection" and not _too_large(model):
+        with torch.no_grad():
+            for number in range(BATCHES):
+                model.train()(network.pictures(side, BATCH, seed=100 + number))
+    return model.eval()
+
+
+def _too_large(model: nn.Module) -> str:
+    number = sum(p.numel() for p in model.parameters())
+    return f"not tried: {number / 1e6:.0f} M parameters" if number > LARGE else ""
+
+
+def _shipped(network: Network, model: nn.Module, side: int) -> tuple[dict[str, str] | str, int]:
+    """Format → `equal`, what differs, or the one line that refuses; a line alone where it is for all of them.
+
+    Besides the number of signs that were compared in each format.
+    """
+    if large := _too_large(model):
+        return large, 0
     try:
         program = freeze(model, (3, side, side))
     except ValueError as error:
-        return str(error)
-    pictures = network.pictures(side)
+        return str(error), 0
     with torch.no_grad():
-        classes = tuple(str(index) for index in range(model(pictures).shape[1]))
+        classes = tuple(str(index) for index in range(model(network.pictures(side)).shape[1]))
     manifest = Manifest("classification", network.name, PictureInput(3, side, (0.5,) * 3, (0.5,) * 3), classes)
-    answers = {}
+    answers, signs = {}, []
     for name in FORMATS:
         module = import_module(f"bnnlight.deploy.formats.{name}")
         with tempfile.TemporaryDirectory() as folder:
             try:
                 file = getattr(module, f"save_{name}")(program, manifest, Path(folder))
                 both = SideBySide(model, Runtime(file, num_threads=1), getattr(module, f"{name}_signs")(file))
-                both(pictures)
+                seed = 1
+                while both.agreement.num_signs < SIGNS:
+                    both(network.pictures(side, seed=seed))
+                    seed += 1
                 answers[name] = _agreement(both)
+                signs.append(both.agreement.num_signs)
             except ValueError as error:
                 answers[name] = str(error).replace(folder, "")
-    return answers
+    return answers, min(signs, default=0)
 
 
 def _agreement(both: SideBySide) -> str:

@@ -14,8 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from bnnlight.deploy.formats import onnx_activations
 from bnnlight.deploy.program import INPUT, Program, Shape, Step
 from bnnlight.deploy.program.operations import check
+from bnnlight.deploy.program.shapes import adaptive_windows
 
 OPSET = 18
 IR_VERSION = 8
@@ -222,6 +224,30 @@ def _stack(g: _Graph, step: Step) -> None:
     g.node("Concat", *parts, name=step.name, axis=1)
 
 
+def _adaptive(g: _Graph, step: Step) -> None:
+    """Products with a matrix that takes the mean of rows, and one that takes that of columns."""
+    (x,), made = step.inputs, []
+    for before, after in zip(g.shapes[x][1:], step.settings["size"], strict=True):
+        matrix = np.zeros((after, before), np.float32)
+        for row, (start, stop) in zip(matrix, adaptive_windows(before, after), strict=True):
+            row[start:stop] = 1 / (stop - start)
+        made.append(matrix)
+    g.node("MatMul", g.node("MatMul", g.constant(made[0]), x), g.constant(made[1].T), name=step.name)
+
+
+def _slice(g: _Graph, step: Step) -> None:
+    start, stop = (g.integers(step.settings[name]) for name in ("start", "stop"))
+    g.node("Slice", *step.inputs, start, stop, g.integers(1), name=step.name)
+
+
+def _shuffle(g: _Graph, step: Step) -> None:
+    channels, height, width = g.shapes[step.name]
+    groups = step.settings["groups"]
+    grouped = g.node("Reshape", *step.inputs, g.integers(0, groups, channels // groups, height, width))
+    turned = g.node("Transpose", grouped, perm=[0, 2, 1, 3, 4])
+    g.node("Reshape", turned, g.integers(0, channels, height, width), name=step.name)
+
+
 def _simple(op: str, **attributes: Any) -> Callable[[_Graph, Step], None]:
     return lambda g, step: g.node(op, *step.inputs, name=step.name, **attributes)
 
@@ -238,11 +264,19 @@ WRITE: dict[str, Callable[[_Graph, Step], None]] = {
     "clamp": _clamp,
     "sigmoid": _simple("Sigmoid"),
     "tanh": _simple("Tanh"),
+    "silu": onnx_activations.silu,
+    "gelu": onnx_activations.gelu,
+    "hardswish": onnx_activations.hard,
+    "hardsigmoid": onnx_activations.hard,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
+    "adaptive_avg_pool2d": _adaptive,
     "mean2d": _simple("GlobalAveragePool"),
     "upsample_nearest": _upsample,
     "add": _simple("Add"),
+    "multiply": _simple("Mul"),
+    "slice_channels": _slice,
+    "shuffle_channels": _shuffle,
     "concat": _simple("Concat", axis=1),
     "stack": _stack,
     "flatten": _simple("Flatten", axis=1),

@@ -295,6 +295,16 @@ def _upsample(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     return opset10.interpolate(x, size, np.array(factor, np.float32), "nearest", "scales", axes=axes, **window)
 
 
+def _multiply(graph: _Graph, step: Step, x: ov.Output, y: ov.Output) -> ov.Node:
+    # OpenVINO would join a product and a sum behind it, and round them once; torch rounds both
+    return opset13.maximum(opset13.multiply(x, y), np.float32(-LARGEST))
+
+
+def _slice(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
+    start, stop, by, axis = (np.array([n], np.int64) for n in (step.settings["start"], step.settings["stop"], 1, 1))
+    return opset13.slice(x, start, stop, by, axis)
+
+
 MAKE: dict[str, Callable[..., ov.Node]] = {
     "conv2d": _conv2d,
     "binary_conv2d": _binary_conv2d,
@@ -307,11 +317,19 @@ MAKE: dict[str, Callable[..., ov.Node]] = {
     "clamp": lambda graph, step, x: opset13.clamp(x, step.settings["min"], step.settings["max"]),
     "sigmoid": lambda graph, step, x: opset13.sigmoid(x),
     "tanh": lambda graph, step, x: opset13.tanh(x),
+    "silu": lambda graph, step, x: opset13.swish(x),
+    "gelu": lambda graph, step, x: opset13.gelu(x, {"none": "erf", "tanh": "tanh"}[step.settings["approximate"]]),
+    "hardswish": lambda graph, step, x: opset13.hswish(x),
+    "hardsigmoid": lambda graph, step, x: opset13.hsigmoid(x),
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": lambda graph, step, x: opset13.adaptive_avg_pool(x, np.int64(step.settings["size"])),
     "mean2d": lambda graph, step, x: opset13.reduce_mean(x, np.array([2, 3], np.int64), True),
     "upsample_nearest": _upsample,
     "add": lambda graph, step, x, y: opset13.add(x, y),
+    "multiply": _multiply,
+    "slice_channels": _slice,
+    "shuffle_channels": lambda graph, step, x: opset13.shuffle_channels(x, 1, step.settings["groups"]),
     "concat": lambda graph, step, *values: opset13.concat(list(values), 1),
     "stack": lambda graph, step, *values: opset13.concat([_shaped(v, [0, 1, *v.get_shape()[1:]]) for v in values], 1),
     "flatten": lambda graph, step, x: _shaped(x, [0, -1]),

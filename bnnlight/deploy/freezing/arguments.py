@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-_FIRST = ("condition", "input", "tensors")
+_FIRST = ("condition", "input", "tensors", "tensor")
 """What torch's functions call their first argument; `where` has two of these names."""
 
 _OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other", "self": "input"}

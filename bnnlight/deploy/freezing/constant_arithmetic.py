@@ -31,7 +31,10 @@ def difference(t: Translation, node: fx.Node) -> str:
 
 
 def product(t: Translation, node: fx.Node) -> str:
-    """x · c, c · x."""
+    """x · y, x · c, c · x."""
+    left, right = _operands(node)
+    if t.constant(left) is t.constant(right) is None:
+        return t.step(name_of(node), "multiply", *_of_one_rank(t, left, right))
     return _with_constant(t, node, lambda c: (c, None))
 
 
@@ -74,6 +77,14 @@ def _added(t: Translation, node: fx.Node, left: str, right: str) -> str:
     if shapes[0] != shapes[1]:
         raise Unsupported(f"of shapes {shapes[0][1:]} and {shapes[1][1:]}: only equal ones can be shipped")
     return t.step(name_of(node), "add", left, right)
+
+
+def _of_one_rank(t: Translation, *values: Any) -> list[str]:
+    """Two values whose shapes torch's broadcasting lets stand as they are."""
+    shapes = [shape_of(value) for value in values]
+    if len(shapes[0]) != len(shapes[1]):
+        raise Unsupported(f"of shapes {shapes[0]} and {shapes[1]}: only as many dimensions can be shipped")
+    return [t.value(value) for value in values]
 
 
 def _negated(t: Translation, name: str, value: Any) -> str:

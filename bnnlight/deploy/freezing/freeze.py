@@ -32,7 +32,8 @@ def freeze(model: nn.Module, input_shape: Sequence[int]) -> Program:
 
     Raises:
         ValueError: the network does not run on such pictures, draws random numbers, or has layers that cannot be
-            shipped or are not in the stage ``binary``; the message names their paths.
+            shipped or are not in the stage ``binary``; the message names their paths, the first few of each kind. All
+            of what cannot be shipped is in ``wrong`` of a :class:`bnnlight.deploy.freezing.translate.Refused`.
     """
     for name, layer in named_binary_layers(model):
         if layer.stage != "binary":

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torchvision.ops import stochastic_depth
 
+from bnnlight.deploy.freezing import channels, pools
 from bnnlight.deploy.freezing.constant_arithmetic import (
     compared,
     difference,
@@ -21,7 +23,7 @@ from bnnlight.deploy.freezing.constant_arithmetic import (
     sum_of,
 )
 from bnnlight.deploy.freezing.layers import LAYER_FUNCTIONS
-from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
+from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, shape_of
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -48,55 +50,14 @@ def _dropout(t: Translation, node: fx.Node) -> str:
     return t.input(node)
 
 
-def _max_pool(t: Translation, node: fx.Node, kernel, stride=None, padding=0, dilation=1, ceil_mode=False) -> str:
-    settings = {"kernel": pair(kernel), "stride": pair(kernel if stride in (None, []) else stride)}
-    settings |= {"padding": pair(padding), "dilation": pair(dilation), "ceil_mode": bool(ceil_mode)}
-    return t.step(name_of(node), "max_pool2d", t.input(node), settings=settings)
+def _stochastic_depth(t: Translation, node: fx.Node) -> str:
+    if argument(node, 3, "training", True) and argument(node, 1, "p"):
+        raise Unsupported("it drops in eval mode too: give it training=self.training")
+    return t.input(node)
 
 
-def _avg_pool(
-    t: Translation, node: fx.Node, kernel, stride=None, padding=0, ceil_mode=False, include=True, divisor=None
-) -> str:
-    if divisor is not None:
-        raise Unsupported("an average pool with a divisor of its own")
-    settings = {"kernel": pair(kernel), "stride": pair(kernel if stride in (None, []) else stride)}
-    settings |= {"padding": pair(padding), "ceil_mode": bool(ceil_mode), "count_include_pad": bool(include)}
-    return t.step(name_of(node), "avg_pool2d", t.input(node), settings=settings)
-
-
-def _adaptive(pool: Callable) -> Callable:
-    def made(t: Translation, node: fx.Node, *module: nn.Module) -> str:
-        (_, *before), (_, *after) = shape_of(first(node)), shape_of(node)
-        if before == after:
-            return t.input(node)
-        if pool is _avg_pool and after == [1, 1]:
-            return t.step(name_of(node), "mean2d", t.input(node))
-        if any(b % a for b, a in zip(before, after, strict=True)):
-            raise Unsupported(f"an adaptive pool from {before} px to {after} px: only whole factors can be shipped")
-        return pool(t, node, [b // a for b, a in zip(before, after, strict=True)])
-
-    return made
-
-
-def _mean(t: Translation, node: fx.Node) -> str:
-    dims, keep = argument(node, 1, "dim"), argument(node, 2, "keepdim", False)
-    shape = shape_of(first(node))
-    if len(shape) != 3 or not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
-        raise Unsupported("only the mean over height and width can be shipped")
-    mean = t.step(name_of(node), "mean2d", t.input(node))
-    return mean if keep else t.step(f"{name_of(node)}.flat", "flatten", mean)
-
-
-def _upsample(t: Translation, node: fx.Node, mode: str) -> str:
-    if mode not in ("nearest", "nearest-exact"):
-        raise Unsupported(f"interpolation {mode!r}: only nearest can be shipped")
-    (_, *before), (_, *after) = shape_of(first(node)), shape_of(node)
-    if any(a % b for a, b in zip(after, before, strict=True)):
-        raise Unsupported(f"from {before} px to {after} px: only whole factors can be shipped")
-    factor = [a // b for a, b in zip(after, before, strict=True)]
-    if max(factor) > 40:
-        raise Unsupported(f"factor {max(factor)}: torch does not repeat pixels evenly beyond 40")
-    return t.step(name_of(node), "upsample_nearest", t.input(node), settings={"factor": factor})
+def _gelu(t: Translation, node: fx.Node, approximate: str) -> str:
+    return t.step(name_of(node), "gelu", t.input(node), settings={"approximate": approximate})
 
 
 def _flatten(t: Translation, node: fx.Node, *module: nn.Module) -> str:
@@ -109,10 +70,14 @@ def _flatten(t: Translation, node: fx.Node, *module: nn.Module) -> str:
 
 
 def _taken(t: Translation, node: fx.Node) -> str:
+    if "parts" in first(node).meta:
+        return channels.of_parts(t, node)
     index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    if len(shape_of(node)) == len(shape_of(first(node))):
+        return channels.some_channels(t, node, index)
     plain = all(i in (0, -1, Ellipsis, slice(None)) for i in index if not isinstance(i, fx.Node | list))
     if not plain or any(isinstance(i, fx.Node | list) for i in index) or shape_of(first(node))[1:] != (1, 1):
-        raise Unsupported("of a value only what drops sides of 1 px can be shipped")
+        raise Unsupported("only channels side by side, or what drops sides of 1 px, can be shipped")
     return _flatten(t, node)
 
 
@@ -165,19 +130,28 @@ MODULES: dict[type[nn.Module], Callable] = {
     nn.Hardtanh: lambda t, node, m: _clamp(t, node, m.min_val, m.max_val),
     nn.Sigmoid: _simple("sigmoid"),
     nn.Tanh: _simple("tanh"),
-    nn.MaxPool2d: lambda t, node, m: _max_pool(t, node, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode),
-    nn.AvgPool2d: lambda t, node, m: _avg_pool(
+    nn.SiLU: _simple("silu"),
+    nn.GELU: lambda t, node, m: _gelu(t, node, m.approximate),
+    nn.Hardswish: _simple("hardswish"),
+    nn.Hardsigmoid: _simple("hardsigmoid"),
+    nn.MaxPool2d: lambda t, node, m: pools.max_pool(
+        t, node, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode
+    ),
+    nn.AvgPool2d: lambda t, node, m: pools.avg_pool(
         t, node, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
     ),
-    nn.AdaptiveAvgPool2d: _adaptive(_avg_pool),
-    nn.AdaptiveMaxPool2d: _adaptive(_max_pool),
-    nn.Upsample: lambda t, node, m: _upsample(t, node, m.mode),
-    nn.UpsamplingNearest2d: lambda t, node, m: _upsample(t, node, m.mode),
+    nn.AdaptiveAvgPool2d: pools.adaptive(pools.avg_pool),
+    nn.AdaptiveMaxPool2d: pools.adaptive(pools.max_pool),
+    nn.Upsample: lambda t, node, m: pools.upsample(t, node, m.mode),
+    nn.UpsamplingNearest2d: lambda t, node, m: pools.upsample(t, node, m.mode),
     nn.Flatten: _flatten,
     nn.Identity: _same,
     nn.Dropout: _same,
     nn.Dropout1d: _same,
     nn.Dropout2d: _same,
+    nn.Dropout3d: _same,
+    nn.FeatureAlphaDropout: _same,
+    nn.ChannelShuffle: lambda t, node, m: channels.shuffled(t, node, m.groups),
     nn.AlphaDropout: _same,
 }
 """Modules that can be shipped, by their very class."""
@@ -205,10 +179,14 @@ FUNCTIONS: dict[Any, Callable] = {
     torch.cat: _joined("concat"),
     torch.stack: _joined("stack"),
     torch.flatten: _flatten,
-    torch.reshape: _flatten,
+    torch.reshape: channels.reshaped(_flatten),
+    torch.split: channels.parts_of_channels,
+    torch.chunk: channels.parts_of_channels,
+    torch.transpose: channels.turned,
+    torch.channel_shuffle: lambda t, node: channels.shuffled(t, node, argument(node, 1, "groups")),
     torch.squeeze: _flatten,
     torch.unsqueeze: _unsqueeze,
-    torch.mean: _mean,
+    torch.mean: pools.mean,
     torch.relu: _simple("relu"),
     F.relu: _simple("relu"),
     F.relu6: lambda t, node: _clamp(t, node, 0.0, 6.0),
@@ -216,12 +194,21 @@ FUNCTIONS: dict[Any, Callable] = {
     torch.clamp: _clamped,
     torch.sigmoid: _simple("sigmoid"),
     torch.tanh: _simple("tanh"),
-    F.max_pool2d: _function(_max_pool, "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    F.avg_pool2d: _function(_avg_pool, *_avg),
-    F.adaptive_avg_pool2d: _adaptive(_avg_pool),
-    F.interpolate: lambda t, node: _upsample(t, node, argument(node, 3, "mode", "nearest")),
+    F.sigmoid: _simple("sigmoid"),
+    F.tanh: _simple("tanh"),
+    F.silu: _simple("silu"),
+    F.gelu: lambda t, node: _gelu(t, node, argument(node, 1, "approximate", "none")),
+    F.hardswish: _simple("hardswish"),
+    F.hardsigmoid: _simple("hardsigmoid"),
+    F.max_pool2d: _function(pools.max_pool, "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    F.avg_pool2d: _function(pools.avg_pool, *_avg),
+    F.adaptive_avg_pool2d: pools.adaptive(pools.avg_pool),
+    F.interpolate: lambda t, node: pools.upsample(t, node, argument(node, 3, "mode", "nearest")),
     F.dropout: _dropout,
+    F.dropout1d: _dropout,
     F.dropout2d: _dropout,
+    F.dropout3d: _dropout,
+    stochastic_depth: _stochastic_depth,
 }
 """Functions that can be shipped."""
 
@@ -238,18 +225,23 @@ METHODS: dict[str, Callable] = {
     "ge": compared,
     "where": lambda t, node: selected(t, node, argument(node, 1, "condition"), first(node), argument(node, 2, "other")),
     "flatten": _flatten,
-    "view": _flatten,
-    "reshape": _flatten,
+    "view": channels.reshaped(_flatten),
+    "reshape": channels.reshaped(_flatten),
+    "split": channels.parts_of_channels,
+    "chunk": channels.parts_of_channels,
+    "transpose": channels.turned,
     "squeeze": _flatten,
     "unsqueeze": _unsqueeze,
-    "mean": _mean,
+    "mean": pools.mean,
     "relu": _simple("relu"),
     "relu_": _simple("relu"),
     "clamp": _clamped,
     "clamp_": _clamped,
     "sigmoid": _simple("sigmoid"),
+    "sigmoid_": _simple("sigmoid"),
     "tanh": _simple("tanh"),
-    "contiguous": _same,
+    "tanh_": _simple("tanh"),
+    "contiguous": channels.contiguous(_same),
     "clone": _same,
     "detach": _same,
     "float": _to,

@@ -94,6 +94,8 @@ class _Tracer(fx.Tracer):
         node = super().create_proxy(kind, target, args, kwargs, *rest, **named).node
         if isinstance(value, Tensor):
             node.meta |= {"shape": tuple(value.shape), "dtype": value.dtype}
+        elif isinstance(value, tuple | list) and value and all(isinstance(part, Tensor) for part in value):
+            node.meta["parts"] = [tuple(part.shape) for part in value]
         for known, then in zip(self.made, before, strict=True):
             if isinstance(known.value, Tensor) and version(known.value) != then:
                 # changed in place: whoever holds it now holds what this node made of it
@@ -131,7 +133,8 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
 
     Returns:
         A graph whose nodes are torch's own modules, binary layers, functions and methods; each node's
-        ``meta["shape"]`` and ``meta["dtype"]`` are those of its value, for a batch of one. Arguments are in one form:
+        ``meta["shape"]`` and ``meta["dtype"]`` are those of its value, for a batch of one; ``meta["parts"]`` are the
+        shapes where it is a row of tensors. Arguments are in one form:
         see :func:`bnnlight.deploy.freezing.arguments.put_in_order`. A value that is changed
         in place stands, from then on, for the node that changed it.
 

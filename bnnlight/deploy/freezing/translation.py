@@ -24,12 +24,15 @@ class Translation:
     Attributes:
         steps: made so far.
         values: node of the graph → name of its value.
+        grouped: node → number of groups, where it only has the channels of a value in groups, (C, H, W) as
+            (groups, C/groups, H, W); negative once groups and channels have changed places. A shuffle takes such.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.steps: list[Step] = []
         self.values: dict[fx.Node, str] = {}
+        self.grouped: dict[fx.Node, int] = {}
         self._taken = {INPUT}
 
     def step(self, name: str, op: str, *inputs: str, settings: dict | None = None, **tensors: Any) -> str:
@@ -49,6 +52,8 @@ class Translation:
             raise Unsupported("an input of it does not depend on the picture")
         if argument.meta.get("dtype") != dtype:
             raise Unsupported(f"an input of it is {argument.meta.get('dtype', 'no single tensor')}")
+        if argument in self.grouped:
+            raise Unsupported("it takes channels in groups, which only a shuffle of channels can")
         return self.values[argument]
 
     def input(self, node: fx.Node) -> str:

@@ -58,11 +58,19 @@ OPERATIONS: dict[str, Operation] = {
     "clamp": Operation(shapes.clamp, ("min", "max")),
     "sigmoid": Operation(shapes.same),
     "tanh": Operation(shapes.same),
+    "silu": Operation(shapes.same),
+    "gelu": Operation(shapes.gelu, ("approximate",)),
+    "hardswish": Operation(shapes.same),
+    "hardsigmoid": Operation(shapes.same),
     "max_pool2d": Operation(shapes.pool, (*_POOL, "dilation")),
     "avg_pool2d": Operation(shapes.pool, (*_POOL, "count_include_pad")),
+    "adaptive_avg_pool2d": Operation(shapes.adaptive, ("size",)),
     "mean2d": Operation(shapes.mean),
     "upsample_nearest": Operation(shapes.upsample, ("factor",)),
     "add": Operation(shapes.add),
+    "multiply": Operation(shapes.multiply),
+    "slice_channels": Operation(shapes.slice_channels, ("start", "stop")),
+    "shuffle_channels": Operation(shapes.shuffle_channels, ("groups",)),
     "concat": Operation(shapes.concat),
     "stack": Operation(shapes.stack),
     "flatten": Operation(shapes.flatten),
@@ -86,12 +94,19 @@ max_pool2d        largest of a window                                      kerne
                                                                            ceil_mode
 avg_pool2d        mean of a window                                         kernel, stride, padding, ceil_mode,
                                                                            count_include_pad
+adaptive_avg_pool2d
+                  mean of windows that are laid over the picture evenly    size (height, width)
 mean2d            mean over height and width, (C, 1, 1)
 upsample_nearest  every pixel repeated                                     factor (height, width)
 add               sum of two values
+multiply          product of two values, one repeated where it has sides
+                  of 1
+slice_channels    channels start to stop - 1                               start, stop
+shuffle_channels  channel i·C/groups + j becomes channel j·groups + i      groups
 concat, stack     values joined along the channels, or along a new axis
 flatten           all in one row
-relu sigmoid tanh of each number
+gelu              x · Φ(x) of each number, or its form with tanh           approximate: none or tanh
+relu sigmoid tanh silu hardswish hardsigmoid of each number
 ================= ======================================================== ==================================
 
 Tensors ``bias``, ``direction`` and ``shift`` may be left out, settings may not. All numbers are finite, but for a
@@ -190,6 +205,10 @@ def _check_tensor(name: str, tensor: Any) -> None:
 
 def _multiply_adds(step: Step, inputs: list[Shape], output: Shape) -> int:
     """One for each number of a value, and for each that a window or a weight takes in."""
+    if "size" in step.settings:
+        # windows overlap where the sides are no multiples
+        sides = zip(inputs[0][1:], output[1:], strict=True)
+        return output[0] * math.prod(sum(b - a for a, b in shapes.adaptive_windows(*side)) for side in sides)
     if "kernel" in step.settings:
         return math.prod(output) * math.prod(map(min, step.settings["kernel"], inputs[0][1:]))
     if "bits" in step.tensors or "weight" in step.tensors:
@@ -197,9 +216,13 @@ def _multiply_adds(step: Step, inputs: list[Shape], output: Shape) -> int:
     return math.prod(output) + sum(map(math.prod, inputs))
 
 
+def _is_convolution(step: Step) -> bool:
+    return "groups" in step.settings and "stride" in step.settings
+
+
 def _padded(step: Step, inputs: list[Shape]) -> int:
     """Numbers of the padded input of a convolution; other operations copy none."""
-    if "groups" not in step.settings:
+    if not _is_convolution(step):
         return 0
     channels, *sizes = inputs[0]
     return channels * math.prod(size + 2 * p for size, p in zip(sizes, step.settings["padding"], strict=True))
@@ -207,4 +230,4 @@ def _padded(step: Step, inputs: list[Shape]) -> int:
 
 def _unfolded(step: Step, inputs: list[Shape], output: Shape) -> int:
     """Numbers in all windows of a convolution."""
-    return math.prod((inputs[0][0], *weight_shape(step)[2:], *output[1:])) if "groups" in step.settings else 0
+    return math.prod((inputs[0][0], *weight_shape(step)[2:], *output[1:])) if _is_convolution(step) else 0

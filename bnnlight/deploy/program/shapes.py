@@ -20,6 +20,9 @@ MAX_SIZE = 2**20
 MAX_FACTOR = 64
 """Most that a picture may be enlarged at once."""
 
+MAX_ADAPTIVE = 256
+"""Most pixels that an adaptive pool may give along a side."""
+
 MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -175,6 +178,46 @@ def add(step: Step, shapes: list[Shape]) -> Shape:
     if len(shapes) != 2 or shapes[0] != shapes[1]:
         raise Wrong(f"adds values of shapes {shown(shapes)}")
     return shapes[0]
+
+
+def multiply(step: Step, shapes: list[Shape]) -> Shape:
+    """Of two values with as many dimensions; a side of 1 is repeated along the other's."""
+    fits = len(shapes) == 2 and len(shapes[0]) == len(shapes[1])
+    if not fits or any(a != b and 1 not in (a, b) for a, b in zip(*shapes, strict=True)):
+        raise Wrong(f"multiplies values of shapes {shown(shapes)}")
+    return tuple(map(max, *shapes))
+
+
+def slice_channels(step: Step, shapes: list[Shape]) -> Shape:
+    shape = _only(shapes)
+    start, stop = (positive([step.settings[name]], 1, name, 0)[0] for name in ("start", "stop"))
+    if not start < stop <= shape[0]:
+        raise Wrong(f"channels {start} to {stop} of a value of shape {shape}")
+    return (stop - start, *shape[1:])
+
+
+def shuffle_channels(step: Step, shapes: list[Shape]) -> Shape:
+    shape = _only(shapes, 3)
+    (groups,) = positive([step.settings["groups"]], 1, "groups")
+    if shape[0] % groups:
+        raise Wrong(f"{groups} groups of the channels of a value of shape {shape}")
+    return shape
+
+
+def gelu(step: Step, shapes: list[Shape]) -> Shape:
+    if step.settings["approximate"] not in ("none", "tanh"):
+        raise Wrong(f"approximate is {shown(step.settings['approximate'])}: wanted 'none' or 'tanh'")
+    return _only(shapes)
+
+
+def adaptive_windows(before: int, after: int) -> list[tuple[int, int]]:
+    """First pixel, and the one behind the last, of the windows by which an adaptive pool makes ``after`` of ``before``
+    pixels: ⌊i·before/after⌋ to ⌈(i+1)·before/after⌉, as torch has them."""
+    return [(i * before // after, -(-(i + 1) * before // after)) for i in range(after)]
+
+
+def adaptive(step: Step, shapes: list[Shape]) -> Shape:
+    return (_only(shapes, 3)[0], *positive(step.settings["size"], 2, "size", most=MAX_ADAPTIVE))
 
 
 def concat(step: Step, shapes: list[Shape]) -> Shape:

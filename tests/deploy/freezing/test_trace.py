@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.freezing.freeze import freeze
@@ -27,6 +28,11 @@ class Net(nn.Module):
         self.move = nn.Parameter(torch.randn(channels))
         self.register_buffer("mean", torch.randn(channels, 1, 1))
         self.number = nn.Parameter(torch.tensor(0.3))
+        self.shuffle, self.depth, self.largest = (
+            nn.ChannelShuffle(2),
+            StochasticDepth(0.5, "row"),
+            nn.AdaptiveMaxPool2d(4),
+        )
 
     def forward(self, x):
         return self.second(self.between(self, self.first(x)))
@@ -52,6 +58,22 @@ def overwritten_twice(net, x):
     a = z.add_(0.5)
     b = z.mul_(3)
     return a + b + z
+
+
+def shuffled(net, x, groups=2):
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+def halves_exchanged(net, x):
+    a, b = x.chunk(2, dim=1)
+    return torch.cat((b, a * 2), 1)
+
+
+def scaled_in_place(net, x):
+    y = x
+    y *= x.mean((2, 3), keepdim=True).sigmoid()
+    return x + y
 
 
 def decided_by_numbers_of_the_network(net, x):
@@ -95,6 +117,24 @@ WAYS = {
     "batch norm as a function": lambda net, x: F.batch_norm(x, net.norm.running_mean, net.norm.running_var, net.move),
     "sign as a function": lambda net, x: sign(x) * net.gain + x,
     "sign by hand": lambda net, x: torch.where(x >= 0.1, 1.0, -0.5) + (x >= net.mean).float() + x,
+    "product": lambda net, x: x * net.norm(x),
+    "product for each channel": lambda net, x: F.hardsigmoid(x.mean((2, 3), True)).mul(x) - x,
+    "product for each pixel": lambda net, x: torch.mul(x[:, 1:2], x),
+    "product in place": scaled_in_place,
+    "square": lambda net, x: x * x - 0.3,
+    "halves": halves_exchanged,
+    "parts of any size": lambda net, x: torch.cat((torch.split(x, [1, 3], 1)[-1], x.split(1, 1)[2]), dim=1),
+    "some channels": lambda net, x: torch.cat((x[:, :2] + x[:, 2:4, :, :], x[:, -2:, ...]), 1),
+    "all channels": lambda net, x: x[:, :9] - x[:, -4:] * 0.5,
+    "shuffle": shuffled,
+    "shuffle of four": lambda net, x: shuffled(net, x, 4) + net.mean,
+    "shuffle of torch": lambda net, x: net.shuffle(x) * 2 - torch.channel_shuffle(x, 4),
+    "smooth activations": lambda net, x: F.silu(x) + F.gelu(x) - F.gelu(x, approximate="tanh") * 0.5,
+    "hard activations": lambda net, x: F.hardswish(x * 3) - F.hardsigmoid(x),
+    "activations in place": lambda net, x: F.silu(F.hardswish(x * 2, inplace=True), True) - 0.1,
+    "adaptive, upward": lambda net, x: F.adaptive_avg_pool2d(x, (12, 18)) * 2,
+    "adaptive, any size": lambda net, x: F.adaptive_avg_pool2d(x, (4, 9)) - F.adaptive_avg_pool2d(x, (4, 9)).relu(),
+    "stochastic depth": lambda net, x: net.depth(x) - net.depth(x * 2),
     "no change": lambda net, x: x.contiguous().detach().to(torch.float32),
 }
 
@@ -259,7 +299,21 @@ CANNOT = {
     "decides by values": (by_value, "decides by what is in the picture"),
     "takes a value out": (lambda net, x: x * x.max().item(), "function item"),
     "softmax": (lambda net, x: x.softmax(1), "function softmax", "there is no operation"),
-    "product": (lambda net, x: x * x, "function mul", "depend on the picture"),
+    "product of other ranks": (lambda net, x: (x.unsqueeze(1) * x)[:, 0], "function mul", "(1, 4, 6, 6) and (4, 6, 6)"),
+    "rows in parts": (lambda net, x: x.chunk(2, 2)[0], "function chunk", "axis 2"),
+    "every second channel": (lambda net, x: torch.cat((x[:, ::2], x[:, ::2]), 1), "function getitem", "side by side"),
+    "pixels behind an ellipsis": (lambda net, x: x[:, ..., 2:4], "function getitem", "side by side"),
+    "no channels": (lambda net, x: torch.cat((x, x[:, 4:]), 1), "function getitem", "no channels"),
+    "picture turned": (lambda net, x: x.transpose(2, 3), "function transpose", "within a shuffle"),
+    "half a shuffle": (lambda net, x: x.view(1, 2, 2, 6, 6).relu().flatten(1, 2), "function relu", "in groups"),
+    "a shuffle without its turn": (lambda net, x: x.view(1, 2, 2, 6, 6).view(1, 4, 6, 6), "whole shuffle"),
+    "a shuffle that ends elsewhere": (
+        lambda net, x: x.view(1, 2, 2, 6, 6).transpose(1, 2).reshape(1, 2, 12, 6).view(1, 4, 6, 6),
+        "from shape (2, 2, 6, 6) to (2, 12, 6)",
+    ),
+    "stochastic depth in eval mode": (lambda net, x: net.depth.train()(x), "drops in eval mode"),
+    "largest of windows of any size": (lambda net, x: net.largest(x), "[6, 6] px to [4, 4] px"),
+    "more pixels than a pool may have": (lambda net, x: F.adaptive_avg_pool2d(x, 259), "up to 256 px"),
     "quotient": (lambda net, x: 1 / x, "function truediv", "depends on the picture"),
     "options": (lambda net, x: torch.add(x, x, alpha=2), "function add", "options"),
     "options of a difference": (lambda net, x: torch.sub(x, 1, alpha=2), "function sub", "options"),
@@ -278,7 +332,6 @@ CANNOT = {
     "pixels joined": (lambda net, x: torch.cat((x, x), 2), "axis 2"),
     "dropout in eval mode": (lambda net, x: F.dropout(x, 0.5), "drops in eval mode"),
     "pool's indices": (lambda net, x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d_with_indices"),
-    "pool that does not divide": (lambda net, x: F.adaptive_avg_pool2d(x, 4), "[6, 6] px to [4, 4] px"),
     "interpolation": (lambda net, x: F.interpolate(x, scale_factor=2, mode="bilinear"), "bilinear"),
     "no whole factor": (lambda net, x: F.interpolate(x, size=(9, 9)), "whole factors"),
     "factor that torch rounds": (lambda net, x: F.interpolate(x, scale_factor=41), "41"),
@@ -345,21 +398,38 @@ def test_inputs_that_cannot_be_given(check_one_line):
         check_one_line(error, part, "4×6×6")
 
 
-def test_every_layer_that_cannot_be_shipped_is_named(check_one_line):
+def test_every_kind_of_layer_that_cannot_be_shipped_is_named_once(check_one_line):
     class Foreign(nn.Module):
         def forward(self, x):
             return x.cos()
 
-    layers = [m for _ in range(8) for m in (nn.Conv2d(4, 4, 1), nn.SiLU())]
-    model = nn.Sequential(*layers, nn.Sequential(nn.GELU(), Foreign()), nn.Conv2d(4, 4, 3, padding_mode="reflect"))
+    layers = [m for _ in range(8) for m in (nn.Conv2d(4, 4, 1), nn.Softsign())]
+    model = nn.Sequential(*layers, nn.Sequential(nn.Mish(), Foreign()), nn.Conv2d(4, 4, 3, padding_mode="reflect"))
     with pytest.raises(ValueError) as error:
         freeze(model, SHAPE)
-    silent = [f"layer {2 * i + 1}" for i in range(8)]
-    parts = ("layer 16.0", "GELU", "function cos in layer 16.1", "layer 17", "reflect")
-    check_one_line(error, "torch.nn.modules.activation.SiLU", *silent, *parts)
-    # the reason once for all of them
-    assert str(error.value).count("SiLU") == 1
-    assert "layer 0" not in str(error.value).replace("layer 0.", "")
+    softsigns, mish = "layers 1, 3, 5 and 5 more (Softsign)", "layer 16.0 (Mish)"
+    nothing = f"{softsigns}, {mish}, function cos in layer 16.1: there is no operation for it"
+    reflected = "layer 17 (Conv2d): padding_mode 'reflect': only zeros can be shipped"
+    assert str(error.value) == f"cannot be shipped: {nothing}; {reflected}"
+    # all of them are there for a program
+    assert error.value.wrong["there is no operation for it", "layer Softsign"] == tuple(map(str, range(1, 16, 2)))
+
+
+def test_a_refusal_stays_readable_however_much_is_wrong():
+    class Folded(nn.Module):
+        def forward(self, x):
+            return x.view(1, x.shape[1], -1, 1).view(x.shape)
+
+    strange = [nn.Softsign, nn.Mish, nn.Softplus, nn.LogSigmoid, nn.Hardshrink]
+    layers = [m for n in range(3, 40) for m in (nn.Conv2d(n, n + 1, 1), strange[n % 5](), Folded())]
+    others = [nn.BatchNorm2d(40, track_running_stats=False), nn.Conv2d(40, 4, 3, padding_mode="reflect")]
+    with pytest.raises(ValueError) as error:
+        freeze(nn.Sequential(*layers, *others, nn.AdaptiveMaxPool2d(7)), (3, 8, 8))
+    message = str(error.value)
+    assert "layers 7, 22, 37 and 4 more (Softsign) and 2 more: there is no operation for it; " in message
+    # reasons that differ in numbers are one
+    assert message.count("from shape") == 1 and "for the first, from shape (4, 8, 8) to (4, 64, 1): " in message
+    assert message.endswith("; and 2 more reasons") and len(message) < 500
 
 
 def test_layers_that_do_not_obey_eval_mode(check_one_line):

@@ -13,6 +13,7 @@ from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.program import INPUT, Program, Step, operations
 from bnnlight.deploy.program.bits import pack_signs
 from bnnlight.deploy.program.operations import OPERATIONS, check
+from bnnlight.deploy.program.shapes import adaptive_windows
 
 
 def one(op, settings=None, tensors=None, input_shape=(4, 8, 8), inputs=(INPUT,)):
@@ -43,11 +44,19 @@ RIGHT = {
     "clamp": one("clamp", {"min": -1, "max": 1.0}),
     "sigmoid": one("sigmoid"),
     "tanh": one("tanh"),
+    "silu": one("silu"),
+    "gelu": one("gelu", {"approximate": "none"}),
+    "hardswish": one("hardswish"),
+    "hardsigmoid": one("hardsigmoid"),
     "max_pool2d": one("max_pool2d", {**POOL, "dilation": [1, 1]}),
     "avg_pool2d": one("avg_pool2d", {**POOL, "count_include_pad": True}),
+    "adaptive_avg_pool2d": one("adaptive_avg_pool2d", {"size": [3, 12]}),
     "mean2d": one("mean2d"),
     "upsample_nearest": one("upsample_nearest", {"factor": [2, 3]}),
     "add": one("add", inputs=(INPUT, INPUT)),
+    "multiply": one("multiply", inputs=(INPUT, INPUT)),
+    "slice_channels": one("slice_channels", {"start": 1, "stop": 3}),
+    "shuffle_channels": one("shuffle_channels", {"groups": 2}),
     "concat": one("concat", inputs=(INPUT, INPUT, INPUT)),
     "stack": one("stack", inputs=(INPUT, INPUT)),
     "flatten": one("flatten"),
@@ -62,6 +71,7 @@ SHAPES = {
     **dict.fromkeys(("linear", "binary_linear"), (3,)),
     **dict.fromkeys(("max_pool2d", "avg_pool2d"), (4, 4, 4)),
     **{"mean2d": (4, 1, 1), "upsample_nearest": (4, 16, 24), "concat": (12, 8, 8)},
+    **{"slice_channels": (2, 8, 8), "adaptive_avg_pool2d": (4, 3, 12)},
     **{"stack": (2, 4, 8, 8), "flatten": (256,)},
 }
 
@@ -152,6 +162,55 @@ def test_every_factor_that_is_allowed_repeats_each_pixel_as_often(factor):
     assert torch.equal(FrozenNetwork(program)(x), x.repeat_interleave(factor, 3))
 
 
+# ---- channels and products, by hand
+
+
+def test_channels_are_sliced_and_shuffled_in_torchs_order():
+    x = torch.arange(12.0).view(1, 12, 1, 1)
+    shuffled = FrozenNetwork(one("shuffle_channels", {"groups": 3}, input_shape=(12, 1, 1)))(x)
+    assert shuffled.flatten().tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+    sliced = FrozenNetwork(one("slice_channels", {"start": 4, "stop": 7}, input_shape=(12, 1, 1)))(x)
+    assert sliced.flatten().tolist() == [4, 5, 6]
+
+
+def product(*shapes):
+    """The program that multiplies two values of these shapes, made from one picture."""
+    pictures = {(2, 3, 4): [], (2, 1, 1): [("mean2d", {})], (1, 3, 4): [("slice_channels", {"start": 1, "stop": 2})]}
+    pictures[24,] = [("flatten", {})]
+    steps, names = [], []
+    for place, shape in enumerate(shapes):
+        names.append(INPUT)
+        for op, settings in pictures[shape]:
+            steps.append(Step(f"{op}{place}", op, (INPUT,), settings))
+            names[-1] = steps[-1].name
+    return Program((2, 3, 4), (*steps, Step("it", "multiply", tuple(names))))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3, 4), (2, 1, 1)), ((1, 3, 4), (2, 3, 4)), ((1, 3, 4), (2, 1, 1)), ((24,), (24,))]
+)
+def test_a_product_repeats_sides_of_one(shapes):
+    program = product(*shapes)
+    assert check(program)["it"] == np.broadcast_shapes(*shapes)
+    x = torch.randn(2, 2, 3, 4)
+    values = {(2, 3, 4): x, (2, 1, 1): x.mean((2, 3), True), (1, 3, 4): x[:, 1:], (24,): x.flatten(1)}
+    assert torch.equal(FrozenNetwork(program)(x), values[shapes[0]] * values[shapes[1]])
+
+
+def test_values_that_do_not_fit_are_not_multiplied(check_one_line):
+    refused(product((24,), (2, 3, 4)), check_one_line, "step 'it' (multiply): multiplies values of shapes")
+    steps = (Step("a", "slice_channels", (INPUT,), {"start": 0, "stop": 2}), Step("it", "multiply", (INPUT, "a")))
+    refused(Program((3, 1, 1), steps), check_one_line, "[(3, 1, 1), (2, 1, 1)]")
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 12])
+def test_adaptive_windows_are_torchs(size):
+    for after in range(1, 20):
+        mean = [sum(range(a, b)) / (b - a) for a, b in adaptive_windows(size, after)]
+        expected = F.adaptive_avg_pool2d(torch.arange(float(size)).view(1, 1, 1, size), (1, after))
+        assert mean == pytest.approx(expected.flatten().tolist(), rel=1e-6)
+
+
 # ---- settings
 
 WRONG_PAIRS = (
@@ -166,6 +225,7 @@ WRONG_SETTINGS = [
         "max_pool2d": ("kernel", "stride", "padding", "dilation"),
         "avg_pool2d": ("kernel", "stride", "padding"),
         "upsample_nearest": ("factor",),
+        "adaptive_avg_pool2d": ("size",),
         "binary_linear": ("shape",),
     }.items() for key in keys for value in WRONG_PAIRS),
     *((op, key, value) for op, key in (("conv2d", "stride"), ("max_pool2d", "kernel"), ("max_pool2d", "dilation"),
@@ -180,6 +240,12 @@ WRONG_SETTINGS = [
       (None, 2, -2, True, False, 1.0, -1.0, 0.5, "0", [0], [], float("nan"), 10**400)),
     *(("max_pool2d", "ceil_mode", value) for value in WRONG_FLAGS),
     *(("avg_pool2d", key, value) for key in ("ceil_mode", "count_include_pad") for value in WRONG_FLAGS),
+    *(("slice_channels", key, value) for key in ("start", "stop")
+      for value in (None, True, 1.0, "1", [1], -1, 5, 2**64, float("nan"))),
+    ("slice_channels", "start", 3), ("slice_channels", "stop", 1),
+    *(("shuffle_channels", "groups", value) for value in (None, 0, -1, 3, 8, True, 2.0, "2", [2])),
+    *(("gelu", "approximate", value) for value in (None, True, "", "erf", "tanh\n", ["tanh"], "x" * 9999)),
+    *(("adaptive_avg_pool2d", "size", value) for value in ([0, 1], [257, 1])),
     *(("clamp", key, value) for key in ("min", "max") for value in WRONG_NUMBERS),
     ("clamp", "min", 2), ("clamp", "max", -2),
     ("max_pool2d", "padding", [2, 2]), ("avg_pool2d", "padding", [2, 0]), ("max_pool2d", "kernel", [9, 1]),
