@@ -20,6 +20,9 @@ MAX_SIZE = 2**20
 MAX_FACTOR = 64
 """Most that a picture may be enlarged at once."""
 
+MAX_FRACTION = 64
+"""Most bits behind the point, and in front of it."""
+
 MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -145,6 +148,13 @@ def clamp(step: Step, shapes: list[Shape]) -> Shape:
     if _number(step, "min") > _number(step, "max"):
         raise Wrong("min is above max")
     return _only(shapes)
+
+
+def round_(step: Step, shapes: list[Shape]) -> Shape:
+    bits = step.settings["fraction_bits"]
+    if type(bits) is not int or not -MAX_FRACTION <= bits <= MAX_FRACTION:
+        raise Wrong(f"fraction_bits is {shown(bits)}: wanted a whole number from -{MAX_FRACTION} to {MAX_FRACTION}")
+    return clamp(step, shapes)
 
 
 def same(step: Step, shapes: list[Shape]) -> Shape:
