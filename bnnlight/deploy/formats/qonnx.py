@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,11 @@ from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.program import Program
 from bnnlight.deploy.seal import sealed
 
-FILE, HLS4ML = "model.qonnx", "hls4ml.json"
+FILE, HLS4ML = "model.qonnx", "model.hls4ml.json"
 
 
 def save_qonnx(program: Program, manifest: Manifest, folder: Path, real_dtype: Literal["fp32"] = "fp32") -> Path:
-    """Writes ``folder/model.qonnx``, and ``hls4ml.json`` with the precisions that hls4ml needs.
+    """Writes ``folder/model.qonnx``, and ``model.hls4ml.json`` with the precisions that hls4ml needs.
 
     The file takes pixels as they are stored, ``(1, C, H, W)`` float32 from 0 to 255.
 
@@ -42,9 +43,18 @@ def save_qonnx(program: Program, manifest: Manifest, folder: Path, real_dtype: L
 
     if real_dtype != "fp32":
         raise ValueError("--real_dtype fp16 does not go with qonnx, whose real layers have fixed-point weights")
-    model = to_qonnx(program, manifest.input)
+    model, precision = to_qonnx(program, manifest.input)
     helper.set_model_props(model, {KEY: manifest.to_json()})
     write_bytes(sealed(model.SerializeToString(deterministic=True)), folder / FILE)
+    settings = {
+        # arguments of hls4ml.utils.config_from_onnx_model; without them sums wrap round at 16 bits
+        "config_from_onnx_model": {
+            "granularity": "name",
+            "default_precision": f"fixed<{precision.integer + precision.fraction},{precision.integer}>",
+        },
+        "precision": {"global_in": {"result": "ufixed<8,8>"}},
+    }
+    write_bytes(json.dumps(settings, indent=2).encode() + b"\n", folder / HLS4ML)
     return folder / FILE
 
 

@@ -8,7 +8,7 @@ all that these compilers pad with is 0, and the sum of ±1 is then 2 · (sum ove
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,12 +32,36 @@ from bnnlight.deploy.program.operations import check
 DOMAIN, OPSET, IR_VERSION = "qonnx.custom_op.general", 16, 8
 BITS = ":bits"
 """Ends the name of what stands in front of a sign that is a bit 0 or 1."""
+MAX_CONSTANT_BITS = 40
+"""Behind the point of a constant that is exact."""
+LOGIT_BITS = 16
+"""Behind the point of the last factor and summand, which are real."""
 MAX_SUM_BITS = 24
 """Of a sum, more than which float32 engines would round."""
 
 
 class Refused(ValueError):
     """Why a step cannot go to an FPGA, without the step's name."""
+
+
+@dataclass
+class Precision:
+    """A signed fixed-point type that is wide enough for all numbers shown to it.
+
+    Attributes:
+        integer: bits in front of the point, with the sign.
+        fraction: bits behind it.
+    """
+
+    integer: int = 2
+    fraction: int = 0
+
+    def hold(self, numbers: np.ndarray | float, most: int) -> None:
+        """Widens it; numbers that need more than ``most`` bits behind the point are rounded to so many."""
+        numbers = np.asarray(numbers, np.float64)
+        self.integer = max(self.integer, 2 + int(np.floor(np.log2(max(1.0, float(np.abs(numbers).max()))))))
+        while self.fraction < most and (np.rint(numbers * 2.0**self.fraction) != numbers * 2.0**self.fraction).any():
+            self.fraction += 1
 
 
 @dataclass(frozen=True)
@@ -66,12 +90,15 @@ class Scaled:
         return scale, shift
 
 
-def to_qonnx(program: Program, picture: PictureInput) -> ModelProto:
+def to_qonnx(program: Program, picture: PictureInput) -> tuple[ModelProto, Precision]:
     """The program as a QONNX model: ``input``, ``(1, C, H, W)`` float32, pixels from 0 to 255, to the last value.
 
     Args:
         program: a frozen network.
         picture: how a pixel becomes the network's input.
+
+    Returns:
+        The model, and the fixed-point type that holds all of its constants and sums.
 
     Raises:
         ValueError: a step has real numbers where whole ones are needed, or is not known to the compilers; the message,
@@ -100,7 +127,8 @@ def to_qonnx(program: Program, picture: PictureInput) -> ModelProto:
     ]
     made = helper.make_graph(graph.nodes, "bnnlight", ends[:1], ends[1:], graph.constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    return helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bnnlight")
+    model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bnnlight")
+    return model, graph.precision
 
 
 class _Graph:
@@ -109,7 +137,7 @@ class _Graph:
     Attributes:
         nodes, constants: made so far.
         values: what is known of each step's value; the picture's is its normalization.
-        precisions: bits behind the point of each multiply-add in front of a rounding.
+        precision: that holds all constants and sums so far.
     """
 
     def __init__(self, program: Program, picture: PictureInput) -> None:
@@ -119,7 +147,7 @@ class _Graph:
         self.consumers = program.consumers()
         self.shapes = check(program)
         self.values: dict[str, Any] = {INPUT: picture}
-        self.precisions: list[int] = []
+        self.precision = Precision()
         self._count = 0
 
     def name(self) -> str:
@@ -136,13 +164,29 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, [name], name=f"node {name}", domain=domain, **attributes))
         return name
 
+    def weight(self, whole: np.ndarray, exponent: int) -> str:
+        """A real layer's weight, in the fewest bits that it fits in."""
+        bits = max(2, bits_of(int(whole.min()), int(whole.max())))
+        narrow = bool((whole > -(2 ** (bits - 1))).all())
+        return self.quant(self.constant(whole * 2.0**exponent), 2.0**exponent, bits, signed=True, narrow=narrow)
+
+    def conv(
+        self, x: str, weight: str, kernel: Sequence[int], stride: list[int], padding: list[int], name: str | None
+    ) -> str:
+        window = {"kernel_shape": kernel, "strides": stride, "pads": [*padding] * 2}
+        return self.node("Conv", x, weight, name=name, dilations=[1, 1], group=1, **window)
+
     def quant(self, x: str, unit: float, bits: int, signed: bool, narrow: bool, name: str | None = None) -> str:
         numbers = [self.constant(number) for number in (unit, 0, bits)]
         options = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": "ROUND"}
         return self.node("Quant", x, *numbers, name=name, domain=DOMAIN, **options)
 
-    def multiply_add(self, x: str, scale: np.ndarray, shift: np.ndarray, name: str | None = None) -> str:
+    def multiply_add(
+        self, x: str, scale: np.ndarray, shift: np.ndarray, name: str | None = None, most: int = MAX_CONSTANT_BITS
+    ) -> str:
         """A batch norm, the one form of it that all compilers take for each channel."""
+        for numbers in (scale, shift):
+            self.precision.hold(numbers, most)
         zeros, ones = np.zeros(len(scale)), np.ones(len(scale))
         numbers = [self.constant(number) for number in (scale, shift, zeros, ones)]
         return self.node("BatchNormalization", x, *numbers, name=name, epsilon=0.0)
@@ -151,6 +195,8 @@ class _Graph:
         """The value as plain whole numbers."""
         if not isinstance(value, Whole):
             raise Refused("it is given real numbers: put a bnnlight.nn.FixedPoint in front of it")
+        if value.pooled[0]:
+            raise Refused("it is given a mean over pixels: that may stand in front of a FixedPointLinear alone")
         return value
 
     def plain(self, value: Any) -> Whole:
@@ -170,9 +216,10 @@ class _Graph:
         if isinstance(value, Scaled):
             scale, shift = value.together()
             if np.all(scale == 1):
+                self.precision.hold(shift, LOGIT_BITS)
                 self.node("Add", value.whole.tensor, self.constant(shift), name=output)
             else:
-                self.multiply_add(value.whole.tensor, scale, shift, output)
+                self.multiply_add(value.whole.tensor, scale, shift, output, LOGIT_BITS)
             return
         last = self.plain(value)
         if last.tensor != output:
@@ -200,31 +247,49 @@ def _layer(g: _Graph, step: Step, x: Whole) -> Whole:
             raise Refused("it has a bias: leave that to a batch norm behind it")
     if padded and binary and s["padding_value"] != -1:
         raise Refused(f"it pads signs with {s['padding_value']}: set padding_value: -1")
+    pooled = isinstance(x, Whole) and not binary and weight.ndim == 2 and x.pooled
+    if pooled and pooled[0]:
+        return _of_mean(g, step, x, weight, exponent)
     # signs are a gain of 2 and an offset of −1 where they are bits; other inputs are plain
-    bits = binary and x.gain == 2
+    bits = binary and g.whole(x).gain == 2
     if not binary:
         x = g.plain(x)
     low, high = sum_bounds(weight, x.low, x.high, padded)
+    g.precision.hold(np.concatenate([low, high]) * 2.0 ** (x.exponent + exponent), MAX_CONSTANT_BITS)
     if bits_of(int(low.min()), int(high.max())) > MAX_SUM_BITS:
         raise Refused(f"its sums may need more than {MAX_SUM_BITS} bits: use fewer bits in front of it")
-    laid = weight if weight.ndim == 4 else weight.T
-    stored = g.constant(laid * 2.0**exponent)
     if binary:
-        stored = g.node("BipolarQuant", stored, g.constant(1), domain=DOMAIN)
+        laid = weight if weight.ndim == 4 else weight.T
+        stored = g.node("BipolarQuant", g.constant(laid), g.constant(1), domain=DOMAIN)
     else:
-        width = max(2, bits_of(int(weight.min()), int(weight.max())))
-        stored = g.quant(stored, 2.0**exponent, width, signed=True, narrow=bool((weight > -(2 ** (width - 1))).all()))
+        stored = g.weight(weight if weight.ndim == 4 else weight.T, exponent)
     if weight.ndim == 4:
-        window = {"kernel_shape": weight.shape[2:], "strides": s["stride"], "pads": [*s["padding"]] * 2}
-        tensor = g.node("Conv", x.tensor, stored, name=step.name, dilations=[1, 1], group=1, **window)
+        tensor = g.conv(x.tensor, stored, weight.shape[2:], s["stride"], s["padding"], step.name)
     else:
         tensor = g.node("MatMul", x.tensor, stored, name=None if "bias" in step.tensors else step.name)
     offset = -weight.sum(tuple(range(1, weight.ndim))).astype(np.float64) if bits else 0.0
-    value = Whole(tensor, x.exponent + exponent, low, high, 2 if bits else 1, offset, x.divisor)
-    if "bias" in step.tensors:
-        ones = np.ones(len(weight), np.float32)
-        return Scaled(value, (replace(step, op="affine", tensors={"scale": ones, "shift": step.tensors["bias"]}),))
-    return value
+    return _with_bias(step, Whole(tensor, x.exponent + exponent, low, high, 2 if bits else 1, offset))
+
+
+def _of_mean(g: _Graph, step: Step, x: Whole, weight: np.ndarray, exponent: int) -> Whole | Scaled:
+    """A linear layer on a mean over pixels: one convolution over all of them, and a factor behind it.
+
+    A pool would be less, but hls4ml 1.3.0 takes a mean of the wrong axes.
+    """
+    height, width = x.pooled
+    weight = np.repeat(weight, height * width, 1).reshape(*weight.shape, height, width)
+    low, high = sum_bounds(weight, x.low, x.high, padded=False)
+    g.precision.hold(np.concatenate([low, high]) * 2.0 ** (x.exponent + exponent), MAX_CONSTANT_BITS)
+    tensor = g.conv(x.tensor, g.weight(weight, exponent), x.pooled, [1, 1], [0, 0], None)
+    tensor = g.node("Flatten", tensor, axis=1)
+    return _with_bias(step, Whole(tensor, x.exponent + exponent, low, high, 1 / (height * width)))
+
+
+def _with_bias(step: Step, value: Whole) -> Whole | Scaled:
+    if "bias" not in step.tensors:
+        return value
+    ones = np.ones(len(value.low), np.float32)
+    return Scaled(value, (replace(step, op="affine", tensors={"scale": ones, "shift": step.tensors["bias"]}),))
 
 
 def _affine(g: _Graph, step: Step, x: Whole | Scaled | PictureInput) -> Scaled:
@@ -248,8 +313,7 @@ def _round(g: _Graph, step: Step, x: Whole | Scaled | PictureInput) -> Whole:
     else:
         source, value = (x.whole, x.true) if isinstance(x, Scaled) else (x, x.true)
         near = (np.full(len(source.low), source.gain), source.offset) if x is source else x.together()
-        if source.divisor != 1:
-            raise Refused("it rounds a mean over a number of pixels that is no power of two: rounding may differ")
+        g.whole(source)
 
     def level(k: np.ndarray) -> np.ndarray:
         return np.clip(np.rint(value(k).astype(np.float64) * 2.0**fraction), least, most).astype(np.int64)
@@ -262,7 +326,6 @@ def _round(g: _Graph, step: Step, x: Whole | Scaled | PictureInput) -> Whole:
     if found is None:
         raise Refused(f"its multiply-add needs more than {MAX_FRACTION} bits behind the point: use fewer bits for it")
     a, b, p = found
-    g.precisions.append(p)
     back = 2.0 ** -(fraction + p)
     tensor = g.multiply_add(source.tensor, a * back / unit, b * back)
     tensor = g.quant(tensor, 2.0**-fraction, bits, signed=True, narrow=False, name=step.name)
@@ -288,8 +351,6 @@ def _normalization(picture: PictureInput) -> tuple[np.ndarray, np.ndarray]:
 
 def _binarize(g: _Graph, step: Step, x: Any) -> Whole:
     x = g.whole(x)
-    if x.divisor != 1:
-        raise Refused("it takes the sign of a mean over a number of pixels that is no power of two")
     unit = x.gain * 2.0**x.exponent
     direction = step.tensors.get("direction", np.ones(len(x.low)))
     with np.errstate(invalid="ignore"):
@@ -331,21 +392,16 @@ def _max_pool2d(g: _Graph, step: Step, x: Any) -> Whole:
 
 
 def _mean2d(g: _Graph, step: Step, x: Any) -> Whole:
-    x = g.plain(x)
-    _, height, width = g.shapes[step.inputs[0]]
-    count, tensor = height * width, g.node("GlobalAveragePool", x.tensor, name=step.name)
-    if count & (count - 1) == 0:
-        return Whole(tensor, x.exponent - (count.bit_length() - 1), x.low * count, x.high * count)
-    return Whole(tensor, x.exponent, x.low * count, x.high * count, divisor=count)
+    return replace(g.plain(x), pooled=tuple(g.shapes[step.inputs[0]][1:]))
 
 
 def _flatten(g: _Graph, step: Step, x: Any) -> Whole:
-    x = g.whole(x)
+    if isinstance(x, Whole) and x.pooled[0]:
+        return x
+    x = g.plain(x)
     count = int(np.prod(g.shapes[step.inputs[0]][1:]))
-    low, high, offset = (
-        np.repeat(np.broadcast_to(part, x.low.shape), count) for part in (x.low, x.high, np.asarray(x.offset))
-    )
-    return replace(x, tensor=g.node("Flatten", x.tensor, name=step.name, axis=1), low=low, high=high, offset=offset)
+    tensor = g.node("Flatten", x.tensor, name=step.name, axis=1)
+    return Whole(tensor, x.exponent, np.repeat(x.low, count), np.repeat(x.high, count))
 
 
 WRITE: dict[str, Callable[..., Whole | Scaled]] = {

@@ -19,26 +19,26 @@ MAX_WEIGHT_BITS = 8
 
 @dataclass(frozen=True)
 class Whole:
-    """A value of whole numbers: the tensor holds t = k · 2^exponent / divisor, the network's own value is gain · t + offset.
+    """A value of whole numbers: the tensor holds t = k · 2^exponent, and the network's own value is gain · t + offset.
 
-    Gain and offset differ from 1 and 0 behind a convolution of bits 0 and 1 that stand for −1 and +1.
+    Gain and offset differ from 1 and 0 where bits 0 and 1 stand for −1 and +1, and behind their sums.
 
     Attributes:
         tensor: its name in the graph.
         exponent: of the unit.
         low, high: smallest and largest k of each channel, ``(C,)`` int64.
-        gain: 1 or 2.
+        gain: 1, 2, or one over the number of pixels.
         offset: ``(C,)``.
-        divisor: of a mean over pixels whose number is no power of two.
+        pooled: height and width of the map over which the value is a mean that is yet to be taken; 0 where there is none.
     """
 
     tensor: str
     exponent: int
     low: np.ndarray
     high: np.ndarray
-    gain: int = 1
+    gain: float = 1
     offset: np.ndarray | float = 0.0
-    divisor: int = 1
+    pooled: tuple[int, int] = (0, 0)
 
     def true(self, k: np.ndarray) -> np.ndarray:
         """The network's own value, ``(…, C)`` float32, for whole numbers ``(…, C)``."""
