@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import hls4ml
 import numpy as np
@@ -15,7 +16,7 @@ from qonnx.util.cleanup import cleanup_model
 
 
 def main(file, settings, pictures, found):
-    given, chosen = np.load(pictures), json.loads(open(settings).read())
+    given, chosen = np.load(pictures), json.loads(Path(settings).read_text())
     # channels-last leaves unnamed constants behind, so that it is cleaned twice
     model = cleanup_model(cleanup_model(ModelWrapper(file)).transform(ConvertToChannelsLastAndClean()))
     config = hls4ml.utils.config_from_onnx_model(model, backend="Vitis", **chosen["config_from_onnx_model"])

@@ -158,8 +158,8 @@ def _use(folder: str, manifest: Manifest, files: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-_QONNX = """`model.qonnx` is for FPGA compilers. It takes one picture of pixels as they are stored, 0 to 255, not normalized;
-`model.hls4ml.json` has arguments of `hls4ml.utils.config_from_onnx_model`, and types of single layers."""
+_QONNX = """`model.qonnx` is for FPGA compilers. It takes one picture of pixels as they are stored, 0 to 255, not
+normalized; `model.hls4ml.json` has arguments of `hls4ml.utils.config_from_onnx_model`, and types of single layers."""
 _BARE = {
     FILES["openvino"]: """import openvino
 

@@ -8,7 +8,8 @@ from bnnlight.nn import FixedPoint, FixedPointConv2d, FixedPointLinear
 
 @pytest.mark.parametrize(("num_bits", "fraction_bits"), [(2, 0), (4, 3), (6, 3), (8, -2), (16, 20)])
 def test_rounds_as_python_does_and_stays_within_its_bits(num_bits, fraction_bits):
-    x = torch.cat([torch.randn(500) * 2.0 ** (num_bits - fraction_bits), torch.arange(-9, 10) * 2.0**-fraction_bits / 2])
+    halves = torch.arange(-9, 10) * 2.0**-fraction_bits / 2
+    x = torch.cat([torch.randn(500) * 2.0 ** (num_bits - fraction_bits), halves])
     bound = 2 ** (num_bits - 1)
     # Python rounds halves to even
     whole = [min(max(round(float(v) * 2.0**fraction_bits), -bound), bound - 1) for v in x]

@@ -4,7 +4,7 @@
 picture at a time. `openvino.py` is ``model.xml`` with ``model.bin``: its layers are in `openvino_graph.py`, ranges of
 integers in `int8.py`; `openvino_compiled.py` runs it in any number of threads. `onnx.py` is ``model.onnx``: its
 operators are in `onnx_graph.py`, its bytes in `onnx_bytes.py`. `qonnx.py` is ``model.qonnx`` for FPGAs: its
-operators are in `qonnx_graph.py`, what whole numbers its values are in `qonnx_whole.py`, its quantizers for onnxruntime in
-`qonnx_functions.py`. `workers.py` has the threads that all of them compute
+operators are in `qonnx_graph.py`, which whole numbers its values can be in `qonnx_whole.py`, its quantizers for
+onnxruntime in `qonnx_functions.py`. `workers.py` has the threads that all of them compute
 with. Nothing is imported here, since each format needs a library of its own.
 """

@@ -59,7 +59,7 @@ def save_qonnx(program: Program, manifest: Manifest, folder: Path, real_dtype: L
 
 
 class QonnxEngine:
-    """Runs a file of :func:`save_qonnx` on the CPU, to try what an FPGA will compute; any number of threads may call it.
+    """Runs a file of :func:`save_qonnx` on the CPU, to try it; any number of threads may call it.
 
     Args:
         file: that was written.

@@ -1,7 +1,7 @@
 """A program as a graph of QONNX operators: what each operation becomes, and what cannot go to an FPGA.
 
-QONNX is ONNX with quantizers, https://arxiv.org/abs/2206.07527. Its compilers compute with whole numbers, so a program is
-taken that has nothing else from the picture on: see :class:`bnnlight.backbones.FixedPointResNet`. The graph takes pixels
+QONNX is ONNX with quantizers, https://arxiv.org/abs/2206.07527. Its compilers compute with whole numbers, so a program
+is taken that has nothing else from the picture on: see ``bnnlight.backbones.FixedPointResNet``. The graph takes pixels
 as they are stored, 0 to 255. Signs are a ``BipolarQuant``; where they are padded with −1 they are bits 0 and 1, since
 all that these compilers pad with is 0, and the sum of ±1 is then 2 · (sum over bits) − (sum of the weights).
 """

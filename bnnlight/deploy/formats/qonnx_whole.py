@@ -1,6 +1,6 @@
 """Whole numbers in a program: what each value can be, and multiply-adds that round as float32 does in few bits.
 
-A value is k · unit for whole k, where the unit is a power of two; for each channel the smallest and largest k are known.
+A value is k · unit for whole k, where the unit is a power of two; smallest and largest k of each channel are known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Whole:
         low, high: smallest and largest k of each channel, ``(C,)`` int64.
         gain: 1, 2, or one over the number of pixels.
         offset: ``(C,)``.
-        pooled: height and width of the map over which the value is a mean that is yet to be taken; 0 where there is none.
+        pooled: height and width of the map over which a mean is yet to be taken; 0 where there is none.
     """
 
     tensor: str

@@ -75,7 +75,8 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", "picture", (), {})]
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return type(module) in (BinaryConv2d, BinaryLinear, FixedPoint, SyncBatchNorm) or super().is_leaf_module(module, path)
+        own = type(module) in (BinaryConv2d, BinaryLinear, FixedPoint, SyncBatchNorm)
+        return own or super().is_leaf_module(module, path)
 
     def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         # inside a node there is nothing more to record
