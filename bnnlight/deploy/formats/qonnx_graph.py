@@ -425,16 +425,25 @@ def rising(program: Program) -> Program:
     consumers = program.consumers()
     changed: dict[str, Step] = {}
     for step in program.steps:
-        takers = consumers[step.name]
-        if step.op not in LAYERS or len(takers) != 1 or step.name == program.output:
+        behind = _alone_behind(step, consumers) if step.op in LAYERS else []
+        slopes = [taker.tensors[name] for taker in behind for name in ("scale", "direction") if name in taker.tensors]
+        if not slopes or any(slope.ndim > 1 for slope in slopes):
             continue
-        (taker,) = takers
-        turn = taker.tensors.get({"affine": "scale", "binarize": "direction"}.get(taker.op, ""))
-        if turn is None or turn.ndim > 1 or (turn >= 0).all():
-            continue
-        turn = np.where(turn < 0, np.float32(-1), np.float32(1))
-        changed[step.name], changed[taker.name] = _turned(step, turn), _turned(taker, turn)
+        turn = np.where(np.prod(np.sign(slopes), axis=0) < 0, np.float32(-1), np.float32(1))
+        if (turn < 0).any():
+            changed[step.name], changed[behind[0].name] = _turned(step, turn), _turned(behind[0], turn)
     return replace(program, steps=tuple(changed.get(step.name, step) for step in program.steps))
+
+
+def _alone_behind(step: Step, consumers: dict[str, list[Step]]) -> list[Step]:
+    """The multiply-adds, and a sign at their end, that alone take a step's value."""
+    found: list[Step] = []
+    while len(consumers[step.name]) == 1 and consumers[step.name][0].op in ("affine", "binarize"):
+        step = consumers[step.name][0]
+        found.append(step)
+        if step.op == "binarize":
+            break
+    return found
 
 
 LAYERS = ("conv2d", "binary_conv2d", "linear", "binary_linear")

@@ -11,6 +11,7 @@ from onnx.reference.op_run import OpRun
 from torch import nn
 
 from bnnlight.backbones import FixedPointResNet, ResNet
+from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.formats.qonnx import FILE, HLS4ML, QonnxEngine, qonnx_signs, save_qonnx, to_pixels
 from bnnlight.deploy.formats.qonnx_graph import rising
 from bnnlight.deploy.formats.qonnx_whole import first_at, multiply_add, sum_bounds, whole_weight
@@ -47,7 +48,8 @@ class Plain(nn.Module):
         self.layers = nn.Sequential(
             *(FixedPoint(8, 5), FixedPointConv2d(1, 6, 3), nn.BatchNorm2d(6), FixedPoint(6, 3)),
             *(nn.MaxPool2d(2), nn.BatchNorm2d(6), BinaryConv2d(6, 5, 2), nn.BatchNorm2d(5), BinaryConv2d(5, 4, 2)),
-            *(FixedPoint(6, 3), nn.Flatten(), BinaryLinear(4, 7), nn.BatchNorm1d(7), FixedPoint(5, 2), FixedPointLinear(7, 10)),
+            *(FixedPoint(6, 3), nn.Flatten(), BinaryLinear(4, 7), nn.BatchNorm1d(7), FixedPoint(5, 2)),
+            FixedPointLinear(7, 10),
         )
 
     def forward(self, x):
@@ -151,13 +153,23 @@ def test_no_multiply_add_behind_a_layer_falls(pixels):
     network = trained(Plain())
     program = freeze(network, (1, 8, 8))
     assert any((step.tensors.get("direction", np.ones(1)) < 0).any() for step in program.steps)
+    assert any((step.tensors.get("scale", np.ones(1)) < 0).any() for step in program.steps)
     turned = rising(program)
-    takers = turned.consumers()
+    assert [step.name for step in turned.steps] == [step.name for step in program.steps]
+    takers, num_layers = turned.consumers(), 0
     for step in turned.steps:
-        if step.op in ("conv2d", "binary_conv2d", "linear", "binary_linear"):
-            for taker in takers[step.name]:
-                for name in ("scale", "direction"):
-                    assert (taker.tensors.get(name, np.ones(1)) >= 0).all()
+        if step.op in ("conv2d", "binary_conv2d", "binary_linear"):
+            slope, num_layers = np.float32(1), num_layers + 1
+            while (behind := takers[step.name][0]).op in ("affine", "binarize"):
+                slope = slope * behind.tensors.get("scale", behind.tensors.get("direction", np.float32(1)))
+                step = behind
+                if step.op == "binarize":
+                    break
+            assert (slope >= 0).all()
+    assert num_layers == 4
+    with torch.no_grad():
+        x = normalized(pixels)
+        torch.testing.assert_close(FrozenNetwork(turned)(x), network(x))
 
 
 HALVES = (np.floor, 0.5), (np.ceil, -0.5)
@@ -222,7 +234,7 @@ def end(channels):
         (lambda: layers(BinaryConv2d(4, 4, 2, dilation=2), *end(4)), ("dilation", "[2, 2]")),
         (lambda: layers(BinaryConv2d(4, 4, 3), nn.PReLU(), *end(4)), ("prelu",)),
         (lambda: layers(nn.AvgPool2d(2), *end(4)), ("avg_pool2d",)),
-        (lambda: layers(BinaryConv2d(4, 4, 3), nn.Flatten(), FixedPointLinear(64, 10)), ("flatten", "FixedPoint")),
+        (lambda: layers(BinaryConv2d(4, 4, 3), nn.Flatten(), FixedPointLinear(64, 10)), ("5: it is given real",)),
     ],
 )
 def test_what_cannot_go_there_is_refused_by_name_before_anything_is_written(network, words, tmp_path, check_one_line):
