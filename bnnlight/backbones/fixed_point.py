@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bnnlight.backbones.blocks import BinaryUnit
-from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, restart_alpha
-from bnnlight.nn.fixed_point import FixedPoint, FixedPointConv2d, FixedPointLinear
+from bnnlight.nn import (
+    Dense,
+    FixedPoint,
+    FixedPointConv2d,
+    FixedPointLinear,
+    Gradient,
+    LatentFactory,
+    ScaleName,
+    factorize,
+    restart_alpha,
+)
 
 PICTURE = {"num_bits": 8, "fraction_bits": 5}
 """Of normalized pixels: from −4 to 4."""
@@ -23,7 +32,7 @@ class FixedPointBlock(nn.Module):
     Args:
         in_channels, out_channels: numbers of channels.
         stride: of the first unit, px.
-        num_bits, fraction_bits: of the numbers that are added, see :class:`bnnlight.nn.fixed_point.FixedPoint`.
+        num_bits, fraction_bits: of the numbers that are added, see :class:`bnnlight.nn.FixedPoint`.
         **unit: options of :class:`bnnlight.backbones.BinaryUnit`.
 
     Shapes:

@@ -12,7 +12,6 @@ The rooms of this folder, each of whose docstrings says what its files do, and t
 | `scale.py` `spatial.py` | α: `none`, `analytic`, `channel`, `spatial`; scales for each position |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
 | `rprelu.py` | `RPReLU`, the activation of ReActNet |
-| `fixed_point.py` | `FixedPoint`: what stays real, in a few bits, for FPGAs |
 | `stages.py` | a network's stage: real weights, real or binary activations, under the same α |
 | `factorize.py` | latents of a network decomposed |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
@@ -32,13 +31,13 @@ from importlib import import_module
 from typing import Any
 
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
+from bnnlight.nn.compute.fixed_point import FixedPoint, FixedPointConv2d, FixedPointLinear
 from bnnlight.nn.compute.kept_weights import weights_kept
 from bnnlight.nn.compute.relaxed import Stage
 from bnnlight.nn.convert import convert
 from bnnlight.nn.convert_plan import SHORTCUTS, ConversionPlan, plan_conversion
 from bnnlight.nn.converted import ConvertedConv2d
 from bnnlight.nn.factorize import factorize, restart_alpha
-from bnnlight.nn.fixed_point import FixedPoint, FixedPointConv2d, FixedPointLinear
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.latents import (
     CP,

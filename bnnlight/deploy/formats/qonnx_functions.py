@@ -17,10 +17,10 @@ def _number(value: float, name: str) -> NodeProto:
 
 def _flag(name: str) -> list[NodeProto]:
     """An attribute of the function as a float."""
-    node = helper.make_node("Constant", [], [name + "_int"])
+    node = helper.make_node("Constant", [], [name + ":whole"])
     attribute = node.attribute.add()
     attribute.name, attribute.ref_attr_name, attribute.type = "value_int", name, 2
-    return [node, helper.make_node("Cast", [name + "_int"], [name], to=1)]
+    return [node, helper.make_node("Cast", [name + ":whole"], [name], to=1)]
 
 
 def _function(name: str, inputs: str, nodes: list[NodeProto], attributes: list[str]) -> FunctionProto:

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from bnnlight.deploy.freezing.arithmetic import batch_norm
 from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
 from bnnlight.deploy.program.bits import pack_signs
+from bnnlight.nn.compute.fixed_point import FixedPoint
 from bnnlight.nn.compute.sync_norm import SyncBatchNorm
-from bnnlight.nn.fixed_point import FixedPoint
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 
 

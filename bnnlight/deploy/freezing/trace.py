@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from bnnlight.deploy.freezing.arguments import put_in_order
+from bnnlight.nn.compute.fixed_point import FixedPoint
 from bnnlight.nn.compute.sync_norm import SyncBatchNorm
-from bnnlight.nn.fixed_point import FixedPoint
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
 from bnnlight.nn.torch_internals import version
 
