@@ -16,7 +16,6 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bnnlight.deploy.formats.qonnx_whole import (
-    MAX_FRACTION,
     MAX_WEIGHT_BITS,
     Whole,
     bits_of,
@@ -322,10 +321,7 @@ def _round(g: _Graph, step: Step, x: Whole | Scaled | PictureInput) -> Whole:
     factor, summand = near[0] * unit * 2.0**fraction, np.broadcast_to(near[1] * 2.0**fraction, source.low.shape)
     if (factor < 0).any():
         raise Refused("a batch norm in front of it falls, and no layer that could be turned round is in front of that")
-    found = multiply_add(level, source.low, source.high, (factor, summand), (least, most))
-    if found is None:
-        raise Refused(f"its multiply-add needs more than {MAX_FRACTION} bits behind the point: use fewer bits for it")
-    a, b, p = found
+    a, b, p = multiply_add(level, source.low, source.high, (factor, summand), (least, most))
     back = 2.0 ** -(fraction + p)
     tensor = g.multiply_add(source.tensor, a * back / unit, b * back)
     tensor = g.quant(tensor, 2.0**-fraction, bits, signed=True, narrow=False, name=step.name)

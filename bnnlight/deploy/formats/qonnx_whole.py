@@ -115,7 +115,7 @@ def multiply_add(
     high: np.ndarray,
     near: tuple[np.ndarray, np.ndarray],
     bounds: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray, int] | None:
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Whole a, b and a number p of bits, so that (a · n + b) / 2^p lies on the right side of every half.
 
     Rounding it to the nearest whole number then gives ``level(n)`` for all n within the bounds, once clipped, in whole
@@ -129,7 +129,8 @@ def multiply_add(
         bounds: smallest and largest level.
 
     Returns:
-        a, b ``(C,)`` int64 and p; None where :data:`MAX_FRACTION` bits do not do.
+        a, b ``(C,)`` int64 and p. Where float32 cannot tell on which side of a half some n lies, with
+        :data:`MAX_FRACTION` bits, they are the nearest to ``near``.
     """
     k = np.arange(bounds[0] + 1, bounds[1] + 1)[:, None]
     first = first_at(level, low, high, k)
@@ -152,8 +153,10 @@ def multiply_add(
             new = ~found & (factor >= 0) & (least <= most) & right[0] & right[1]
             a, b, found = np.where(new, factor, a), np.where(new, summand, b), found | new
         if found.all():
-            return a, b, p
-    return None
+            break
+    # what is not found by now has a half too near for float32 to tell: the nearest numbers do, and at most a few n of
+    # the channel round to the neighbour there
+    return a, b, p
 
 
 def _float32(a: np.ndarray, b: np.ndarray, p: int, n: np.ndarray) -> np.ndarray:
