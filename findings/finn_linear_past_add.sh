@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 # without its dependencies, most of which (torch, CUDA) this needs not
 "$folder/venv/bin/pip" install --quiet --no-deps finn-plus==1.6.1
-"$folder/venv/bin/pip" install --quiet qonnx==1.0.0 onnx==1.21.0 numpy scipy psutil rich
+"$folder/venv/bin/pip" install --quiet qonnx==1.0.0 onnx==1.21.0 pyyaml click pydantic rich psutil
 cd "$folder"
 "$folder/venv/bin/python" -W ignore - <<'PYTHON'
 from importlib.metadata import version
