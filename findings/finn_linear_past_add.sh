@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-# without its dependencies, most of which (torch, CUDA) this needs not
+# without its dependencies: most of them (torch, CUDA) are not needed here
 "$folder/venv/bin/pip" install --quiet --no-deps finn-plus==1.6.1
 "$folder/venv/bin/pip" install --quiet qonnx==1.0.0 onnx==1.21.0 pyyaml click pydantic rich psutil
 cd "$folder"
