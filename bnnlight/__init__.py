@@ -9,7 +9,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `nn` | the method: sign, α, layers, conversion of any network | `nn.latents`, `nn.compute` |
 | `nn.latents` | latent weights: dense, decomposed, rotated; ranks and unfoldings | parts of `nn`; tensorly |
 | `nn.compute` | the binary convolution as one function, products, lean training, kernels | parts of `nn` |
-| `backbones` | binary residual networks, binary stacked hourglass | `nn` |
+| `backbones` | binary residual networks, one of whole numbers, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
 | `data.classes` | digits, Fashion-MNIST, CIFAR, any folder of classes | `data.loading` |
 | `data.keypoints` | MPII, LSP, drawn people: boxes, augmentation, heat maps | `data.loading`, `imaging` |
@@ -22,7 +22,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `deploy` | a shipped model in use: runtime, manifest, answers, card, seal, hub | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
-| `deploy.formats` | packed, OpenVINO, ONNX: a writer and an engine each | `deploy.program`, parts of `deploy` |
+| `deploy.formats` | packed, OpenVINO, ONNX, QONNX: a writer and an engine each | `deploy.program`, parts of `deploy` |
 | `deploy.proof` | a shipped model beside checkpoint and twin | `deploy.formats`, parts of `deploy` and `nn` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `matrix.plan` | methods (× optimizers) × seeds under one protocol, as a YAML | `console.shipped_configs` |

@@ -5,12 +5,15 @@ Add your own backbone: a `torch.nn.Module` that builds `BinaryConv2d` layers and
 """
 
 from bnnlight.backbones.blocks import BinaryBlock, BinaryUnit, HierarchicalBlock
+from bnnlight.backbones.fixed_point import FixedPointBlock, FixedPointResNet
 from bnnlight.backbones.hourglass import Hourglass, StackedHourglass
 from bnnlight.backbones.resnet import ResNet, ResNet18, ResNet34
 
 __all__ = [
     "BinaryBlock",
     "BinaryUnit",
+    "FixedPointBlock",
+    "FixedPointResNet",
     "HierarchicalBlock",
     "Hourglass",
     "ResNet",

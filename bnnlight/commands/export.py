@@ -23,7 +23,7 @@ from bnnlight.deploy.hub import check_upload, upload
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
-FORMATS = ("packed", "openvino", "onnx")
+FORMATS = ("packed", "openvino", "onnx", "qonnx")
 """Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and ``FORMAT_signs``."""
 
 
@@ -36,7 +36,7 @@ def export(args: list[str]) -> None:
     )
     parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
-    text = "packed: safetensors, for torch; openvino: XNOR and popcount on CPUs; onnx: standard operators"
+    text = "packed: safetensors, for torch; openvino: XNOR and popcount; onnx: standard operators; qonnx: FPGAs"
     parser.add_argument("--format", required=True, choices=FORMATS, help=text)
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export/FORMAT)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is in the folder already")

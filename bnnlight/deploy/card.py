@@ -192,9 +192,13 @@ def _use(folder: str, manifest: Manifest, files: Sequence[str], repo: str | None
         parts += [f"```python\n{_BARE[name].format(folder=folder)}\n```" for name in files if name in _BARE]
     if FILES["packed"] in files:
         parts.append(_PACKED.format(folder=folder))
+    if FILES["qonnx"] in files:
+        parts.append(_QONNX)
     return "\n\n".join(parts)
 
 
+_QONNX = """`model.qonnx` is for FPGA compilers. It takes one picture of pixels as they are stored, 0 to 255, not
+normalized; `model.hls4ml.json` has arguments of `hls4ml.utils.config_from_onnx_model`, and types of single layers."""
 _BARE = {
     FILES["openvino"]: """import openvino
 

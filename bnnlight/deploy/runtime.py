@@ -21,6 +21,7 @@ from bnnlight.imaging.reading import as_picture
 FORMATS = {
     ".xml": ("openvino", "bnnlight.deploy.formats.openvino", "OpenVINOEngine"),
     ".onnx": ("onnx", "bnnlight.deploy.formats.onnx", "OnnxEngine"),
+    ".qonnx": ("qonnx", "bnnlight.deploy.formats.qonnx", "QonnxEngine"),
     ".safetensors": ("packed", "bnnlight.deploy.formats.packed", "PackedEngine"),
 }
 """Ending of a model's main file → the format's name, the module of its engine and the engine's class."""
@@ -57,7 +58,7 @@ class Runtime:
         file: the model's main file.
         manifest: the model's task, classes or joints, and origin.
         input_shape: ``(C, H, W)`` of the network's input.
-        format: ``packed``, ``openvino`` or ``onnx``.
+        format: ``packed``, ``openvino``, ``onnx`` or ``qonnx``.
 
     Raises:
         FileNotFoundError: there is no model at the path.

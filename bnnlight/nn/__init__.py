@@ -31,6 +31,7 @@ from importlib import import_module
 from typing import Any
 
 from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
+from bnnlight.nn.compute.fixed_point import FixedPoint, FixedPointConv2d, FixedPointLinear
 from bnnlight.nn.compute.kept_weights import weights_kept
 from bnnlight.nn.compute.relaxed import Stage
 from bnnlight.nn.convert import convert
@@ -67,6 +68,9 @@ __all__ = [
     "ConversionPlan",
     "ConvertedConv2d",
     "Dense",
+    "FixedPoint",
+    "FixedPointConv2d",
+    "FixedPointLinear",
     "Gradient",
     "Holistic",
     "Latent",

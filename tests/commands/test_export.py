@@ -296,6 +296,13 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(write, bnnlight_err
     assert (tmp_path / "marker").exists()
 
 
+def test_a_network_of_real_numbers_does_not_go_to_an_fpga(bnnlight_error, best, tmp_path):
+    code, line = bnnlight_error("export", "--ckpt_path", best, "--format", "qonnx", "--output", tmp_path / "m")
+    assert code != 0
+    assert "cannot go to an FPGA: " in line and "bnnlight.nn.FixedPoint" in line and len(line) < 800, line
+    assert not (tmp_path / "m").exists()
+
+
 def test_wrong_options_are_named(bnnlight_error, best, tmp_path):
     base = ("export", "--ckpt_path", best, "--output", tmp_path / "m")
     for more, parts in (

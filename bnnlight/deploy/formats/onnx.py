@@ -71,7 +71,7 @@ class OnnxEngine:
     """
 
     def __init__(self, file: Path, num_threads: int | None = None) -> None:
-        content, self.manifest = _read(file)
+        content, self.manifest = read_sealed(file)
         self._network = Session(content, file, num_threads)
         self.input_shape = self._network.input_shape
 
@@ -92,7 +92,7 @@ def onnx_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     Raises:
         What :class:`OnnxEngine` raises.
     """
-    content, _ = _read(file)
+    content, _ = read_sealed(file)
     names = find_outputs(content, BINARIZE)
     network = Session(with_outputs(content, names), file, None)
     return lambda images: {name: value > 0 for name, value in zip(names, network(images, names), strict=True)}
@@ -107,6 +107,7 @@ class Session:
         content: the model's bytes.
         file: for messages.
         num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
+        optimize: whether onnxruntime may join operators.
 
     Attributes:
         input_shape: ``(C, H, W)`` of one picture.
@@ -115,9 +116,9 @@ class Session:
         ValueError: onnxruntime cannot load it, or it takes something else than pictures.
     """
 
-    def __init__(self, content: bytes, file: Path, num_threads: int | None) -> None:
+    def __init__(self, content: bytes, file: Path, num_threads: int | None, optimize: bool = True) -> None:
         self._workers = Workers(num_threads)
-        self._session = open_session(content, file, self._workers.per_picture)
+        self._session = open_session(content, file, self._workers.per_picture, optimize)
         self._output = self._session.get_outputs()[0].name
         self.input_shape = tuple(self._session.get_inputs()[0].shape[1:])
 
@@ -140,7 +141,7 @@ class Session:
         return [self._session.run(names, {INPUT: images[i : i + 1]}) for i in range(len(images) or 1)]
 
 
-def open_session(content: bytes, file: Path, num_threads: int) -> InferenceSession:
+def open_session(content: bytes, file: Path, num_threads: int, optimize: bool = True) -> InferenceSession:
     """A session of a model's bytes; the file is for messages."""
     import onnxruntime
 
@@ -148,6 +149,8 @@ def open_session(content: bytes, file: Path, num_threads: int) -> InferenceSessi
     options.log_severity_level = FATAL
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common class
@@ -160,7 +163,7 @@ def open_session(content: bytes, file: Path, num_threads: int) -> InferenceSessi
     return session
 
 
-def _read(file: Path) -> tuple[bytes, Manifest]:
+def read_sealed(file: Path) -> tuple[bytes, Manifest]:
     """The file's bytes and its manifest, once its checksum is found right."""
     if not file.is_file():
         raise FileNotFoundError(f"no such model: {file}; bnnlight export makes one")

@@ -191,6 +191,14 @@ def _clamp(g: _Graph, step: Step) -> None:
     g.node("Clip", *step.inputs, *bounds, name=step.name)
 
 
+def _round(g: _Graph, step: Step) -> None:
+    scale = 2.0 ** step.settings["fraction_bits"]
+    # a power of two: neither product is rounded
+    whole = g.node("Round", g.node("Mul", *step.inputs, g.number(scale)))
+    bounds = (g.number(step.settings[name]) for name in ("min", "max"))
+    g.node("Clip", g.node("Mul", whole, g.number(1 / scale)), *bounds, name=step.name)
+
+
 def _pool(g: _Graph, step: Step) -> None:
     """Torch's windows, with all padding written out: engines differ in what ``ceil_mode`` does at the far border."""
     s, (x,), begin = step.settings, step.inputs, list(step.settings["padding"])
@@ -262,6 +270,7 @@ WRITE: dict[str, Callable[[_Graph, Step], None]] = {
     "prelu": lambda g, step: g.node("PRelu", *step.inputs, g.along(step, step.tensors["slope"]), name=step.name),
     "relu": _simple("Relu"),
     "clamp": _clamp,
+    "round": _round,
     "sigmoid": _simple("Sigmoid"),
     "tanh": _simple("Tanh"),
     "silu": onnx_activations.silu,

@@ -262,6 +262,13 @@ def _affine(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     return opset13.clamp(y, -LARGEST, LARGEST)
 
 
+def _round(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
+    s, scale = step.settings, 2.0 ** step.settings["fraction_bits"]
+    # a power of two: neither product is rounded
+    whole = opset13.round(opset13.multiply(x, np.float32(scale)), "half_to_even")
+    return opset13.clamp(opset13.multiply(whole, np.float32(1 / scale)), s["min"], s["max"])
+
+
 def _max_pool2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     s = step.settings
     padding, dilation = (s["padding"], s["padding"]), s["dilation"]
@@ -315,6 +322,7 @@ MAKE: dict[str, Callable[..., ov.Node]] = {
     "prelu": lambda graph, step, x: opset13.prelu(x, step.tensors["slope"]),
     "relu": lambda graph, step, x: opset13.relu(x),
     "clamp": lambda graph, step, x: opset13.clamp(x, step.settings["min"], step.settings["max"]),
+    "round": _round,
     "sigmoid": lambda graph, step, x: opset13.sigmoid(x),
     "tanh": lambda graph, step, x: opset13.tanh(x),
     "silu": lambda graph, step, x: opset13.swish(x),

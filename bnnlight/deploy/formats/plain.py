@@ -167,6 +167,12 @@ def _upsample(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return x.repeat_interleave(down, 2).repeat_interleave(across, 3)
 
 
+def _round(step: Step, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    s = step.settings
+    # a power of two: neither the product nor the quotient is rounded
+    return torch.round(x * 2.0 ** s["fraction_bits"]).mul_(2.0 ** -s["fraction_bits"]).clamp_(s["min"], s["max"])
+
+
 RUN: dict[str, Callable[..., Tensor]] = {
     "conv2d": _by_picture(_conv2d),
     "binary_conv2d": _binary_conv2d,
@@ -177,6 +183,7 @@ RUN: dict[str, Callable[..., Tensor]] = {
     "prelu": lambda step, t, x: F.prelu(x, t["slope"]),
     "relu": lambda step, t, x: F.relu(x),
     "clamp": lambda step, t, x: x.clamp(step.settings["min"], step.settings["max"]),
+    "round": _round,
     "sigmoid": _by_picture(lambda step, t, x: x.sigmoid()),
     "tanh": _by_picture(lambda step, t, x: x.tanh()),
     "silu": _by_picture(lambda step, t, x: F.silu(x)),

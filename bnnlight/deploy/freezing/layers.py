@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from bnnlight.deploy.freezing.arithmetic import batch_norm
 from bnnlight.deploy.freezing.translation import Translation, Unsupported, argument, first, name_of, pair, shape_of
 from bnnlight.deploy.program.bits import pack_signs
+from bnnlight.nn.compute.fixed_point import FixedPoint
 from bnnlight.nn.compute.sync_norm import SyncBatchNorm
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 
@@ -104,9 +105,15 @@ def _with_slope(t: Translation, name: str, value: str, node: fx.Node, slope: Any
     return t.step(name, "prelu", value, slope=slope.detach().expand(shape_of(node)[0]))
 
 
+def _rounded(t: Translation, node: fx.Node, m: FixedPoint) -> str:
+    settings = {"fraction_bits": m.fraction_bits, "min": m.least, "max": m.most}
+    return t.step(name_of(node), "round", t.input(node), settings=settings)
+
+
 LAYERS: dict[type[nn.Module], Callable] = {
     BinaryConv2d: _binary,
     BinaryLinear: _binary,
+    FixedPoint: _rounded,
     nn.Conv2d: _conv2d,
     nn.Linear: lambda t, node, m: _linear(t, node, m.weight, m.bias),
     nn.BatchNorm2d: _module_batch_norm,

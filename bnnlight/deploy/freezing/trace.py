@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bnnlight.deploy.freezing.arguments import put_in_order
+from bnnlight.nn.compute.fixed_point import FixedPoint
 from bnnlight.nn.compute.sync_norm import SyncBatchNorm
 from bnnlight.nn.layers import BinaryConv2d, BinaryLinear
 from bnnlight.nn.torch_internals import version
@@ -74,7 +75,8 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", "picture", (), {})]
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return type(module) in (BinaryConv2d, BinaryLinear, SyncBatchNorm) or super().is_leaf_module(module, path)
+        own = type(module) in (BinaryConv2d, BinaryLinear, FixedPoint, SyncBatchNorm)
+        return own or super().is_leaf_module(module, path)
 
     def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         # inside a node there is nothing more to record

@@ -56,6 +56,7 @@ OPERATIONS: dict[str, Operation] = {
     "prelu": Operation(shapes.prelu, (), ("slope",)),
     "relu": Operation(shapes.same),
     "clamp": Operation(shapes.clamp, ("min", "max")),
+    "round": Operation(shapes.round_, ("fraction_bits", "min", "max")),
     "sigmoid": Operation(shapes.same),
     "tanh": Operation(shapes.same),
     "silu": Operation(shapes.same),
@@ -90,6 +91,8 @@ binarize          +1 where d·x >= d·threshold, else -1                     thr
 affine            x · scale + shift                                        scale (C,) or (C, H, W), shift (C,)
 prelu             x where x >= 0, else slope · x                           slope (C,)
 clamp             between two bounds                                       min, max
+round             nearest multiple of 2^-fraction_bits, halves to even,    fraction_bits, min, max
+                  between two bounds
 max_pool2d        largest of a window                                      kernel, stride, padding, dilation,
                                                                            ceil_mode
 avg_pool2d        mean of a window                                         kernel, stride, padding, ceil_mode,

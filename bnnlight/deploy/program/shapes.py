@@ -22,6 +22,8 @@ MAX_FACTOR = 64
 
 MAX_ADAPTIVE = 256
 """Most pixels that an adaptive pool may give along a side."""
+MAX_FRACTION = 64
+"""Most bits behind the point, and in front of it."""
 
 MAX_FLOAT = float(np.finfo(np.float32).max)
 
@@ -148,6 +150,13 @@ def clamp(step: Step, shapes: list[Shape]) -> Shape:
     if _number(step, "min") > _number(step, "max"):
         raise Wrong("min is above max")
     return _only(shapes)
+
+
+def round_(step: Step, shapes: list[Shape]) -> Shape:
+    bits = step.settings["fraction_bits"]
+    if type(bits) is not int or not -MAX_FRACTION <= bits <= MAX_FRACTION:
+        raise Wrong(f"fraction_bits is {shown(bits)}: wanted a whole number from -{MAX_FRACTION} to {MAX_FRACTION}")
+    return clamp(step, shapes)
 
 
 def same(step: Step, shapes: list[Shape]) -> Shape:

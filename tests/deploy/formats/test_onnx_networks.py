@@ -13,7 +13,7 @@ from bnnlight.deploy.formats.onnx_graph import to_onnx
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.program.operations import OPERATIONS
-from bnnlight.nn import BinaryConv2d, BinaryLinear
+from bnnlight.nn import BinaryConv2d, BinaryLinear, FixedPoint
 
 MANIFEST = Manifest("classification", "tests.Net", PictureInput(3, 8, (0.5,) * 3, (0.25,) * 3, 9), ("ant", "bee"))
 SEEDS = range(40)
@@ -92,6 +92,7 @@ def some_binary(rng, inputs, outputs, keep=False):
 
 def some_layers(rng, inputs, outputs, keep=False):
     after = [nn.Identity, nn.ReLU, nn.Hardtanh, nn.PReLU, lambda: nn.PReLU(outputs), lambda: nn.LeakyReLU(0.25)]
+    after.append(lambda: FixedPoint(9, 2))
     layers = [some_binary(rng, inputs, outputs, keep)]
     if rng.integers(3):
         layers.append(nn.BatchNorm2d(outputs, eps=0))
