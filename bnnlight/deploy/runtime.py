@@ -21,7 +21,7 @@ from bnnlight.imaging.reading import as_picture
 FORMATS = {
     ".xml": ("openvino", "bnnlight.deploy.formats.openvino", "OpenVINOEngine"),
     ".onnx": ("onnx", "bnnlight.deploy.formats.onnx", "OnnxEngine"),
-    ".qonnx": ("qonnx", "bnnlight.deploy.formats.qonnx", "QonnxEngine"),
+    ".qonnx": ("qonnx", "bnnlight.deploy.formats.qonnx.file", "QonnxEngine"),
     ".safetensors": ("packed", "bnnlight.deploy.formats.packed", "PackedEngine"),
 }
 """Ending of a model's main file → the format's name, the module of its engine and the engine's class."""
