@@ -5,6 +5,6 @@ picture at a time. `openvino.py` is ``model.xml`` with ``model.bin``: its layers
 integers in `int8.py`; `openvino_precision.py` marks its nodes, so that they stay in float32 wherever the file runs;
 `openvino_compiled.py` runs it in any number of threads, `openvino_floats.py` without kernels on bits, as on ARM.
 `onnx.py` is ``model.onnx``: its operators are in `onnx_graph.py`, its bytes in `onnx_bytes.py`. `qonnx` is
-``model.qonnx`` for FPGAs. `workers.py` has the threads that all of them compute with. Nothing is imported here, since each
-format needs a library of its own.
+``model.qonnx`` for FPGAs. `workers.py` has the threads that all of them compute with. Nothing is imported here, since
+each format needs a library of its own.
 """

@@ -1,4 +1,4 @@
-"""How layers and latents compute, and what they keep for the backward pass; of what a user writes, fixed-point layers alone.
+"""How layers and latents compute, and what they keep for the backward pass; of a user's layers, fixed-point ones alone.
 
 `binary_conv.py` is the binary convolution as one function: its sums in `integer_conv.py`, over `patches.py`, rounded by
 `rounding.py`; its gradients in `conv_gradients.py`. `product.py` has the products that weights are rebuilt with, and
