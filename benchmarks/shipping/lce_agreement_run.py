@@ -1,9 +1,9 @@
-"""Runs a TensorFlow Lite file in Larq Compute Engine's interpreter on pictures, and times it.
+"""Runs TensorFlow Lite files in Larq Compute Engine's interpreter, and times them.
 
 Runs in an environment of its own, started by `lce_agreement.py --peer-python ENV/bin/python`:
 
     python -m venv ENV && ENV/bin/pip install larq-compute-engine==0.16.0 'numpy<2'
-    ENV/bin/python benchmarks/shipping/lce_agreement_run.py model.tflite images.npy --output outputs.npz
+    ENV/bin/python benchmarks/shipping/lce_agreement_run.py --run model.tflite images.npy outputs.npz
 """
 
 import argparse
@@ -28,33 +28,34 @@ def interpreter_class():
 
 
 def main() -> None:
-    """Writes the outputs as `0`, `1`, … and prints one line of JSON."""
+    """Writes each file's outputs as arrays `0`, `1`, … and prints one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("images", type=Path, help="NumPy file of (N, H, W, C) float32")
-    parser.add_argument("--output", type=Path, help="NumPy archive to write")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=0, help="of the first picture, timed one by one")
+    names = ("MODEL", "IMAGES", "OUTPUTS")
+    text = "a .tflite, an .npy with (N, H, W, C) float32, and the .npz to write; may be given several times"
+    parser.add_argument("--run", nargs=3, type=Path, metavar=names, action="append", required=True, help=text)
     parser.add_argument("--kernel", choices=("bgemm", "indirect", "reference"), default="bgemm")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--times", type=int, default=0, help="runs of each file's first picture that are timed")
     args = parser.parse_args()
 
     import numpy as np
 
     engine = interpreter_class()
     kernel = {"use_reference_bconv": args.kernel == "reference", "use_indirect_bgemm": args.kernel == "indirect"}
-    interpreter = engine(args.model.read_bytes(), num_threads=args.threads, **kernel)
-    images = np.load(args.images)
-    if args.output:
-        found = interpreter.predict(images)
+    milliseconds = []
+    for model, images, outputs in args.run:
+        interpreter = engine(model.read_bytes(), num_threads=args.threads, **kernel)
+        pictures = np.load(images)
+        found = interpreter.predict(pictures)
         found = found if isinstance(found, list) else [found]
-        np.savez(args.output, **{str(i): array for i, array in enumerate(found)})
-    times = []
-    for _ in range(args.runs):
-        start = time.perf_counter()
-        interpreter.predict(images[:1])
-        times.append(1e3 * (time.perf_counter() - start))
-    imported = "tensorflow" in sys.modules
-    print(json.dumps({"ms": times, "version": importlib.metadata.version("larq-compute-engine"), "tensorflow": imported}))
+        np.savez(outputs, **{str(i): array for i, array in enumerate(found)})
+        milliseconds.append([])
+        for _ in range(args.times):
+            start = time.perf_counter()
+            interpreter.predict(pictures[:1])
+            milliseconds[-1].append(1e3 * (time.perf_counter() - start))
+    version = importlib.metadata.version("larq-compute-engine")
+    print(json.dumps({"milliseconds": milliseconds, "version": version, "tensorflow": "tensorflow" in sys.modules}))
 
 
 if __name__ == "__main__":

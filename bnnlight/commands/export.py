@@ -21,8 +21,10 @@ from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
-FORMATS = ("packed", "openvino", "onnx")
-"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and ``FORMAT_signs``."""
+CHECKED = 1000
+"""Test pictures that the two are compared on."""
+FORMATS = ("packed", "openvino", "onnx", "lce")
+"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and, where it runs here, ``FORMAT_signs``."""
 
 
 def export(args: list[str]) -> None:
@@ -34,7 +36,8 @@ def export(args: list[str]) -> None:
     )
     parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
-    text = "packed: safetensors, for torch; openvino: XNOR and popcount on CPUs; onnx: standard operators"
+    text = "packed: safetensors, for torch; openvino: XNOR and popcount on CPUs; onnx: standard operators; "
+    text += "lce: Larq Compute Engine, for ARM"
     parser.add_argument("--format", required=True, choices=FORMATS, help=text)
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export/FORMAT)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is in the folder already")
@@ -42,8 +45,9 @@ def export(args: list[str]) -> None:
     parser.add_argument("--real_dtype", choices=("fp32", "fp16"), default="fp32", help=text)
     text = "run real convolutions and linear layers on 8-bit integers (openvino only)"
     parser.add_argument("--int8", action="store_true", help=text)
-    text = "test pictures to compare on, spread over the test set: a number, 0 or all (default: 1000)"
-    parser.add_argument("--num_check", type=_count, default=1000, metavar="N", help=text)
+    text = "test pictures to compare on, spread over the test set: a number, 0 or all (default: 1000; 0 for lce, which "
+    text += "runs elsewhere)"
+    parser.add_argument("--num_check", type=_count, default=CHECKED, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="print what was written and compared as JSON")
     options = parser.parse_args(args)
     if options.int8 and (options.format != "openvino" or options.real_dtype != "fp32"):
@@ -52,10 +56,12 @@ def export(args: list[str]) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.overwrite:
         raise ValueError(f"{output} is there already: choose another --output, or pass --overwrite")
     save, signs = _format(options.format)
+    if signs is None and options.num_check not in (0, CHECKED):
+        raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
     experiment = load_trained("export", options.ckpt_path, options.config)
     data = experiment.datamodule
     program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))
-    loader = check_pictures(experiment, options.num_check)
+    loader = check_pictures(experiment, options.num_check if signs else 0)
     manifest = describe(experiment, options.ckpt_path, options.config)
     extra = {"ranges": find_ranges(program, training_pictures(experiment))} if options.int8 else {}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +121,7 @@ def _format(name: str) -> tuple[Any, Any]:
         module = import_module(f"bnnlight.deploy.formats.{name}")
     except ModuleNotFoundError as error:
         raise ValueError(f"format {name} needs {error.name}: pip install 'bnnlight[deploy]'") from error
-    return getattr(module, f"save_{name}"), getattr(module, f"{name}_signs")
+    return getattr(module, f"save_{name}"), getattr(module, f"{name}_signs", None)
 
 
 def _count(text: str) -> int | None:

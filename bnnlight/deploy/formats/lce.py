@@ -67,7 +67,9 @@ def _metadata(content: bytes) -> str:
         return model.Buffers(buffer).DataAsNumpy().tobytes().decode()
     # a damaged file sends the reader anywhere
     except Exception as error:
-        raise ValueError("no model of bnnlight, or a damaged one; make one with bnnlight export --format lce") from error
+        raise ValueError(
+            "no model of bnnlight, or a damaged one; make one with bnnlight export --format lce"
+        ) from error
 
 
 class LceEngine:
@@ -83,6 +85,6 @@ class LceEngine:
 
     def __init__(self, file: Path, num_threads: int | None = None) -> NoReturn:
         raise ValueError(
-            f"{file}: this model runs in Larq Compute Engine alone, by its library on ARM, or by larq-compute-engine in "
-            "a Python environment of its own; to run it here, export with --format openvino, onnx or packed"
+            f"{file}: this model runs in Larq Compute Engine alone: in its library on ARM, or in larq-compute-engine, "
+            "a Python package for an environment of its own; to run here, export with --format openvino, onnx or packed"
         )

@@ -12,7 +12,6 @@ MOST_NAMES = 5
 """More layers of one reason are counted, not named."""
 
 
-
 def refuse(program: Program, shapes: Mapping[str, Shape]) -> None:
     """Raises where a step cannot be written.
 

@@ -128,9 +128,7 @@ class TFLiteFile:
         buffers = [self._buffer(b, content) for content in [*self._buffers, *metadata.values()]]
         codes = list(dict.fromkeys(operator.code for operator in self._operators))
         first = len(self._buffers)
-        notes = [
-            _table(b, "Metadata", Name=b.CreateString(name), Buffer=first + i) for i, name in enumerate(metadata)
-        ]
+        notes = [_table(b, "Metadata", Name=b.CreateString(name), Buffer=first + i) for i, name in enumerate(metadata)]
         tensors = [self._tensor(b, tensor) for tensor in self._tensors]
         operators = [self._operator(b, operator, codes) for operator in self._operators]
         graph = _table(
