@@ -234,8 +234,8 @@ def report(record: dict[str, Any]) -> str:
         "# Larq Compute Engine",
         "",
         "Files of `bnnlight export --format lce`, run by the interpreter of larq-compute-engine "
-        f"{record['larq_compute_engine']} beside the same frozen networks in torch. An answer is the best class, or the "
-        "pixels of all joints. Asked: 99.9 % of the answers the same, and a relative difference of at most 1e-5 on "
+        f"{record['larq_compute_engine']} beside the same frozen networks in torch. An answer is the best class, or "
+        "the pixels of all joints. Asked: 99.9 % of the answers the same, and a relative difference of at most 1e-5 on "
         "pictures of which no sign differs.",
         "",
         "| network | pictures | same answer | signs that differ | pictures with such signs "

@@ -24,7 +24,8 @@ from bnnlight.experiment.trained.shipping import check_pictures, compare, descri
 CHECKED = 1000
 """Test pictures that the two are compared on."""
 FORMATS = ("packed", "openvino", "onnx", "lce")
-"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and, where it runs here, ``FORMAT_signs``."""
+"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and, where it runs here, ``FORMAT_signs``;
+one that cannot take every program has ``check_FORMAT``."""
 
 
 def export(args: list[str]) -> None:
@@ -55,12 +56,14 @@ def export(args: list[str]) -> None:
     output = options.output or options.ckpt_path.resolve().parent.parent / "export" / options.format
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.overwrite:
         raise ValueError(f"{output} is there already: choose another --output, or pass --overwrite")
-    save, signs = _format(options.format)
+    save, signs, can_take = _format(options.format)
     if signs is None and options.num_check not in (0, CHECKED):
         raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
     experiment = load_trained("export", options.ckpt_path, options.config)
     data = experiment.datamodule
     program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))
+    if can_take:
+        can_take(program)
     loader = check_pictures(experiment, options.num_check if signs else 0)
     manifest = describe(experiment, options.ckpt_path, options.config)
     extra = {"ranges": find_ranges(program, training_pictures(experiment))} if options.int8 else {}
@@ -116,12 +119,12 @@ def _tell_of_slow_layers(folder: Path) -> None:
         print(f"warning: {len(slow)} of {len(executed)} binary layers do not run on bits here: {', '.join(slow)}")
 
 
-def _format(name: str) -> tuple[Any, Any]:
+def _format(name: str) -> tuple[Any, Any, Any]:
     try:
         module = import_module(f"bnnlight.deploy.formats.{name}")
     except ModuleNotFoundError as error:
         raise ValueError(f"format {name} needs {error.name}: pip install 'bnnlight[deploy]'") from error
-    return getattr(module, f"save_{name}"), getattr(module, f"{name}_signs", None)
+    return tuple(getattr(module, part, None) for part in (f"save_{name}", f"{name}_signs", f"check_{name}"))
 
 
 def _count(text: str) -> int | None:

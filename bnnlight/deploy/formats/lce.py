@@ -14,6 +14,18 @@ KEY = "bnnlight"
 """Of the manifest in the file's metadata."""
 
 
+def check_lce(program: Program) -> None:
+    """Makes sure that a program can be written.
+
+    Raises:
+        ValueError: the engine cannot take it; the message names layers, reasons and what to change.
+    """
+    from bnnlight.deploy.formats.larq.limits import refuse
+    from bnnlight.deploy.program.operations import check
+
+    refuse(program, check(program))
+
+
 def save_lce(program: Program, manifest: Manifest, folder: Path, real_dtype: Literal["fp32", "fp16"] = "fp32") -> Path:
     """Writes ``folder/model.tflite``, all of it or nothing.
 

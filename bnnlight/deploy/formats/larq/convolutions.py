@@ -12,7 +12,7 @@ import numpy as np
 from bnnlight.deploy.formats.larq.graph import Graph
 from bnnlight.deploy.formats.larq.limits import WORD
 from bnnlight.deploy.formats.larq.tflite_file import SAME, VALID, Value
-from bnnlight.deploy.formats.larq.windows import padding_sums, strides, windows
+from bnnlight.deploy.formats.larq.windows import Window, border, strides, windows
 from bnnlight.deploy.program import Step
 from bnnlight.deploy.program.bits import unpack_signs
 
@@ -26,8 +26,7 @@ def conv2d(g: Graph, step: Step) -> None:
     if not same:
         x = g.padded(step, x, over)
     bias = g.file.constant(step.tensors.get("bias", np.zeros(outputs, np.float32)))
-    dilation = {"DilationHFactor": over[0].dilation, "DilationWFactor": over[1].dilation}
-    options = {"Padding": SAME if same else VALID, **strides(step), **dilation}
+    options = {"Padding": SAME if same else VALID, **strides(step), **_dilations(over)}
     if groups > 1 and inputs == 1:
         kernels = _real_weight(g, step, weight.reshape(outputs, *kernel).transpose(1, 2, 0)[None])
         options["DepthMultiplier"] = outputs // groups
@@ -86,7 +85,23 @@ def binary_conv2d(g: Graph, step: Step) -> None:
     if len(parts) > 1:
         y = g.op(step, "CONCATENATION", *made, shape=g.shape(step), last=not correction, Axis=3)
     if correction:
-        g.simple(step, "ADD", y, g.file.constant(correction * padding_sums(step, over)))
+        g.simple(step, "ADD", y, _at_the_border(g, step, correction * weight, over))
+
+
+def _at_the_border(g: Graph, step: Step, weight: np.ndarray, over: tuple[Window, Window]) -> Value:
+    """What a padding of +1 adds to sums of signs, times some number: padding less it once is zero, less it twice is -1.
+
+    It is the same for every picture, but as a map it may be larger than all bits of the layer. So it is computed each
+    time, by a real convolution of one channel: that is a few multiply-adds of small whole numbers, which are exact.
+    """
+    sums = weight.sum(1)[..., None]
+    options = {"Padding": VALID, **strides(step), **_dilations(over)}
+    inputs = (g.file.constant(border(over)), g.file.constant(sums), g.file.constant(np.zeros(len(sums), np.float32)))
+    return g.op(step, "CONV_2D", *inputs, shape=g.shape(step), last=False, **options)
+
+
+def _dilations(over: tuple[Window, Window]) -> dict[str, int]:
+    return {"DilationHFactor": over[0].dilation, "DilationWFactor": over[1].dilation}
 
 
 def _convolved(g: Graph, step: Step, x: Value, weight: np.ndarray, last: bool, padding: dict[str, int]) -> Value:

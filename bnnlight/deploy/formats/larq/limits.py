@@ -27,22 +27,22 @@ def refuse(program: Program, shapes: Mapping[str, Shape]) -> None:
         if reason := _reason(step, shapes):
             reasons.setdefault(reason, []).append(step.name)
     if reasons:
-        told = "; ".join(f"{_names(names)} {reason}" for reason, names in reasons.items())
-        raise ValueError(f"Larq Compute Engine cannot take this network: {told}")
+        told = "; ".join(f"{_names(names)} ({reason})" for reason, names in reasons.items())
+        raise ValueError(f"Larq Compute Engine cannot take these layers: {told}")
 
 
 def _reason(step: Step, shapes: Mapping[str, Shape]) -> str | None:
     s = step.settings
     if step.op == "binary_conv2d" and s["groups"] > 1 and s["shape"][1] % WORD:
         return (
-            f"has {s['groups']} groups of {s['shape'][1]} binary channels: it packs {WORD} channels to a word, so give "
-            f"each group a multiple of {WORD} (fewer groups, or more channels), or leave groups out"
+            f"{s['groups']} groups of {s['shape'][1]} binary channels: give each group a multiple of {WORD}, by fewer "
+            "groups or more channels, or set groups to 1"
         )
     if step.op == "max_pool2d" and tuple(s["dilation"]) != (1, 1):
-        return f"is a max pool with dilation {tuple(s['dilation'])}: it has none, so pool without dilation"
+        return f"a max pool with dilation {tuple(s['dilation'])}: pool without dilation"
     dims = {len(shapes[name]) for name in step.inputs}
     if (step.op == "stack" and not dims <= {1, 3}) or (step.op != "flatten" and max(dims) > 3):
-        return "computes on stacked maps: its operators take one map at a time, so stack them last of all"
+        return "computes on stacked maps: stack them last of all"
     return None
 
 

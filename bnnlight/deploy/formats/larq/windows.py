@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnnlight.deploy.program import Shape, Step
-from bnnlight.deploy.program.bits import unpack_signs
 
 
 class Window(NamedTuple):
@@ -46,12 +45,6 @@ class Window(NamedTuple):
         needed = max((self.out - 1) * self.stride + self.reach - self.size, 0)
         return self.out == -(-self.size // self.stride) and self.before == needed // 2
 
-    def inside(self) -> np.ndarray:
-        """``(out, kernel)`` bool: whether a window's pixel lies within the picture."""
-        first = np.arange(self.out) * self.stride - self.before
-        place = first[:, None] + np.arange(self.kernel) * self.dilation
-        return (place >= 0) & (place < self.size)
-
 
 def windows(step: Step, before: Shape, after: Shape, kernel: tuple[int, ...]) -> tuple[Window, Window]:
     """Of height and width.
@@ -73,17 +66,11 @@ def strides(step: Step) -> dict[str, int]:
     return {"StrideH": down, "StrideW": across}
 
 
-def padding_sums(step: Step, over: tuple[Window, Window]) -> np.ndarray:
-    """What a padding of +1 adds to the sums of a binary convolution: ``(H, W, O)`` float32, whole numbers.
-
-    Where a window reaches over the border, each of the weights there counts by itself. It is a constant, since it does
-    not depend on the picture: less it, padding with +1 is padding with zeros; less it twice, padding with -1.
-    """
-    weight = unpack_signs(step.tensors["bits"], tuple(step.settings["shape"])).sum(1)
-    height, width = (window.inside() for window in over)
-    outside = 1 - height[:, None, :, None] * width[None, :, None, :].astype(np.float32)
-    # sums of whole numbers, far below 2²⁴
-    return np.einsum("hwij,oij->hwo", outside, weight).astype(np.float32)
+def border(over: tuple[Window, Window]) -> np.ndarray:
+    """A map that is 1 in the padding and 0 in the picture: ``(1, H, W, 1)`` float32."""
+    (top, bottom), (left, right) = ((window.before, window.after) for window in over)
+    picture = np.zeros([window.size for window in over], np.float32)
+    return np.pad(picture, [(top, bottom), (left, right)], constant_values=1)[None, :, :, None]
 
 
 def counts(step: Step, over: tuple[Window, Window]) -> np.ndarray:
