@@ -54,10 +54,12 @@ Case = tuple[Program, Manifest, np.ndarray]
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     """Networks by name, with their test pictures ``(N, C, H, W)``."""
-    experiment = load_trained("benchmark", args.digits, None)
-    data = experiment.datamodule
-    program = freeze(experiment.model.backbone.eval(), (data.num_channels, data.image_size, data.image_size))
-    yield "digits, quickstart", (program, describe(experiment, args.digits, None), pictures_of(data))
+    for checkpoint in args.only:
+        yield str(checkpoint), trained(checkpoint)
+    if args.only:
+        return
+    if args.digits:
+        yield "digits, quickstart", trained(args.digits)
     for name, title, module in (
         ("cifar10", "CIFAR-10, shipped", lambda: CIFAR10DataModule(root=args.cifar10, num_workers=0)),
         ("lsp", "hourglass, LSP, shipped", lambda: LSPDataModule(str(args.lsp), None, "lsp", image_size=96)),
@@ -65,6 +67,14 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
         program, manifest = load_packed(shipped_models()[name] / "model.safetensors")
         yield title, (program, manifest, pictures_of(module(), args.poses if name == "lsp" else None))
     yield "ResNet-18, random, 224×224", resnet(args.large)
+
+
+def trained(checkpoint: Path) -> Case:
+    """A checkpoint's network on its own test set."""
+    experiment = load_trained("benchmark", checkpoint, None)
+    data = experiment.datamodule
+    program = freeze(experiment.model.backbone.eval(), (data.num_channels, data.image_size, data.image_size))
+    return program, describe(experiment, checkpoint, None), pictures_of(data)
 
 
 def pictures_of(data: Any, count: int | None = None) -> np.ndarray:
@@ -194,7 +204,9 @@ def main() -> None:
     """Compares all, prints JSON, writes a table where asked, and exits with 1 where too much differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--peer-python", required=True, help="Python of an environment with larq-compute-engine")
-    parser.add_argument("--digits", type=Path, required=True, help="checkpoint of configs/quickstart.yaml")
+    parser.add_argument("--digits", type=Path, help="checkpoint of configs/quickstart.yaml")
+    text = "checkpoints to compare on their own test sets, instead of all these networks"
+    parser.add_argument("--only", type=Path, nargs="+", default=[], help=text)
     parser.add_argument("--cifar10", type=Path, default=Path("data/cifar10_jpeg"), help="folder of CIFAR-10")
     parser.add_argument("--lsp", type=Path, default=Path("data/lsp"), help="folder of Leeds Sports Pose")
     parser.add_argument("--poses", type=int, default=1000, help="test pictures of Leeds Sports Pose")

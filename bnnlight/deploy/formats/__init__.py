@@ -3,6 +3,7 @@
 `packed.py` is safetensors: `container.py` reads it as a stranger's work, `plain.py` runs it in torch, `alone.py` one
 picture at a time. `openvino.py` is ``model.xml`` with ``model.bin``: its layers are in `openvino_graph.py`, ranges of
 integers in `int8.py`; `openvino_compiled.py` runs it in any number of threads. `onnx.py` is ``model.onnx``: its
-operators are in `onnx_graph.py`, its bytes in `onnx_bytes.py`. `workers.py` has the threads that all of them compute
-with. Nothing is imported here, since each format needs a library of its own.
+operators are in `onnx_graph.py`, its bytes in `onnx_bytes.py`. `lce.py` is ``model.tflite``, which runs elsewhere: what
+it is made of is in `larq/`. `workers.py` has the threads that all engines compute with. Nothing is imported here, since
+each format needs a library of its own.
 """
