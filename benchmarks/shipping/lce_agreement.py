@@ -43,7 +43,7 @@ from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import describe
 
 SAME_ANSWERS, DIFFERENCE = 0.999, 1e-5
-"""Least share of equal answers; largest relative difference of an output where no sign differs."""
+"""Least share of equal answers of a classifier; largest relative difference of an output where no sign differs."""
 PIECE = 500
 """Pictures that are run at a time: their signs are kept until both engines have them."""
 ROUNDS = 3
@@ -181,7 +181,7 @@ def answers(output: np.ndarray) -> np.ndarray:
 
 
 def measure(program: Program, manifest: Manifest, images: np.ndarray, peer: Peer, times: int) -> dict[str, Any]:
-    """Bytes of every format, and milliseconds of a picture in Larq Compute Engine and in OpenVINO, one thread each."""
+    """Bytes of every format, and a picture's quickest time in Larq Compute Engine and in OpenVINO, one thread each."""
     sizes, files = {}, {}
     savers = {"lce": save_lce, "openvino": save_openvino, "onnx": save_onnx, "packed": save_packed}
     for name, save in savers.items():
@@ -197,7 +197,7 @@ def measure(program: Program, manifest: Manifest, images: np.ndarray, peer: Peer
             start = time.perf_counter()
             engine(images[:1])
             milliseconds["openvino"].append(1e3 * (time.perf_counter() - start))
-    return {"file_bytes": sizes, "median_ms": {name: float(np.median(found)) for name, found in milliseconds.items()}}
+    return {"file_bytes": sizes, "quickest_ms": {name: min(found) for name, found in milliseconds.items()}}
 
 
 def main() -> None:
@@ -221,12 +221,15 @@ def main() -> None:
             peer = Peer(args.peer_python, Path(folder) / str(len(results)))
             peer.folder.mkdir()
             agreement = compare(program, images, peer)
+            judged = manifest.task == "pose" or agreement["num_same"] >= SAME_ANSWERS * len(images)
+            agreement["met"] = bool(judged and agreement["output_difference"] <= DIFFERENCE)
             results.append({"network": name, **agreement, **measure(program, manifest, images, peer, args.times)})
             print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     record = {
         **provenance(),
         "machine": machine(),
         "larq_compute_engine": peer.version,
+        "num_runs": ROUNDS * args.times,
         "seconds": round(time.time() - start),
         "results": results,
     }
@@ -234,10 +237,7 @@ def main() -> None:
     if args.output:
         args.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
         args.output.with_suffix(".md").write_text(report(record))
-    wrong = [
-        r for r in results if r["num_same"] < SAME_ANSWERS * r["num_images"] or r["output_difference"] > DIFFERENCE
-    ]
-    sys.exit(1 if wrong else 0)
+    sys.exit(0 if all(result["met"] for result in results) else 1)
 
 
 def report(record: dict[str, Any]) -> str:
@@ -247,8 +247,9 @@ def report(record: dict[str, Any]) -> str:
         "",
         "Files of `bnnlight export --format lce`, run by the interpreter of larq-compute-engine "
         f"{record['larq_compute_engine']} beside the same frozen networks in torch. An answer is the best class, or "
-        "the pixels of all joints. Asked: 99.9 % of the answers the same, and a relative difference of at most 1e-5 on "
-        "pictures of which no sign differs.",
+        "the pixels of all joints. Asked: 99.9 % of the classes the same, and a relative difference of at most 1e-5 on "
+        "pictures of which no sign differs. Signs differ where a number lies on its threshold to the last bit: this "
+        "engine adds up real convolutions in another order than torch, and rounds a batch norm twice.",
         "",
         "| network | pictures | same answer | signs that differ | pictures with such signs "
         "| largest relative difference on the others |",
@@ -260,16 +261,17 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} | {r['output_difference']:.1e} |")
     lines += [
         "",
-        "Bytes of all files, and milliseconds of one picture with one thread on this x86 processor, medians. Larq "
-        "Compute Engine has its quick kernels for ARM alone: on x86 it computes binary convolutions in plain C++, and "
-        "these times say nothing of a phone. OpenVINO's are those of `--format openvino` in float32.",
+        "Bytes of all files, and milliseconds of one picture with one thread on this x86 processor: the quickest of "
+        f"{record['num_runs']} runs, the engines in turn, beside other work. Larq Compute Engine has its quick kernels "
+        "for ARM alone: on x86 it computes binary convolutions in plain C++, and these times say nothing of a phone. "
+        "OpenVINO's are those of `--format openvino` in float32.",
         "",
         "| network | `lce` bytes | `openvino` | `onnx` | `packed` | Larq, x86 | OpenVINO, x86 |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in record["results"]:
         sizes = [f"{r['file_bytes'][name]:,}" for name in ("lce", "openvino", "onnx", "packed")]
-        times = [f"{r['median_ms'][name]:.2f} ms" for name in ("lce", "openvino")]
+        times = [f"{r['quickest_ms'][name]:.2f} ms" for name in ("lce", "openvino")]
         lines.append(f"| {' | '.join([r['network'], *sizes, *times])} |")
     command = f"python benchmarks/shipping/{record['command']}"
     lines += ["", f"Command: `{command}`, commit {record['commit']}, {record['machine']}.", ""]
