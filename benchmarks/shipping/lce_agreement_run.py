@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--run", nargs=3, type=Path, metavar=names, action="append", required=True, help=text)
     parser.add_argument("--kernel", choices=("bgemm", "indirect", "reference"), default="bgemm")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--times", type=int, default=0, help="runs of each file's first picture that are timed")
+    parser.add_argument(
+        "--times", type=int, default=0, help="runs of each file's first picture whose processor time is taken"
+    )
     args = parser.parse_args()
 
     import numpy as np
@@ -51,9 +53,9 @@ def main() -> None:
         np.savez(outputs, **{str(i): array for i, array in enumerate(found)})
         milliseconds.append([])
         for _ in range(args.times):
-            start = time.perf_counter()
+            start = time.process_time()
             interpreter.predict(pictures[:1])
-            milliseconds[-1].append(1e3 * (time.perf_counter() - start))
+            milliseconds[-1].append(1e3 * (time.process_time() - start))
     version = importlib.metadata.version("larq-compute-engine")
     print(json.dumps({"milliseconds": milliseconds, "version": version, "tensorflow": "tensorflow" in sys.modules}))
 
