@@ -35,9 +35,8 @@ def main() -> None:
     parser.add_argument("--run", nargs=3, type=Path, metavar=names, action="append", required=True, help=text)
     parser.add_argument("--kernel", choices=("bgemm", "indirect", "reference"), default="bgemm")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--times", type=int, default=0, help="runs of each file's first picture whose processor time is taken"
-    )
+    text = "runs of each file's first picture whose processor time is taken"
+    parser.add_argument("--times", type=int, default=0, help=text)
     args = parser.parse_args()
 
     import numpy as np
