@@ -24,7 +24,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 FROM system AS requirements
 COPY pyproject.toml /src/
 RUN python3 -c "import tomllib; p = tomllib.load(open('/src/pyproject.toml', 'rb')); q = p['project']; \
-        print(*q['dependencies'], *q['optional-dependencies']['deploy'], sep='\n', file=open('/src/run.txt', 'w')); \
+        e = q['optional-dependencies']; \
+        print(*q['dependencies'], *e['train'], *e['deploy'], *e['hub'], sep='\n', file=open('/src/run.txt', 'w')); \
         print(*p['build-system']['requires'], sep='\n', file=open('/src/build.txt', 'w'))" \
     && touch --date=@0 /src/run.txt /src/build.txt
 
@@ -37,6 +38,7 @@ COPY --from=requirements /src/build.txt /src/
 RUN python3 -m venv /opt/venv && pip install --requirement /src/build.txt
 COPY pyproject.toml README.md /src/
 COPY models /src/models
+COPY configs /src/configs
 COPY bnnlight /src/bnnlight
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist /src
 

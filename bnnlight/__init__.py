@@ -19,13 +19,13 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped, watched | parts of `nn`, `tracking` and `console` |
-| `deploy` | a shipped model in use: runtime, manifest, answers, card, seal | `deploy.program`, `imaging` |
+| `deploy` | a shipped model in use: runtime, manifest, answers, card, seal, hub | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
 | `deploy.formats` | packed, OpenVINO, ONNX: a writer and an engine each; Larq | `deploy.program`, parts of `deploy` |
 | `deploy.proof` | a shipped model beside checkpoint and twin | `deploy.formats`, parts of `deploy` and `nn` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
-| `matrix.plan` | methods (× optimizers) × seeds under one protocol, as a YAML | nothing of the package |
+| `matrix.plan` | methods (× optimizers) × seeds under one protocol, as a YAML | `console.shipped_configs` |
 | `matrix.runs` | the runs of a plan: made, and what each gave | `matrix.plan` |
 | `matrix.report` | what came out, with intervals: numbers, page, pictures | `matrix.plan`, `matrix.runs` |
 | `experiment` | one run from config to result: LightningCLI, directory, checkpoints | all above, `console` |
@@ -35,7 +35,8 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `commands` | the verbs of the command line, one file each | all but `cli` |
 | `cli.py` | the table of verbs | `console`; a verb by its name |
 
-Trained models that `predict` takes by name lie in `models/` beside this folder.
+Trained models that `predict` takes by name lie in `models/` beside this folder, experiments in `configs/`; in an
+installed package both lie in it.
 
 A YAML names three objects: a `model` (a task, holding a backbone, holding latents), `data` and a `trainer`.
 There is no registry: a class of your own is named by its import path.

@@ -23,6 +23,7 @@ _VERBS = {
     "matrix": ("bnnlight.commands.matrix:matrix", "methods × seeds under one protocol: table, intervals, figure"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
+    "configs": ("bnnlight.commands.configs:configs", "the configs that come with the package, and where they lie"),
     "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
 }
 
@@ -38,7 +39,7 @@ options, before or after the verb:
   --version  the version
   --debug    on an error, show where in the code it arose
 
-example: bnnlight fit --config configs/quickstart.yaml"""
+example: bnnlight fit --config quickstart"""
 
 
 def _help() -> str:

@@ -1,5 +1,6 @@
 """Tiny data sets in the real formats, drawn for each test."""
 
+import gc
 import hashlib
 import json
 import os
@@ -23,6 +24,11 @@ from bnnlight.data.loading.worker_signals import hear_of_lost_workers
 from bnnlight.imaging.skeletons import LSP, MPII
 
 __all__ = ["data_for", "fit_probe", "same_run", "ship"]
+
+# A test may leave what OpenVINO compiled as garbage. To collect it in a loader process of a later test would never end:
+# OpenVINO waits for threads that a fork leaves behind.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 # before any test's Trainer, so that what a later test hears does not depend on their order
 hear_of_lost_workers()

@@ -42,7 +42,7 @@ ALLOWED = {
         "tracking.metrics_file",
         "console.lost_connection",
     },
-    "matrix.plan": set(),
+    "matrix.plan": {"console.shipped_configs"},
     "matrix.runs": {"matrix.plan"},
     "matrix.report": {"matrix.plan", "matrix.runs"},
     "experiment.config": {"console"},

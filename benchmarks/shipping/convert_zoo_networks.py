@@ -71,10 +71,10 @@ class Network:
 
     def losses(self, model: nn.Module, side: int) -> list[Tensor]:
         """What one training step minimizes: the network's own losses, or the mean squares of its outputs."""
-        from bnnlight.nn.flow import tensors_in
+        from bnnlight.nn.inspect import named_tensors
 
         if self.kind != "detection":
-            return [y.float().square().mean() for y in tensors_in(model(self.pictures(side)))]
+            return [y.float().square().mean() for _, y in named_tensors(model(self.pictures(side)))]
         target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.ones(1, dtype=torch.int64)}
         target["masks"] = torch.ones(1, side, side, dtype=torch.uint8)
         target["keypoints"] = torch.full((1, 17, 3), 20.0)

@@ -37,7 +37,7 @@ def bench(args: list[str]) -> None:
         description=bench.__doc__,
         epilog="example: bnnlight bench --model RUN/export/openvino --num_threads 1",
     )
-    parser.add_argument("--model", required=True, type=Path, help="folder or file of bnnlight export")
+    parser.add_argument("--model", required=True, help="folder or file of bnnlight export, or hf://OWNER/NAME")
     text = "CPU threads, one number or several (default: 1 and all)"
     parser.add_argument("--num_threads", type=int, nargs="+", metavar="N", help=text)
     parser.add_argument("--batch_size", type=int, default=1, help="pictures in a batch (default: 1)")

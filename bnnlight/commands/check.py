@@ -44,7 +44,7 @@ def check(args: list[str]) -> None:
     Each goes through its transform too. Told besides: sizes of sets and classes, annotated joints, and files with the
     same content among the training pictures and those to measure on.
     """
-    example = "Example: bnnlight check --config configs/resnet18_imagenet.yaml --data.root DIR"
+    example = "Example: bnnlight check --config resnet18_imagenet --data.root DIR"
     experiment = _CheckExperiment("check", f"{check.__doc__} {example}", args)
     config = experiment.config
     sets = data_sets(experiment.datamodule)
@@ -79,7 +79,7 @@ def data_sets(data: Any) -> dict[str, Any]:
         ValueError: There is no data module, or it has none of the three.
     """
     if data is None:
-        raise ValueError("no data is configured: pass --config FILE, such as configs/quickstart.yaml")
+        raise ValueError("no data is configured: pass --config FILE, or --config NAME of `bnnlight configs`")
     if hasattr(data, "on_bad_image"):
         # damaged headers are to be listed with all else, and not to end the check
         data.on_bad_image = "skip"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tempfile
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bnnlight.deploy.card import Facts, write_card
 from bnnlight.deploy.check import Check
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.freezing.freeze import freeze
+from bnnlight.deploy.hub import check_upload, upload
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
@@ -50,7 +52,12 @@ def export(args: list[str]) -> None:
     text += "runs elsewhere)"
     parser.add_argument("--num_check", type=_count, default=CHECKED, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="print what was written and compared as JSON")
+    text = "upload it to the Hugging Face Hub too, in place of an earlier model of that name"
+    parser.add_argument("--hub", metavar="OWNER/NAME", help=text)
+    parser.add_argument("--private", action="store_true", help="make a new model on the hub private")
     options = parser.parse_args(args)
+    if options.private and not options.hub:
+        raise ValueError("--private goes with --hub OWNER/NAME")
     if options.int8 and (options.format != "openvino" or options.real_dtype != "fp32"):
         raise ValueError("--int8 goes with --format openvino and without --real_dtype fp16")
     output = options.output or options.ckpt_path.resolve().parent.parent / "export" / options.format
@@ -59,6 +66,8 @@ def export(args: list[str]) -> None:
     save, signs, can_take = _format(options.format)
     if signs is None and options.num_check not in (0, CHECKED):
         raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
+    if options.hub:
+        check_upload(options.hub)
     experiment = load_trained("export", options.ckpt_path, options.config)
     data = experiment.datamodule
     program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))
@@ -82,22 +91,34 @@ def export(args: list[str]) -> None:
                 print_check(check)
             if wrong := check.failures():
                 raise RuntimeError(f"nothing was written, as the model differs from its checkpoint: {'; '.join(wrong)}")
-        write_card(place, manifest, facts)
+        write_card(place, manifest, facts, options.hub)
         output.mkdir(exist_ok=True)
         for path in sorted(place.iterdir()):
             os.replace(path, output / path.name)
     for old in output.glob("model.*"):
         if old.name not in sizes:
             old.unlink()  # of another format, and of another model than the card's
+    page = _upload(output, [*sizes, "README.md"], options) if options.hub else None
     if options.json:
         numbers = {"num_binary": program.num_binary, "num_real": program.num_real, "file_bytes": sizes}
-        print(json.dumps({"output": str(output), **numbers, "check": check.record() if check else None}, indent=2))
+        record = {"output": str(output), "hub": page, **numbers, "check": check.record() if check else None}
+        print(json.dumps(record, indent=2))
         return
     if options.format == "openvino":
         _tell_of_slow_layers(output)
     unchecked = "" if check else "; not compared with the checkpoint"
     total = sum(sizes.values())
     print(f"{output}: {', '.join(sizes)} ({total:,} bytes) and README.md, the model card{unchecked}")
+    if page:
+        print(f"uploaded: {page}; to run it: bnnlight predict --model hf://{options.hub} photos/")
+
+
+def _upload(output: Path, files: list[str], options: Namespace) -> str:
+    try:
+        return upload(output, files, options.hub, options.private)
+    except (ValueError, OSError) as error:
+        again = shlex.join(["hf", "upload", options.hub, str(output)])
+        raise OSError(f"{error}; the model lies in {output}, to upload it: {again}") from error
 
 
 def print_check(check: Check) -> None:

@@ -27,7 +27,7 @@ from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
 
 _EXAMPLES = {
-    "fit": "bnnlight fit --config configs/quickstart.yaml --trainer.max_epochs 5",
+    "fit": "bnnlight fit --config quickstart --trainer.max_epochs 5",
     "validate": "bnnlight validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
     "test": "bnnlight test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt",
 }

@@ -10,6 +10,7 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from bnnlight.console.parser import Parser
+from bnnlight.console.shipped_configs import find_config
 from bnnlight.matrix.plan.plan import Plan, read_plan
 from bnnlight.matrix.report.record import as_record, write_report
 from bnnlight.matrix.runs.ledger import ENDING, Ledger
@@ -23,7 +24,7 @@ def matrix(args: list[str]) -> None:
     """Train methods (× optimizers) × seeds under one protocol, and report means, intervals and differences."""
     at = args.index("--") if "--" in args else len(args)
     options, extra = _parser().parse_args(args[:at]), handed_on(args[at + 1 :])
-    plan = read_plan(Path(options.file))
+    plan = read_plan(Path(find_config(options.file)))
     check_folders(plan)
     names = find_methods(plan, options.only)
     folder = Path(options.runs or Path("runs", "matrix", plan.path.stem)).expanduser()
@@ -72,11 +73,12 @@ def _make_folder(output: Path) -> None:
 def _parser() -> Parser:
     parser = Parser(
         "bnnlight matrix",
-        description=f"{matrix.__doc__}\nExample: bnnlight matrix configs/matrix/quickstart.yaml --jobs 2",
+        description=f"{matrix.__doc__}\nExample: bnnlight matrix matrix/quickstart --jobs 2",
         epilog="Options behind -- go to every run: -- --data.root=DIR. The same command goes on where it was stopped.",
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="What is compared on what: a YAML, see configs/matrix/.")
+    text = "What is compared on what: a YAML, or one of those that `bnnlight configs` lists."
+    parser.add_argument("file", metavar="FILE", help=text)
     parser.add_argument("--runs", help="Folder of the runs; runs/matrix/NAME unless given.")
     text = (
         "Path of the report without its ending; RUNS/report unless given. Writes .md, .json, .png, and .runs.jsonl, a "

@@ -43,9 +43,10 @@ def predict(args: list[str]) -> None:
     trained = parser.add_mutually_exclusive_group(required=True)
     names = ", ".join(shipped_models()) or "none"
     model = (
-        f"exported model, its folder or its file; one that comes with bnnlight ({names}); or RUN/checkpoints/NAME.ckpt"
+        f"exported model, its folder or its file; one that comes with bnnlight ({names}); hf://OWNER/NAME, one on the "
+        "Hugging Face Hub; or RUN/checkpoints/NAME.ckpt"
     )
-    trained.add_argument("--model", type=Path, help=model)
+    trained.add_argument("--model", help=model)
     trained.add_argument("--ckpt_path", type=Path, help="checkpoint of bnnlight fit, whatever the file's name")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
     output = "folder to write (default: predictions)"
@@ -70,7 +71,7 @@ def predict(args: list[str]) -> None:
     folder = AnswerFolder(options.output, options.overwrite)
     files = find_images(options.images, folder.earlier)
     folder.keep(files)
-    checkpoint = options.ckpt_path or (options.model if options.model.suffix == ".ckpt" else None)
+    checkpoint = options.ckpt_path or (Path(options.model) if options.model.endswith(".ckpt") else None)
     if checkpoint:
         predictor, skeleton = _of_checkpoint(checkpoint, options.config, options.top, options.num_threads)
     elif options.config:
@@ -183,7 +184,7 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
     return experiment.model, transform
 
 
-def _of_shipped(model: Path, top: int, batch_size: int, num_threads: int | None) -> tuple[Predictor, Skeleton | None]:
+def _of_shipped(model: str, top: int, batch_size: int, num_threads: int | None) -> tuple[Predictor, Skeleton | None]:
     runtime = Runtime(model, num_threads)
     return lambda pictures: runtime.predict(pictures, top, batch_size), runtime.manifest.skeleton
 

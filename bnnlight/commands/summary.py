@@ -28,7 +28,7 @@ class _SummaryExperiment(Experiment):
 
 def summary(args: list[str]) -> None:
     """Print a network's layers, parameters, bytes and multiply-adds."""
-    example = "Example: bnnlight summary --config configs/resnet18_imagenet.yaml"
+    example = "Example: bnnlight summary --config resnet18_imagenet"
     experiment = _SummaryExperiment("summary", f"{summary.__doc__} {example}", args)
     config: Namespace = experiment.config
     size = config.image_size

@@ -147,7 +147,9 @@ def _hint(cause: Cause) -> str:
         if not cause.path and match[1].split(",")[0] not in ("model", "data"):
             return text  # of a verb without a config
         if not cause.path:
-            return f"no {match[1].split(',')[0]} is configured: pass --config FILE, such as configs/quickstart.yaml"
+            return (
+                f"no {match[1].split(',')[0]} is configured: pass --config FILE, or --config NAME of `bnnlight configs`"
+            )
         first = ".".join((*cause.path, match[1].split(",")[0]))
         return f"{owner or value} needs {match[1]}: pass --{first} VALUE, or add it to the init_args of the config"
     if match := re.search(r"No module named '([^']+)'", text):
@@ -245,8 +247,10 @@ def find_object(name: str) -> Any:
 
 
 def _trainer_options() -> list[str]:
-    import lightning as L
-
+    try:
+        import lightning as L
+    except ModuleNotFoundError:  # where models are only run; a hint must not hide the error it is for
+        return []
     return [*inspect.signature(L.Trainer.__init__).parameters, *_options(None), "config", "run_dir", "ckpt_path"]
 
 

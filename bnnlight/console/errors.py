@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from bnnlight.console.config_errors import explain_config
 from bnnlight.console.lost_connection import lost_connection
 from bnnlight.console.machine_errors import explain_machine
+from bnnlight.console.missing import explain_missing
 
 DIVERGED = 3
 """Exit code of a training that would come to the same end with the same options: its numbers are not finite."""
@@ -29,6 +30,8 @@ def explain(error: Exception) -> tuple[int, str]:
         return 2, "the config is not valid YAML: " + _join(text.removeprefix("Problems parsing config:").splitlines())
     if isinstance(error, ArgumentError) or "Does not validate against" in text:
         return 2, explain_config(text)
+    if missing := explain_missing(error):
+        return 2, missing
     if lost := lost_connection(error):
         return 1, lost
     # an error in a data loader's worker arrives with the worker's traceback; its last line is the message

@@ -10,6 +10,7 @@ The map of this folder:
 ``proof/``          a shipped model beside its checkpoint, and beside its real-valued twin
 ``runtime.py``      `Runtime`: a shipped model in use, from pictures to answers
 ``shipped.py``      the models that come with the package
+``hub.py``          models on the Hugging Face Hub, downloaded and uploaded
 ``answers.py``      what lies before and behind the network: pictures in, classes or joints out
 ``manifest.py``     what a shipped model says of itself
 ``seal.py``         the checksum inside a file

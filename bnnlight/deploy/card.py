@@ -1,13 +1,15 @@
-"""The model card: README.md beside a shipped model, for whoever is handed the folder."""
+"""The model card: README.md beside a shipped model, for whoever is handed the folder, and for the Hugging Face Hub."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnlight.deploy.check import Check
+from bnnlight.deploy.check import METRICS, Check
+from bnnlight.deploy.hub import LIBRARY, PREFIX
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.runtime import FILES
 
@@ -32,23 +34,25 @@ class Facts:
     check: Check | None = None
 
 
-def write_card(folder: Path, manifest: Manifest, facts: Facts) -> Path:
+def write_card(folder: Path, manifest: Manifest, facts: Facts, repo: str | None = None) -> Path:
     """Writes README.md into the folder of a model.
 
     Args:
         folder: that holds the model's files.
         manifest: of the model.
         facts: counted and measured at the export.
+        repo: ``OWNER/NAME`` on the hub, where it will be found.
 
     Returns:
         The path of the file.
     """
+    formats = [name for name in FILES.values() if name in facts.file_bytes]
     parts = [
-        _what(manifest),
+        f"{_head(manifest, formats)}\n\n{_what(manifest)}",
         _training(manifest),
         _size(facts),
         _input(manifest, FILES["lce"] in facts.file_bytes),
-        _use(folder.resolve().name, manifest, [name for name in FILES.values() if name in facts.file_bytes]),
+        _use(repo.split("/")[1] if repo else folder.resolve().name, manifest, formats, repo),
         _checks(facts),
     ]
     path = folder / "README.md"
@@ -56,6 +60,36 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> Path:
     part.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     os.replace(part, path)
     return path
+
+
+def _head(manifest: Manifest, formats: Sequence[str]) -> str:
+    """What the hub reads of a card, as YAML: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    task = "keypoint-detection" if manifest.skeleton else "image-classification"
+    tags = [LIBRARY, "binary-neural-network", *(_TAGS[name] for name in formats if name in _TAGS)]
+    lines = [f"library_name: {LIBRARY}", f"pipeline_tag: {task}", "tags:", *(f"- {tag}" for tag in tags)]
+    measured = {name: value for name, value in manifest.metrics.items() if name in _HUB_METRICS}
+    if measured:
+        # quoted as in JSON, which YAML reads
+        data, network = (
+            json.dumps(text.rsplit(".", 1)[-1], ensure_ascii=False)
+            for text in (manifest.origin.get("data", "test pictures"), manifest.network)
+        )
+        lines += ["model-index:", f"- name: {network}", "  results:", "  - task:", f"      type: {task}"]
+        lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "      split: test", "    metrics:"]
+        for name, value in measured.items():
+            kind, title = _HUB_METRICS[name]
+            lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {value:.6g}"]
+    return "\n".join(("---", *lines, "---"))
+
+
+_TAGS = {FILES["openvino"]: "openvino", FILES["onnx"]: "onnx", FILES["packed"]: "safetensors"}
+_HUB_METRICS = {
+    "test/acc1": ("accuracy", METRICS["test/acc1"]),
+    "test/acc5": ("accuracy", "top-5 accuracy"),
+    "test/pckh": ("pckh", METRICS["test/pckh"]),
+    "test/pck": ("pck", METRICS["test/pck"]),
+}
+"""A test's figure → its type on the hub, and its name."""
 
 
 def _what(manifest: Manifest) -> str:
@@ -140,20 +174,25 @@ def _input(manifest: Manifest, channels_last: bool) -> str:
     )
 
 
-def _use(folder: str, manifest: Manifest, files: Sequence[str]) -> str:
+def _use(folder: str, manifest: Manifest, files: Sequence[str], repo: str | None) -> str:
     if FILES["lce"] in files:
         return _LCE.format(folder=folder)
+    place = PREFIX + repo if repo else folder
     # with several formats side by side, the folder alone does not tell which is meant
-    place = folder if len(files) < 2 else f"{folder}/{files[0]}"
+    place = place if len(files) < 2 else f"{place}/{files[0]}"
+    extras = ["hub"] * bool(repo) + ["deploy"] * (FILES["onnx"] in files)
+    install = f"pip install '{LIBRARY}[{','.join(extras)}]'" if extras else f"pip install {LIBRARY}"
     answer = "joints" if manifest.skeleton else "classes"
     parts = [
         "## How to use it",
         "On the command line, for files and folders of pictures:",
-        f"```sh\nbnnlight predict --model {place} photos/\n```",
+        f"```sh\n{install}\nbnnlight predict --model {place} photos/\n```",
         "In Python, with everything before and behind the network:",
         "```python\nfrom PIL import Image\nfrom bnnlight.deploy import Runtime\n\n"
         f'print(Runtime("{place}").predict([Image.open("photo.jpg")])[0]["{answer}"])\n```',
     ]
+    if repo:
+        parts.append(f"The files themselves:\n\n```sh\nhf download {repo} --local-dir {folder}\n```")
     if _BARE.keys() & {*files}:
         parts.append("The bare network, without bnnlight, on `images` that were prepared as told above:")
         parts += [f"```python\n{_BARE[name].format(folder=folder)}\n```" for name in files if name in _BARE]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bnnlight.deploy.answers import find_joints, name_classes
+from bnnlight.deploy.hub import PREFIX, downloaded
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.shipped import shipped_models
 from bnnlight.imaging.reading import as_picture
@@ -37,7 +39,8 @@ class Engine(Protocol):
 
 
 class Runtime:
-    """Answers with a shipped model. Lightning and wandb are not needed, torch for the packed format alone.
+    """Answers with a shipped model. Nothing that trains is needed: a packed model runs in torch where it is installed,
+    and in OpenVINO elsewhere.
 
     Any number of threads may call it. What it answers for a picture does not depend on the pictures beside it, and its
     memory not on the sizes of batches that it has seen. A process that is forked, or that it is pickled for, opens the
@@ -45,7 +48,8 @@ class Runtime:
 
     Args:
         path: folder of an exported model with one of ``model.xml``, ``model.onnx`` and ``model.safetensors``, a
-            file with such an ending, or the name of a model that comes with the package, such as ``lsp``.
+            file with such an ending, the name of a model that comes with the package, such as ``lsp``, or
+            ``hf://OWNER/NAME``, a model on the Hugging Face Hub.
         num_threads: CPU threads that one call computes with, on one picture after the other; calls of several threads
             run beside each other while there are cores. By default each picture is computed by one thread, and as many
             pictures of a call at a time as there are cores.
@@ -58,6 +62,7 @@ class Runtime:
 
     Raises:
         FileNotFoundError: there is no model at the path.
+        OSError: the model lies on the hub, which cannot be reached.
         ValueError: the folder holds several models, the file is none or is damaged, the package that runs it is
             not installed, or it runs elsewhere (``model.tflite``).
     """
@@ -65,17 +70,19 @@ class Runtime:
     def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads is {num_threads}: give at least 1")
-        self.file, self._num_threads = find_model(Path(path)).absolute(), num_threads
-        self.format = FORMATS[self.file.suffix.lower()][0]
-        self._engines = {os.getpid(): self._open()}
-        engine = self._engine()
-        self.manifest, self.input_shape = engine.manifest, tuple(engine.input_shape)
-        picture = self.manifest.input
-        if self.input_shape != (picture.channels, picture.size_px, picture.size_px):
-            raise ValueError(
-                f"{self.file}: the network takes {self.input_shape}, its manifest names {picture.channels} channels of "
-                f"{picture.size_px} px; export it again"
-            )
+        self._num_threads = num_threads
+        with _located(path) as file:
+            self.file = file.absolute()
+            self.format = FORMATS[self.file.suffix.lower()][0]
+            self._engines = {os.getpid(): self._open()}
+            engine = self._engine()
+            self.manifest, self.input_shape = engine.manifest, tuple(engine.input_shape)
+            picture = self.manifest.input
+            if self.input_shape != (picture.channels, picture.size_px, picture.size_px):
+                raise ValueError(
+                    f"{self.file}: the network takes {self.input_shape}, its manifest names {picture.channels} "
+                    f"channels of {picture.size_px} px; export it again"
+                )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The network's output as it is.
@@ -98,7 +105,7 @@ class Runtime:
         """The engine of this process."""
         process = os.getpid()
         if process not in self._engines:
-            # A fork leaves an engine's threads behind. The engine itself is kept, since to close it waits for them.
+            # A fork leaves an engine's threads behind. The engine itself is kept: OpenVINO waits for them to close.
             self._engines[process] = self._open()
         return self._engines[process]
 
@@ -151,6 +158,16 @@ def _checked(picture: Image.Image | np.ndarray, index: int) -> Image.Image:
         return as_picture(picture)
     except ValueError as error:
         raise ValueError(f"picture {index}: {error}") from error
+
+
+@contextlib.contextmanager
+def _located(path: str | Path) -> Iterator[Path]:
+    """The main file of a model, to be opened inside: one that was downloaded and cannot be opened is not kept."""
+    if str(path).startswith(PREFIX):
+        with downloaded(str(path), FILES.values()) as file:
+            yield file
+    else:
+        yield find_model(Path(path))
 
 
 def find_model(path: Path) -> Path:

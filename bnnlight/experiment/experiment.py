@@ -37,6 +37,7 @@ from bnnlight.callbacks import (
 )
 from bnnlight.callbacks.averages import whole
 from bnnlight.console.config_errors import named_failures
+from bnnlight.console.shipped_configs import with_found_configs
 from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
 from bnnlight.experiment.config.changes import check_changes
 from bnnlight.experiment.config.files import check_config_files
@@ -79,7 +80,7 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
-        self._args, self._for_fit, self._goes_on = args, for_fit, False
+        self._args, self._for_fit, self._goes_on = with_found_configs(args), for_fit, False
         self._start = Start.of(None)
         if not for_fit:
             # what Lightning tells of devices and seeds would stand between the user and a single result
@@ -171,15 +172,15 @@ class Experiment(LightningCLI):
         if not self._for_fit:
             self.config.trainer.logger = False
             return
-        asked = self.config.clone()
-        asked.run_dir, asked.resume = None, False
+        requested = self.config.clone()
+        requested.run_dir, requested.resume = None, False
         for checkpoint in (self.config.checkpoint, self.config.last_checkpoint):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(self.run_dir / "checkpoints")
         self._goes_on = bool(self.config.ckpt_path)  # what ended another run does not end this one
         if self.config.resume:
-            self._resume(asked)
-        self.save_config_kwargs = {"run_dir": self.run_dir, "asked": asked}
+            self._resume(requested)
+        self.save_config_kwargs = {"run_dir": self.run_dir, "requested": requested}
         self.config.trainer.default_root_dir = str(self.run_dir)
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -194,14 +195,14 @@ class Experiment(LightningCLI):
                 logger.init_args.name = named or "-".join(self.run_dir.parts[-2:])
                 wandb_mode()
 
-    def _resume(self, asked: Namespace) -> None:
-        kept = self.run_dir / "config.yaml"
-        with_defaults = self._with_defaults(kept) if kept.exists() else "{}"
+    def _resume(self, requested: Namespace) -> None:
+        config_file = self.run_dir / "config.yaml"
+        with_defaults = self._with_defaults(config_file) if config_file.exists() else "{}"
         begun = yaml.safe_load(with_defaults)
         folder = (begun.get("last_checkpoint") or {}).get("dirpath") or self.run_dir / "checkpoints"
         newest = newest_checkpoint(Path(self.config.last_checkpoint.dirpath), Path(folder))
-        if newest and kept.exists():
-            changes = check_changes(self.parser.dump(asked, skip_none=False), kept, with_defaults)
+        if newest and config_file.exists():
+            changes = check_changes(self.parser.dump(requested, skip_none=False), config_file, with_defaults)
             if self.config.ckpt_path in (None, begun.get("ckpt_path")):
                 self.config.ckpt_path = None  # the run began there, and has come further
                 self._goes_on = check_finished(self.config, self.run_dir, newest, changes)

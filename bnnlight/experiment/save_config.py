@@ -27,9 +27,9 @@ class SaveConfig(SaveConfigCallback):
     The W&B run also gets the code's version and the command (config ``bnnlight``) and a table of its binary layers.
     """
 
-    def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, asked: Namespace, **kwargs: Any) -> None:
+    def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, requested: Namespace, **kwargs: Any) -> None:
         # as it was asked for: the places of this run filled in would lead a repetition into its directory
-        super().__init__(parser, asked, save_to_log_dir=False, **kwargs)
+        super().__init__(parser, requested, save_to_log_dir=False, **kwargs)
         self.run_dir = run_dir
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

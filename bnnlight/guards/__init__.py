@@ -1,4 +1,4 @@
-"""What keeps a run of days whole: saved, stopped in order, watched. Lightning callbacks, all of them on by default.
+"""Lightning callbacks that keep a long run whole: saved, stopped in order, watched. All of them are on by default.
 
 - `LastCheckpoint` saves the run so that it goes on from any moment, bit for bit, and ends it after a step when it is
   told to stop. `first_callback.py` tells it of each hook before any other callback hears of it; `moment.py` is what a

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of callbacks, made to fit the run that goes on from it."""
+"""States of callbacks in a checkpoint, made to fit the run that goes on from it."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def frozen_parts(model: nn.Module) -> dict[str, list[str]]:
     }
 
 
-def restore_frozen_parts(model: nn.Module, kept: dict[str, list[str]]) -> None:
+def restore_frozen_parts(model: nn.Module, frozen: dict[str, list[str]]) -> None:
     """Puts back what :func:`frozen_parts` found."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in kept["parameters"])
+        parameter.requires_grad_(name not in frozen["parameters"])
     for name, norm in _norms(model).items():
-        norm.track_running_stats = name not in kept["norms"]
+        norm.track_running_stats = name not in frozen["norms"]
 
 
 def _norms(model: nn.Module) -> dict[str, Any]:

@@ -1,38 +1,21 @@
-"""What has to be done before any other callback hears of a hook."""
+"""`FirstCallback`: tells `LastCheckpoint` of each hook before any other callback hears of it."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
-
-
-class ToldFirst(Protocol):
-    """What :class:`bnnlight.guards.last_checkpoint.LastCheckpoint` offers for its first callback."""
-
-    def before_train(self, trainer: L.Trainer) -> None: ...
-
-    def before_epoch(self, trainer: L.Trainer) -> None: ...
-
-    def before_batch(self, trainer: L.Trainer) -> None: ...
-
-    def before_step_end(self, trainer: L.Trainer) -> None: ...
-
-    def before_validation(self, trainer: L.Trainer) -> None: ...
-
-    def before_epoch_end(self, trainer: L.Trainer) -> None: ...
-
-    def before_train_end(self, trainer: L.Trainer) -> None: ...
 
 
 class FirstCallback(L.Callback):
     """Runs before all other callbacks and tells the last one, which Lightning puts behind them.
 
     Args:
-        last: whom to tell.
+        last: whom to tell: a :class:`bnnlight.guards.last_checkpoint.LastCheckpoint`, which imports this file, or what
+            else has its methods ``before_…``.
     """
 
-    def __init__(self, last: ToldFirst) -> None:
+    def __init__(self, last: Any) -> None:
         self.last = last
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""Where a number that is not finite comes from: the batch, a layer's weights, or what a layer makes of them.
+"""Finds where NaN or infinity comes from: the batch, a layer's weights, or what a layer makes of them.
 
 Everything here waits for the device, so it is for a step that has gone wrong already.
 """
@@ -6,7 +6,6 @@ Everything here waits for the device, so it is for a step that has gone wrong al
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -15,30 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from bnnlight.nn.inspect import named_binary_layers
-
-NUM_NAMED = 3
-"""Gradients that are named; of more there is the number."""
-
-
-def named_tensors(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yields (path, tensor) for every tensor in a nest of dictionaries, lists, tuples and data classes.
-
-    Args:
-        nest: such as a batch, or what a layer returns.
-        path: of the nest itself; an entry's is written as one would index it, ``batch['image']``.
-    """
-    if isinstance(nest, Tensor):
-        yield path, nest
-    elif isinstance(nest, dict):
-        for key, value in nest.items():
-            yield from named_tensors(value, f"{path}[{key!r}]")
-    elif isinstance(nest, list | tuple):
-        for index, value in enumerate(nest):
-            yield from named_tensors(value, f"{path}[{index}]")
-    elif dataclasses.is_dataclass(nest):
-        for field in dataclasses.fields(nest):
-            yield from named_tensors(getattr(nest, field.name), f"{path}.{field.name}")
+from bnnlight.nn.inspect import first_few, named_binary_layers, named_tensors
 
 
 def is_finite(nest: Any) -> bool:
@@ -48,8 +24,8 @@ def is_finite(nest: Any) -> bool:
 
 def kind(tensor: Tensor) -> str:
     """``nan``, ``inf`` or ``-inf``: what a tensor that is not finite holds, nan before the others."""
-    for name, found in (("nan", tensor.isnan()), ("inf", tensor == torch.inf)):
-        if found.any():
+    for name, mask in (("nan", tensor.isnan()), ("inf", tensor == torch.inf)):
+        if mask.any():
             return name
     return "-inf"
 
@@ -61,10 +37,10 @@ def bad_items(batch: Any, only: Any = None) -> str:
         batch: any nest of tensors, the items along their first dimension.
         only: tensors of the batch to look at, in a nest; all of them by default.
     """
-    wanted = None if only is None else {id(tensor) for _, tensor in named_tensors(only)}
+    ids = None if only is None else {id(tensor) for _, tensor in named_tensors(only)}
     texts = []
     for path, tensor in named_tensors(batch, "batch"):
-        if is_finite(tensor) or (wanted is not None and id(tensor) not in wanted):
+        if is_finite(tensor) or (ids is not None and id(tensor) not in ids):
             continue
         if tensor.ndim == 0:
             texts.append(f"{path} is {kind(tensor)}")
@@ -83,13 +59,13 @@ class ForwardWatch:
     :func:`bnnlight.nn.inspect.named_binary_layers`.
 
     Attributes:
-        found: where the first number that is not finite was, in words; empty where there was none.
+        origin: where the first number that is not finite was, in words; empty where there was none.
         num_calls: of modules, up to there.
         calls: path of each module that ran → number of its last call.
     """
 
     def __init__(self, model: nn.Module, batch: Any) -> None:
-        self.found = ""
+        self.origin = ""
         self.calls: dict[str, int] = {}
         self.num_calls = 0
         self._model, self._batch, self._numbers = model, batch, itertools.count(1)
@@ -117,7 +93,7 @@ class ForwardWatch:
     def _before(self, path: str, whole: bool) -> Any:
         def look(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
             self.calls[path] = next(self._numbers)
-            if self.found:
+            if self.origin:
                 return
             self.num_calls += 1
             inputs = (*args, *kwargs.values())
@@ -125,18 +101,18 @@ class ForwardWatch:
                 # only tensors that are handed on are to blame: NaN may stand for what is not known in others
                 entered = bad_items(self._batch, inputs) or bad_items(self._batch)
                 fallback = f"the input of {_named(path, module)} holds {_kinds(inputs)}"
-                self.found = f"the batch itself: {entered}" if self.num_calls == 1 and entered else fallback
+                self.origin = f"the batch itself: {entered}" if self.num_calls == 1 and entered else fallback
             else:
-                self.found = bad_weights(module, path, recurse=whole)
+                self.origin = bad_weights(module, path, recurse=whole)
 
         return look
 
     def _after(self, path: str) -> Any:
         def look(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            if not self.found and not is_finite(output):
+            if not self.origin and not is_finite(output):
                 # weights that a module uses for one that is never called
                 weights = bad_weights(module, path, recurse=True)
-                self.found = weights or f"the output of {_named(path, module)} holds {_kinds(output)}"
+                self.origin = weights or f"the output of {_named(path, module)} holds {_kinds(output)}"
 
         return look
 
@@ -177,10 +153,8 @@ def bad_gradients(model: nn.Module, calls: dict[str, int]) -> str:
     names = sorted(reversed(names), key=last_call, reverse=True)
     if not names:
         return ""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    listed = ", ".join(names[:NUM_NAMED]) + more
     order = ", closest to the output first" if calls else ""
-    return f"the gradient is not finite{order}: {listed}"
+    return f"the gradient is not finite{order}: {first_few(names)}"
 
 
 def bad_state(model: nn.Module) -> str:

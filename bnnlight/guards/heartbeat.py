@@ -1,4 +1,4 @@
-"""Ends a run of several processes soon after one of them has died, instead of letting them wait for it."""
+"""`Heartbeat`: ends a run of several processes soon after one of them has died, instead of letting them wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a forward pass in training mode writes to, kept so that a batch can be taken back."""
+"""`KeptState`: copies of a network's buffers and metrics, so that a training batch can be taken back."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class KeptState:
 
     def __init__(self, model: nn.Module) -> None:
         groups: dict[Any, list[tuple[nn.Module, str]]] = defaultdict(list)
-        seen: set[int] = set()
+        listed: set[int] = set()
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                if id(buffer) not in seen:  # of those that modules share, one copy
-                    seen.add(id(buffer))
+                if id(buffer) not in listed:  # of those that modules share, one copy
+                    listed.add(id(buffer))
                     groups[buffer.device, buffer.dtype].append((module, name))
         self._places = list(groups.values())
-        self._buffers = [[torch.empty_like(b) for b in buffers] for buffers in self._present()]
+        self._copies = [[torch.empty_like(b) for b in buffers] for buffers in self._present()]
         self._metrics = [module for module in model.modules() if isinstance(module, Metric)]
         self._states: list[dict[str, Any] | None] = []
 
@@ -43,16 +43,16 @@ class KeptState:
     @torch.no_grad()
     def keep(self) -> None:
         """Copies what is there now."""
-        for kept, present in zip(self._buffers, self._present(), strict=True):
-            copy_all(kept, present)
+        for copies, present in zip(self._copies, self._present(), strict=True):
+            copy_all(copies, present)
         # of a metric that nothing was counted in there is nothing to copy: of validation's, while training
         self._states = [copied(metric.metric_state) if metric.update_called else None for metric in self._metrics]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Puts back what was there when it was kept."""
-        for kept, present in zip(self._buffers, self._present(), strict=True):
-            copy_all(present, kept)
+        for copies, present in zip(self._copies, self._present(), strict=True):
+            copy_all(present, copies)
         for metric, state in zip(self._metrics, self._states, strict=True):
             if state is not None:
                 put_back(metric, copied(state))

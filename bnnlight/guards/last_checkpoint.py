@@ -1,4 +1,4 @@
-"""The checkpoint from which a stopped run goes on."""
+"""`LastCheckpoint`: writes the checkpoint from which a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -109,15 +109,15 @@ class LastCheckpoint(Checkpoint):
         self._agreement = Agreement(trainer.world_size)
         if self._restored is None:
             return
-        kept, model = self._restored, trainer.lightning_module
-        restore_metric_states(model, kept["metrics"])
-        if MOMENT not in kept:  # of an earlier version
+        restored = self._restored
+        restore_metric_states(trainer.lightning_module, restored["metrics"])
+        if MOMENT not in restored:  # of an earlier version
             restore_logged(trainer)
             return
-        place = kept[MOMENT]["place"]
-        restore_run(trainer, kept[MOMENT])
-        restore_process(trainer, kept)
-        asked, trainer.accumulate_grad_batches = trainer.accumulate_grad_batches, batches_a_step(trainer)
+        place = restored[MOMENT]["place"]
+        restore_run(trainer, restored[MOMENT])
+        restore_process(trainer, restored)
+        configured, trainer.accumulate_grad_batches = trainer.accumulate_grad_batches, batches_a_step(trainer)
         if place == "step":
             self._save_again(trainer)
         if internals.take_up(trainer, place):
@@ -126,7 +126,7 @@ class LastCheckpoint(Checkpoint):
             for config in plateaus:
                 config.frequency = sys.maxsize
         # GradientAccumulationScheduler, whose turn is next, refuses any other
-        trainer.accumulate_grad_batches = asked
+        trainer.accumulate_grad_batches = configured
 
     def before_batch(self, trainer: L.Trainer) -> None:
         """A batch begins."""
@@ -188,12 +188,12 @@ class LastCheckpoint(Checkpoint):
         self._pending = self._before = self._end = None
         self._is_due = self._stop = False
         if self._restored is not None:
-            kept, self._restored = self._restored, None
+            restored, self._restored = self._restored, None
             trainer.accumulate_grad_batches = batches_a_step(trainer)
-            place = kept.get(MOMENT, {}).get("place")
-            if "random" in kept:
-                restore_random_states(kept["random"], trainer.strategy.root_device)
-                self._again = {"place": place, "random": kept["random"]}
+            place = restored.get(MOMENT, {}).get("place")
+            if "random" in restored:
+                restore_random_states(restored["random"], trainer.strategy.root_device)
+                self._again = {"place": place, "random": restored["random"]}
             # Lightning itself does so where a schedule has not asked for the length of the loader before
             if place != "epoch" and self._positions and hasattr(trainer.train_dataloader, "load_state_dict"):
                 trainer.train_dataloader.load_state_dict(self._positions[0])
@@ -230,9 +230,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.signals.release()
         self._ask(trainer)
-        told, _ = self._agreement.answer()
+        late_stop, _ = self._agreement.answer()
         # not before the others: what they do and log here would be lost if the run were killed meanwhile
-        stop, self._stop = self._stop or told, False
+        stop, self._stop = self._stop or late_stop, False
         self._save(trainer, self._end.at_end(trainer))
         self._stop = stop
 
@@ -241,7 +241,7 @@ class LastCheckpoint(Checkpoint):
             restore_figures(trainer, self._restored["last"]["figures"])
             internals.set_epoch(trainer, self._restored["last"]["epoch"])
         self._restored = None
-        self._leave_if_told(trainer)
+        self._leave_if_stopping(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.is_global_zero and self._next.exists():  # of an earlier start, broken off; nothing came after it
@@ -327,9 +327,9 @@ class LastCheckpoint(Checkpoint):
         finally:
             self._saving = None
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._leave_if_told(trainer)
+        self._leave_if_stopping(trainer)
 
-    def _leave_if_told(self, trainer: L.Trainer) -> None:
+    def _leave_if_stopping(self, trainer: L.Trainer) -> None:
         if self._stop and trainer.local_rank == 0:
             raise Stopped(self.signals.received, saved=True)
         if self._stop:

@@ -1,4 +1,4 @@
-"""A line between the processes of one run: each says that it is alive, and hears when another no longer does."""
+"""`Lifeline`: connections between the processes of a run, over which each says that it is alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Peer:
     heard_at: float
     rank: int | None = None  # until it has said who it is
     host: str = ""
-    said: bytes = field(default=b"", repr=False)
+    unread: bytes = field(default=b"", repr=False)  # the beginning of a message
     left: bool = False  # it said goodbye
     gone_at: float | None = None
     why: str = ""
@@ -61,7 +61,7 @@ class Lifeline(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._found: tuple[str, bool] | None = None
+        self._lost_peer: tuple[str, bool] | None = None
         self._gone_line: str | None = None
         self._gone = threading.Event()
         self._ending: dict[str, Any] | None = None
@@ -105,29 +105,29 @@ class Lifeline(threading.Thread):
             looked_at = now
             if now - beat_at >= self._interval_s:
                 beat_at = now
-                for peer in self._known():
+                for peer in self._members():
                     self._say(peer, {"kind": "beat"})
             self._find_lost(now)
-            if self._found:
-                self._tell("lost", line=self._found[0], silent=self._found[1])
+            if self._lost_peer:
+                self._tell("lost", line=self._lost_peer[0], silent=self._lost_peer[1])
                 self._hand_over(min(1.0, self._timeout_s / 4))
                 # asked again: the main thread may have come to an end of its own in the meantime
                 if self._ending is None:
-                    self._lost(*self._found)
+                    self._lost(*self._lost_peer)
                     return
         self._leave()
 
-    def _known(self) -> list[_Peer]:
+    def _members(self) -> list[_Peer]:
         return [peer for peer in self._peers if peer.rank is not None and not peer.left]
 
     def _find_lost(self, now: float) -> None:
-        for peer in self._known():
+        for peer in self._members():
             silence_s = now - peer.heard_at
             if peer.gone_at is not None and now - peer.gone_at >= self._timeout_s / 4:
-                self._found = self._found or (peer.why, False)
+                self._lost_peer = self._lost_peer or (peer.why, False)
             elif peer.gone_at is None and silence_s >= self._timeout_s:
                 line = f"rank {peer.rank} on host {peer.host} has not been heard from for {silence_s:.0f} s"
-                self._found = self._found or (line, True)
+                self._lost_peer = self._lost_peer or (line, True)
 
     def _add(self, link: socket.socket) -> _Peer:
         link.setblocking(False)
@@ -151,10 +151,10 @@ class Lifeline(threading.Thread):
             return
         except OSError:
             data = b""
-        *lines, peer.said = (peer.said + data).split(b"\n")
+        *lines, peer.unread = (peer.unread + data).split(b"\n")
         peer.heard_at = now
         welcome = all([self._take(peer, line, now) for line in lines])
-        if not data or not welcome or len(peer.said) > _LONGEST_MESSAGE:
+        if not data or not welcome or len(peer.unread) > _LONGEST_MESSAGE:
             self._close(peer, now)
 
     def _take(self, peer: _Peer, line: bytes, now: float) -> bool:
@@ -174,7 +174,7 @@ class Lifeline(threading.Thread):
                 self._gone_line = self._gone_line or str(message["line"])
                 self._gone.set()
             elif kind == "lost":
-                self._found = str(message["line"]), bool(message["silent"])
+                self._lost_peer = str(message["line"]), bool(message["silent"])
         except (ValueError, KeyError, TypeError):
             return False
         return True
@@ -199,7 +199,7 @@ class Lifeline(threading.Thread):
             peer.link.send(json.dumps(message).encode() + b"\n")
 
     def _tell(self, kind: str, **what: Any) -> None:
-        for peer in self._known():
+        for peer in self._members():
             self._say(peer, {"kind": kind, **what})
 
     def _leave(self) -> None:

@@ -1,4 +1,4 @@
-"""What Lightning has logged and is summing up: the second half of the adapter for its private parts.
+"""Adapter for what is private to Lightning, second half: the figures that it has logged and sums up.
 
 Lightning sums what steps log by ``self.log(…)`` in an object of each loop that no checkpoint keeps. :func:`sums` takes
 it as plain data. ``lightning_internals.py`` is the first half, and checks that all private parts are there.
@@ -18,11 +18,11 @@ def figures(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
     return {kind: {key: plain(value) for key, value in values.items()} for kind, values in _figures(trainer).items()}
 
 
-def restore_figures(trainer: L.Trainer, kept: dict[str, dict[str, Any]]) -> None:
+def restore_figures(trainer: L.Trainer, saved: dict[str, dict[str, Any]]) -> None:
     """Puts back what :func:`figures` found."""
     device = trainer.strategy.root_device
     for kind, target in _figures(trainer).items():
-        values = kept.get(kind, {})  # a process that there was not before has none
+        values = saved.get(kind, {})  # a process that there was not before has none
         target.update({key: v.to(device) if isinstance(v, Tensor) else v for key, v in values.items()})
 
 
@@ -35,11 +35,11 @@ def sums(trainer: L.Trainer) -> list[dict[str, Any]]:
     ]
 
 
-def restore_sums(trainer: L.Trainer, kept: list[dict[str, Any]]) -> None:
+def restore_sums(trainer: L.Trainer, saved: list[dict[str, Any]]) -> None:
     """Puts back what :func:`sums` found, and lets the epoch go on as one that has begun."""
     modules = dict(trainer.lightning_module.named_modules())
     device = trainer.strategy.root_device
-    for entry in kept:
+    for entry in saved:
         meta, sync = lightning_result._Metadata(**entry["meta"]), entry["sync"]
         meta.sync = lightning_result._Sync(
             _should=sync["should"], fn=trainer.strategy.reduce, rank_zero_only=sync["rank_zero_only"]
@@ -84,11 +84,11 @@ def _figures(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
 def _of_result(key: str, result: Any) -> dict[str, Any]:
     meta = result.meta
     names = ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "add_dataloader_idx", "dataloader_idx")
-    kept = {name: getattr(meta, name) for name in (*names, "metric_attribute")}
+    options = {name: getattr(meta, name) for name in (*names, "metric_attribute")}
     values = ("value", "cumulated_batch_size", "_forward_cache") if result.is_tensor else ()
     return {
         "key": key,
-        "meta": kept | {"reduce_fx": meta.reduce_fx.__name__},
+        "meta": options | {"reduce_fx": meta.reduce_fx.__name__},
         "sync": {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only},
         "is_tensor": result.is_tensor,
         "values": {name: plain(getattr(result, name)) for name in values if hasattr(result, name)},

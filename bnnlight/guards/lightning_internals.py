@@ -1,4 +1,4 @@
-"""Adapter: where Lightning keeps how far a run is, in private parts that other files leave alone.
+"""Adapter for what is private to Lightning, first half: how far a run is, and how it goes on from there.
 
 Lightning 2.6 keeps where a run is in counters of its loops. Taken up from them, it repeats or leaves out hooks at an
 epoch's and a validation's end. :func:`placed` writes the counters of four moments that it does take up well, and
@@ -211,8 +211,8 @@ def gathered_gradients(trainer: L.Trainer) -> dict[str, Tensor]:
     return {name: plain(parameter.grad) for name, parameter in named if parameter.grad is not None}
 
 
-def restore_gradients(trainer: L.Trainer, kept: dict[str, Tensor]) -> None:
+def restore_gradients(trainer: L.Trainer, gradients: dict[str, Tensor]) -> None:
     """Puts back what :func:`gathered_gradients` found."""
     for name, parameter in trainer.lightning_module.named_parameters():
-        if name in kept:
-            parameter.grad = kept[name].to(parameter.device)
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device)

@@ -1,4 +1,4 @@
-"""Where the processes of one run find rank zero's port."""
+"""How the processes of a run find rank zero: the port that it opens, and the call of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A moment at which a run can be taken up, and what a checkpoint holds of it."""
+"""`Moment`: a place in the training at which a run can go on, and what a checkpoint holds of it."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Moment:
     def with_callbacks(self, trainer: L.Trainer) -> Moment:
         """The same, with the states that callbacks have now: hooks that run from here on are to run again."""
         states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
-        kept = {key: copy.deepcopy(state) for key, state in states.items() if state}
-        return replace(self, run=_of_run(trainer), callbacks=kept)
+        copies = {key: copy.deepcopy(state) for key, state in states.items() if state}
+        return replace(self, run=_of_run(trainer), callbacks=copies)
 
     def before_saves(self, trainer: L.Trainer, states: dict[str, dict[str, Any]]) -> Moment:
         """The same, with what :func:`checkpoints_now` found before any of them may have saved."""
@@ -108,27 +108,27 @@ def _log_books(trainer: L.Trainer) -> dict[str, LogBook]:
 
 def checkpoints_now(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
     """States of all ModelCheckpoints; quick enough for each step."""
-    found = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-    states = {callback.state_key: callback.state_dict() for callback in found}
-    copied = {key: state | {"best_k_models": dict(state["best_k_models"])} for key, state in states.items()}
-    return {"callbacks": copied, "checkpoints": internals.checkpoint_states(trainer)}
+    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    states = {callback.state_key: callback.state_dict() for callback in callbacks}
+    copies = {key: state | {"best_k_models": dict(state["best_k_models"])} for key, state in states.items()}
+    return {"callbacks": copies, "checkpoints": internals.checkpoint_states(trainer)}
 
 
-def restore_process(trainer: L.Trainer, kept: dict[str, Any]) -> None:
+def restore_process(trainer: L.Trainer, process: dict[str, Any]) -> None:
     """Puts back what a checkpoint's entry :data:`PROCESSES` holds of figures and gradients."""
-    lightning_figures.restore_figures(trainer, kept.get("figures", {}))
-    if kept.get("sums"):
-        lightning_figures.restore_sums(trainer, kept["sums"])
-    internals.restore_gradients(trainer, kept.get("gradients", {}))
+    lightning_figures.restore_figures(trainer, process.get("figures", {}))
+    if process.get("sums"):
+        lightning_figures.restore_sums(trainer, process["sums"])
+    internals.restore_gradients(trainer, process.get("gradients", {}))
 
 
-def restore_run(trainer: L.Trainer, kept: dict[str, Any]) -> None:
+def restore_run(trainer: L.Trainer, moment: dict[str, Any]) -> None:
     """Puts back what a checkpoint's entry :data:`MOMENT` holds of callbacks, network and loggers."""
-    internals.restore_checkpoint_states(trainer, kept["checkpoints"])
-    restore_frozen_parts(trainer.lightning_module, kept["frozen"])
+    internals.restore_checkpoint_states(trainer, moment["checkpoints"])
+    restore_frozen_parts(trainer.lightning_module, moment["frozen"])
     for name, book in _log_books(trainer).items():
-        if name in kept.get("logged", {}):
-            book.go_on(kept["logged"][name])
+        if name in moment.get("logged", {}):
+            book.go_on(moment["logged"][name])
 
 
 def restore_logged(trainer: L.Trainer) -> None:

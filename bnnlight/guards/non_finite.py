@@ -1,4 +1,4 @@
-"""Guards the weights against a loss or gradient that is not finite."""
+"""`NonFinite`: ends a run, or skips a step, whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from bnnlight.guards.bad_step import Ran, in_company, seen, traced
+from bnnlight.guards.bad_step import RanBatch, describe, find_origin, in_company
 from bnnlight.guards.first_non_finite import bad_state
 from bnnlight.guards.kept_state import KeptState
 
@@ -63,27 +63,27 @@ class NonFinite(L.Callback):
         self.num_skipped, self.num_in_a_row = 0, 0
         self._num_lines, self._has_skipped = 0, False
         self._begun: tuple[Any, int] | None = None
-        self._ran: list[Ran] = []
-        self._kept: KeptState | None = None
+        self._batches: list[RanBatch] = []
+        self._state: KeptState | None = None
         self._error: BaseException | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._forget()
         self._error = None
-        self._kept = KeptState(pl_module) if self.action == "skip" else None
+        self._state = KeptState(pl_module) if self.action == "skip" else None
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, index: int) -> None:
         self._begun = batch, index
-        if self._kept and not self._ran:
-            self._kept.keep()
+        if self._state and not self._batches:
+            self._state.keep()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         if self._begun:
-            self._ran.append(Ran(*self._begun, loss.detach().reshape(())))
+            self._batches.append(RanBatch(*self._begun, loss.detach().reshape(())))
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        ran, self._ran = self._ran, []
-        losses, gradients = [r.loss for r in ran], [] if _loss_scaler(trainer) else _gradients(optimizer)
+        batches, self._batches = self._batches, []
+        losses, gradients = [batch.loss for batch in batches], [] if _loss_scaler(trainer) else _gradients(optimizer)
         # The one look a step at what the device computed. It waits for the backward pass that is under way, time in
         # which the host would otherwise go on to the optimizer's step and the next batch. The 2-norm is by far the
         # quickest, but overflows beyond some 1e19, so that where it is not finite the largest entry decides.
@@ -92,15 +92,15 @@ class NonFinite(L.Callback):
             return
         self.num_in_a_row += 1
         if self.action == "stop":
-            self._stop(trainer, traced(trainer, pl_module, ran), "The weights are those before this step")
+            self._stop(trainer, find_origin(trainer, pl_module, batches), "The weights are those before this step")
         if self.num_in_a_row > self.max_skipped_in_a_row:
-            self._kept.restore()
+            self._state.restore()
             before = f"The {self.max_skipped_in_a_row} steps before it were skipped"
-            self._stop(trainer, traced(trainer, pl_module, ran), before)
-        self._tell(trainer, pl_module, ran)
+            self._stop(trainer, find_origin(trainer, pl_module, batches), before)
+        self._report(trainer, pl_module, batches)
         _leave_out(trainer, optimizer)
-        self._kept.restore()
-        self.num_skipped += len(ran)
+        self._state.restore()
+        self.num_skipped += len(batches)
         self._has_skipped = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
@@ -133,16 +133,16 @@ class NonFinite(L.Callback):
         self.num_skipped, self.num_in_a_row = state_dict["num_skipped"], state_dict["num_in_a_row"]
 
     def _forget(self) -> None:
-        self._begun, self._ran, self._kept = None, [], None
+        self._begun, self._batches, self._state = None, [], None
 
-    def _tell(self, trainer: L.Trainer, model: L.LightningModule, ran: list[Ran]) -> None:
+    def _report(self, trainer: L.Trainer, model: L.LightningModule, batches: list[RanBatch]) -> None:
         if self._num_lines == NUM_LINES:
             return
         self._num_lines += 1
-        what = seen(trainer, model, ran)
-        more = "; more are only counted, in train/skipped_batches" if self._num_lines == NUM_LINES else ""
+        text = describe(trainer, model, batches)
+        note = "; more are only counted, in train/skipped_batches" if self._num_lines == NUM_LINES else ""
         if trainer.is_global_zero:
-            print(f"bnnlight: {what}. The step is skipped{more}", file=sys.stderr, flush=True)
+            print(f"bnnlight: {text}. The step is skipped{note}", file=sys.stderr, flush=True)
 
     def _stop(self, trainer: L.Trainer, what: str, state: str) -> None:
         skip = ", or pass --non_finite.action skip" if self.action == "stop" else ""

@@ -1,4 +1,4 @@
-"""What each process of a run needs, besides weights and optimizer, to go on as if it had not been stopped."""
+"""Random states and metrics of each process, saved and restored so that a run goes on as if never stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping a run from outside: at the end of a step, with everything saved."""
+"""Signals that stop a run: it ends after the step under way, with everything saved."""
 
 from __future__ import annotations
 

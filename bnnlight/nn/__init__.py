@@ -1,4 +1,4 @@
-"""The method: binary layers with factorized latent weights. torch and tensorly, nothing of Lightning.
+"""The method: binary layers with factorized latent weights. It needs torch and tensorly, and nothing of Lightning.
 
 A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real factors at every training step.
 
@@ -12,15 +12,15 @@ The rooms of this folder, each of whose docstrings says what its files do, and t
 | `scale.py` `spatial.py` | α: `none`, `analytic`, `channel`, `spatial`; scales for each position |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
 | `rprelu.py` | `RPReLU`, the activation of ReActNet |
-| `stages.py` | a network's stage: real weights, real or binary activations, under the same α |
-| `factorize.py` | latents of a network decomposed |
+| `stages.py` | what of a network's layers is binary: nothing, the activations, or all |
+| `factorize.py` | latents of a network decomposed, its α started anew |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |
 | `torch_internals.py` | what of torch is private: a module made another one in place, hooks, transforms |
 | `running.py` | a network run once |
 | `real.py` | the real-valued twin of a binary network |
 | `start.py` | a binary network started from the weights of a trained one |
-| `inspect.py` | what callbacks, optimizers, summary and deployment may know of a network |
+| `inspect.py` | how callbacks, optimizers, guards, summary and deployment look at a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 
 Add your own latent: subclass `Latent`, take a dense weight as the first argument, return W̃ from `forward`,

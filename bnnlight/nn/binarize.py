@@ -93,8 +93,8 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
 def check_gradient(gradient: Gradient) -> None:
     """Raises ValueError where ``gradient`` is no :class:`Tanh` and none of the known names."""
     if not isinstance(gradient, Tanh) and gradient not in get_args(GradientName):
-        known = ", ".join(get_args(GradientName))
-        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {known}, or bnnlight.nn.Tanh")
+        names = ", ".join(get_args(GradientName))
+        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {names}, or bnnlight.nn.Tanh")
 
 
 class _Sign(torch.autograd.Function):
@@ -142,7 +142,7 @@ def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
     return _Sign.apply(u, gradient)
 
 
-def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
+def encode_sign(u: Tensor, gradient: Gradient) -> Tensor:
     """What the backward pass needs to know of u, as little as there is.
 
     One byte an entry where the gradient is ``identity`` or ``clipped``: it is negative just where ``u < 0``, and for
@@ -164,21 +164,21 @@ def keep_sign(u: Tensor, gradient: Gradient) -> Tensor:
     return code.nan_to_num_(nan=-4).to(torch.int8)  # which is no number above or equal to 0, nor within ±1
 
 
-def kept_sign(kept: Tensor, dtype: torch.dtype) -> Tensor:
-    """sign(u) as ±1 of that dtype, from what :func:`keep_sign` returned."""
-    if kept.dtype == torch.int8:
-        return kept.clamp(-1, 0).mul_(2).add_(1).to(dtype)
-    return (kept >= 0).view(torch.int8).mul_(2).sub_(1).to(dtype)
+def decode_sign(code: Tensor, dtype: torch.dtype) -> Tensor:
+    """sign(u) as ±1 of that dtype, from what :func:`encode_sign` returned."""
+    if code.dtype == torch.int8:
+        return code.clamp(-1, 0).mul_(2).add_(1).to(dtype)
+    return (code >= 0).view(torch.int8).mul_(2).sub_(1).to(dtype)
 
 
-def through_kept_sign(grad: Tensor, kept: Tensor, gradient: Gradient) -> Tensor:
-    """∂L/∂u = ∂L/∂sign(u) · g(u), from what :func:`keep_sign` returned, or from u itself."""
+def sign_backward(grad: Tensor, code: Tensor, gradient: Gradient) -> Tensor:
+    """∂L/∂u = ∂L/∂sign(u) · g(u), from what :func:`encode_sign` returned, or from u itself."""
     if gradient == "identity":
         return grad
-    if kept.dtype == torch.int8:
-        return clamp_backward(grad, kept.to(grad.dtype), -2.5, 2.5)
-    grad = grad.to(kept.dtype)
+    if code.dtype == torch.int8:
+        return clamp_backward(grad, code.to(grad.dtype), -2.5, 2.5)
+    grad = grad.to(code.dtype)
     if gradient == "clipped":
-        above = 1 + torch.finfo(kept.dtype).eps  # the next number
-        return clamp_backward(grad, kept, -above, above)
-    return grad * straight_through(kept, gradient)
+        above = 1 + torch.finfo(code.dtype).eps  # the next number
+        return clamp_backward(grad, code, -above, above)
+    return grad * straight_through(code, gradient)

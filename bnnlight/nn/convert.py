@@ -1,4 +1,4 @@
-"""Makes networks binary, starting from the weights they have."""
+"""`convert`: makes the convolutions of any network binary, starting from the weights they have."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bnnlight.nn.convert_plan import SHORTCUTS, plan_conversion
 from bnnlight.nn.converted import ConvertedConv2d
 from bnnlight.nn.factorize import decompose, place
 from bnnlight.nn.flow import weighted_layers
+from bnnlight.nn.inspect import first_few
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d
 from bnnlight.nn.scale import ScaleName, make_scale
@@ -85,17 +86,17 @@ def convert(
     convolutions = {path: model.get_submodule(path) for path in plan.binary}
     options = {"padding_value": padding_value, "scale": "channel" if scale == "spatial" else scale}
     options |= {"activation_gradient": activation_gradient, "weight_gradient": weight_gradient}
-    made = {path: _binary(conv, options) for path, conv in convolutions.items()}
+    layers = {path: _binary(conv, options) for path, conv in convolutions.items()}
     latents = {}
-    for path, layer in made.items():
+    for path, layer in layers.items():
         layer.latent = latents.setdefault(place(convolutions[path].weight), layer.latent)
-    decompose(list(made.items()), latent)
+    decompose(list(layers.items()), latent)
     sizes = output_sizes(model, plan.binary, input_shape) if scale == "spatial" else {}
     with torch.no_grad():
-        for path, layer in made.items():
+        for path, layer in layers.items():
             layer.scale = make_scale(scale, layer.latent(), sizes.get(path))
     # only now, so that an error leaves the model as it was
-    for path, layer in made.items():
+    for path, layer in layers.items():
         conv = convolutions[path]
         norm = nn.BatchNorm2d(conv.in_channels, device=conv.weight.device, dtype=conv.weight.dtype)
         if not conv.weight.requires_grad:
@@ -118,12 +119,9 @@ def _binary(conv: nn.Conv2d, options: dict) -> BinaryConv2d:
     return layer
 
 
-def _one_line(refused: Mapping[str, str], count: int = 3) -> str:
+def _one_line(refused: Mapping[str, str]) -> str:
     reasons: dict[str, list[str]] = {}
     for path, reason in refused.items():
         reasons.setdefault(reason, []).append(path or "(the model itself)")
-    parts = []
-    for reason, paths in reasons.items():
-        more = f" and {len(paths) - count} more" if len(paths) > count else ""
-        parts.append(f"layer{'s' if len(paths) > 1 else ''} {', '.join(paths[:count])}{more}: {reason}")
+    parts = [f"layer{'s' if len(paths) > 1 else ''} {first_few(paths)}: {reason}" for reason, paths in reasons.items()]
     return f"{'; '.join(parts)}. What is named in `keep` stays real; plan_conversion(model).refused has all such paths"

@@ -1,4 +1,4 @@
-"""Which convolutions of a network can be made binary, which layers stay real, and why."""
+"""`plan_conversion`: which convolutions of a network can be made binary, which layers stay real, and why."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def plan_conversion(
     real, refused = _by_kind(model, layers, keep)
     open_ = {path: m for path, m in layers.items() if path not in real | refused and not isinstance(m, BinaryLayer)}
     if open_ and (keep_first or keep_last):
-        kept, doubtful = _by_place(model, layers, open_, keep_first, keep_last, input_shape)
-        real, refused = real | kept, refused | doubtful
+        first_or_last, doubtful = _by_place(model, layers, open_, keep_first, keep_last, input_shape)
+        real, refused = real | first_or_last, refused | doubtful
     chosen = {path: conv for path, conv in open_.items() if path not in real}
     refused |= {path: reason for path, conv in chosen.items() if (reason := _refusal(conv))}
     refused |= _torn(model, {path: conv for path, conv in chosen.items() if path not in refused})

@@ -1,4 +1,4 @@
-"""What a convolution is after conversion."""
+"""`ConvertedConv2d`: batch norm and binary convolution in the place of a `torch.nn.Conv2d`."""
 
 from __future__ import annotations
 

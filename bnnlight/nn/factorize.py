@@ -1,4 +1,4 @@
-"""Latents of binary layers decomposed, and their scales begun anew."""
+"""`factorize`: decomposes the latent weights of a network's binary layers; `restart_alpha`: starts their α anew."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
 
 def decompose(layers: NamedLayers, latent: LatentFactory) -> None:
     """What :func:`factorize` does, for some layers of a network."""
-    made: dict[tuple[object, ...], list[tuple[str, NamedLayers, Latent, Tensor]]] = {}
+    by_kind: dict[tuple[object, ...], list[tuple[str, NamedLayers, Latent, Tensor]]] = {}
     for group in sharing(layers):
         name, layer = group[0]
         dtype = layer.latent().dtype
@@ -53,14 +53,14 @@ def decompose(layers: NamedLayers, latent: LatentFactory) -> None:
         except ValueError as error:
             raise ValueError(f"layer {name or '(the model itself)'}: {error}") from error
         alike = type(new), dtype, trains(name, layer), weight.shape, weight.device
-        made.setdefault(alike, []).append((name, group, new, weight))
-    for (kind, *_), members in made.items():
+        by_kind.setdefault(alike, []).append((name, group, new, weight))
+    for (kind, *_), members in by_kind.items():
         try:
             kind.couple([new for _, _, new, _ in members], [weight for *_, weight in members])
         except ValueError as error:
             raise ValueError(f"layers {', '.join(name for name, *_ in members)}: {error}") from error
     # only now, so that an error leaves the model as it was
-    for (_, dtype, trained, *_), members in made.items():
+    for (_, dtype, trained, *_), members in by_kind.items():
         for _, group, new, _ in members:
             if not trained:
                 new.requires_grad_(False)

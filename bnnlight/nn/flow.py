@@ -1,15 +1,15 @@
-"""Which layers see the picture first, and which ones give the answer."""
+"""Which layers see the picture first, and which give the answer, as seen while a network runs once."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bnnlight.nn.inspect import named_tensors
 from bnnlight.nn.layers import BinaryLayer
 from bnnlight.nn.running import blank, evaluating
 
@@ -90,17 +90,17 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
     hooks = [layer.register_forward_pre_hook(before(path), with_kwargs=True) for path, layer in layers.items()]
     hooks += [layer.register_forward_hook(after(path)) for path, layer in layers.items()]
     # nothing is computed backward, so nothing need be kept for it
-    nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda kept: kept)
+    nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda packed: packed)
     try:
         with torch.inference_mode(False), torch.enable_grad(), nothing:
             picture = blank(model, input_shape).requires_grad_().clone()
             origins[picture.grad_fn] = PICTURE
             with evaluating(model), torch.random.fork_rng(devices=[]):
                 output = model(picture)
-        for tensor in tensors_in(output):
-            made_of = _sources(tensor, origins) - {PICTURE}
+        for _, tensor in named_tensors(output):
+            sources = _sources(tensor, origins) - {PICTURE}
             # of a sum along shortcuts only its last term is the answer's
-            flow.last |= made_of if len(made_of) == 1 else made_of - flow.inner
+            flow.last |= sources if len(sources) == 1 else sources - flow.inner
     except Exception as error:  # whatever the network's own code raises
         lines = str(error).strip().splitlines()
         return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -112,33 +112,19 @@ def _follow(model: nn.Module, layers: Mapping[str, nn.Module], input_shape: Sequ
 
 def _sources(values: object, origins: Mapping[object, Hashable]) -> set[Hashable]:
     """The layers whose outputs some values were made of, and the picture."""
-    waiting = [tensor.grad_fn for tensor in tensors_in(values)]
-    seen: set[object] = set()
-    found = set()
+    waiting = [tensor.grad_fn for _, tensor in named_tensors(values)]
+    visited: set[object] = set()
+    sources = set()
     while waiting:
         function = waiting.pop()
-        if function is None or function in seen:
+        if function is None or function in visited:
             continue
-        seen.add(function)
+        visited.add(function)
         if function in origins:
-            found.add(origins[function])
+            sources.add(origins[function])
         else:
             waiting.extend(before for before, _ in function.next_functions)
-    return found
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """All tensors in what a module takes or gives: tuples, lists, dictionaries and dataclasses of them."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | Mapping):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, Collection) and not isinstance(value, str | bytes):
-        for part in value:
-            yield from tensors_in(part)
+    return sources
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -150,15 +136,15 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
     return dict(_visit("", model, set()))
 
 
-def _visit(path: str, module: nn.Module, seen: set[nn.Module]) -> list[tuple[str, nn.Module]]:
-    if module in seen:
+def _visit(path: str, module: nn.Module, visited: set[nn.Module]) -> list[tuple[str, nn.Module]]:
+    if module in visited:
         return []
-    seen.add(module)
+    visited.add(module)
     if isinstance(module, nn.Conv2d | nn.Linear | BinaryLayer):
         return [(path, module)]
     prefix = f"{path}." if path else ""
-    found = [layer for name, child in module.named_children() for layer in _visit(f"{prefix}{name}", child, seen)]
-    return found or ([(path, module)] if _mixes(module) else [])
+    inner = [layer for name, child in module.named_children() for layer in _visit(f"{prefix}{name}", child, visited)]
+    return inner or ([(path, module)] if _mixes(module) else [])
 
 
 def _mixes(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Binary layers: sign, latent weight and scale, and nothing else."""
+"""`BinaryConv2d` and `BinaryLinear`: sign, latent weight and scale, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.compute.binary_conv import binary_conv2d
 from bnnlight.nn.compute.kept_weights import weight_of
 from bnnlight.nn.compute.lean import rebuilt, record
-from bnnlight.nn.compute.patches import ConvShape, pair
+from bnnlight.nn.compute.patches import ConvShape, convolve, pair
 from bnnlight.nn.compute.product import full_precision
 from bnnlight.nn.compute.relaxed import Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
@@ -23,9 +23,19 @@ from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 from bnnlight.nn.torch_internals import transformed
 
 
-def kaiming_weight(shape: Sequence[int]) -> Tensor:
-    """A dense weight ``(O, I, *kernel)`` with entries from N(0, 2/fan-in), https://arxiv.org/abs/1502.01852."""
-    return nn.init.kaiming_normal_(torch.empty(*shape), nonlinearity="relu")
+def initial_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """A dense weight ``(O, I, *kernel)``: the one that is given, else entries from N(0, 2/fan-in).
+
+    Raises:
+        ValueError: a weight of another shape.
+
+    Source: He, Zhang, Ren, Sun 2015, https://arxiv.org/abs/1502.01852.
+    """
+    if weight is None:
+        return nn.init.kaiming_normal_(torch.empty(*shape), nonlinearity="relu")
+    if weight.shape != shape:
+        raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {shape}")
+    return weight
 
 
 class BinaryLayer(nn.Module):
@@ -176,11 +186,7 @@ class BinaryConv2d(BinaryLayer):
         if padding_value not in (-1, 0, 1):
             raise ValueError(f"padding_value is {padding_value}: choose -1, 0 or 1")
         kernel_size, stride, padding, dilation = map(pair, (kernel_size, stride, padding, dilation))
-        shape = torch.Size((out_channels, in_channels // groups, *kernel_size))
-        if weight is None:
-            weight = kaiming_weight(shape)
-        elif weight.shape != shape:
-            raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {tuple(shape)}")
+        weight = initial_weight(weight, (out_channels, in_channels // groups, *kernel_size))
         super().__init__(weight, latent, scale, activation_gradient, weight_gradient, output_size, bias)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
@@ -197,7 +203,7 @@ class BinaryConv2d(BinaryLayer):
             x, weight, alpha = self._relaxed(x)
             # beside real activations ±1 means nothing
             padding_value = 0 if self.stage == "real" else self.padding_value
-            y = self._finish(self._convolve(x, weight, padding_value), alpha, channel_dim=1)
+            y = self._finish(convolve(x, weight, self._conv_shape(padding_value)), alpha, channel_dim=1)
             return y if slope is None else F.prelu(y, slope.to(y.dtype))
         weight, alpha = self._weight_and_alpha()
         # α of each position and bias come behind, in the output's dtype
@@ -207,8 +213,7 @@ class BinaryConv2d(BinaryLayer):
             y = self._finish(scaled(self._sums(x, weight), inside, output_dtype(x)), outside, channel_dim=1)
         else:
             complete = alpha is inside and self.bias is None
-            shape = ConvShape(self.stride, self.padding, self.dilation, self.groups, self.padding_value)
-            gradients = self.activation_gradient, self.weight_gradient
+            shape, gradients = self._conv_shape(self.padding_value), (self.activation_gradient, self.weight_gradient)
             y = binary_conv2d(x, weight, inside, shape, *gradients, slope if complete else None)
             if complete:
                 return y
@@ -219,14 +224,10 @@ class BinaryConv2d(BinaryLayer):
         """sign(X) ⊛ sign(W̃) in operations that an export and ``torch.func`` can follow."""
         x, weight = self._signs(x, weight)
         with full_precision(x.device):
-            return self._convolve(x, weight, self.padding_value)
+            return convolve(x, weight, self._conv_shape(self.padding_value))
 
-    def _convolve(self, x: Tensor, weight: Tensor, padding_value: int) -> Tensor:
-        padding = self.padding
-        if padding_value:
-            height, width = padding
-            x, padding = F.pad(x, (width, width, height, height), value=padding_value), (0, 0)
-        return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+    def _conv_shape(self, padding_value: int) -> ConvShape:
+        return ConvShape(self.stride, self.padding, self.dilation, self.groups, padding_value)
 
     def _replays(self) -> bool:
         on_record = record()
@@ -269,11 +270,7 @@ class BinaryLinear(BinaryLayer):
         bias: bool = False,
         weight: Tensor | None = None,
     ) -> None:
-        shape = torch.Size((out_features, in_features))
-        if weight is None:
-            weight = kaiming_weight(shape)
-        elif weight.shape != shape:
-            raise ValueError(f"initial weight has shape {tuple(weight.shape)}, the layer needs {tuple(shape)}")
+        weight = initial_weight(weight, (out_features, in_features))
         super().__init__(weight, latent, scale, activation_gradient, weight_gradient, None, bias)
         self.in_features, self.out_features = in_features, out_features
 

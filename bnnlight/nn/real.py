@@ -1,4 +1,4 @@
-"""The real-valued twin of a binary network: what binarization costs is measured against it."""
+"""`real_valued`: the real-valued twin of a binary network, by which the cost of binarization is measured."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def real_valued(model: nn.Module) -> nn.Module:
 def _real(layer: BinaryConv2d | BinaryLinear, weight: nn.Parameter) -> nn.Conv2d | nn.Linear:
     options = {"bias": False, "device": "meta"}  # its numbers are the binary layer's
     if isinstance(layer, BinaryLinear):
-        made = nn.Linear(layer.in_features, layer.out_features, **options)
+        real = nn.Linear(layer.in_features, layer.out_features, **options)
     else:
         shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
-        made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, **options)
-    made.weight, made.bias = weight, layer.bias
-    return made
+        real = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, **options)
+    real.weight, real.bias = weight, layer.bias
+    return real

@@ -1,4 +1,4 @@
-"""The activation of ReActNet."""
+"""`RPReLU`, the activation of ReActNet: a PReLU with learned shifts before and behind it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A network run once, to see what its layers do."""
+"""Runs a network once, to see what its layers do."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def run_once(
+    model: nn.Module, input_shape: Sequence[int], paths: Sequence[str], look: Callable[[str, Tensor], None]
+) -> None:
+    """Runs a model on one :func:`blank` picture, in eval mode and without gradients.
+
+    Args:
+        model: any network.
+        input_shape: ``(C, H, W)`` of the picture.
+        paths: of modules whose outputs are looked at.
+        look: called with path and output, as often as the module runs.
+    """
+
+    def note(path: str) -> Callable[..., None]:
+        return lambda module, args, output: look(path, output)
+
+    hooks = [model.get_submodule(path).register_forward_hook(note(path)) for path in paths]
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(blank(model, input_shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def blank(model: nn.Module, input_shape: Sequence[int]) -> Tensor:

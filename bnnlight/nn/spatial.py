@@ -1,20 +1,19 @@
-"""Scales with one factor for each position, sized for a network's pictures."""
+"""`make_spatial`: scales α with one factor for each position, sized for a network's pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnnlight.nn.inspect import named_binary_layers
-from bnnlight.nn.running import blank, evaluating
+from bnnlight.nn.running import run_once
 from bnnlight.nn.scale import make_scale
 
 NO_INPUT_SHAPE = "scale 'spatial' needs the input's shape (C, H, W): its factors have one entry per position"
 
 
-@torch.no_grad()
 def output_sizes(
     model: nn.Module, names: Sequence[str], input_shape: Sequence[int] | None
 ) -> dict[str, tuple[int, ...]]:
@@ -26,26 +25,13 @@ def output_sizes(
     if input_shape is None:
         raise ValueError(NO_INPUT_SHAPE)
     sizes: dict[str, set[tuple[int, ...]]] = {name: set() for name in names}
-
-    def note(name: str):
-        def hook(module: nn.Module, inputs: tuple, y: Tensor) -> None:
-            sizes[name].add(tuple(y.shape[2:]))
-
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_hook(note(name)) for name in names]
-    try:
-        with evaluating(model):
-            model(blank(model, input_shape))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for name, found in sizes.items():
-        if not found:
+    run_once(model, input_shape, names, lambda name, y: sizes[name].add(tuple(y.shape[2:])))
+    for name, layer_sizes in sizes.items():
+        if not layer_sizes:
             raise ValueError(f"layer {name} does not run on an input of shape {tuple(input_shape)}")
-        if len(found) > 1:
-            raise ValueError(f"layer {name} gives outputs of sizes {sorted(found)}: scale 'spatial' has only one")
-    return {name: found.pop() for name, found in sizes.items()}
+        if len(layer_sizes) > 1:
+            raise ValueError(f"layer {name} gives outputs of sizes {sorted(layer_sizes)}: scale 'spatial' has only one")
+    return {name: layer_sizes.pop() for name, layer_sizes in sizes.items()}
 
 
 def make_spatial(model: nn.Module, input_shape: Sequence[int] | None) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Which parts of a network are binary by now."""
+"""`set_stage`: what of a network's layers is binary: nothing, the activations, or activations and weights."""
 
 from __future__ import annotations
 

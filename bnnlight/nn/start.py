@@ -1,4 +1,4 @@
-"""A binary network started from the weights of a trained one."""
+"""`start_from`: starts a binary network from the weights of a trained one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.factorize import factorize, restart_alpha, sharing, trains
+from bnnlight.nn.inspect import first_few
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryLayer
 
@@ -85,8 +86,8 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
     expected = {name: value.shape for name, value in rest.items()}
     expected |= {f"{path}weight": layer.weight_shape for path, layer in paths.items()}
     expected |= {name: own[name].shape for name in alphas}
-    found = state | alphas | {f"{path}weight": weight for path, weight in weights.items() if weight is not None}
-    _check(expected, found, type(model).__name__, checkpoint)
+    loaded = state | alphas | {f"{path}weight": weight for path, weight in weights.items() if weight is not None}
+    _check(expected, loaded, type(model).__name__, checkpoint)
     groups = sharing(paths.items())
     for (first, _), (path, _) in ((group[0], sharer) for group in groups for sharer in group[1:]):
         if not torch.equal(weights[first], weights[path]):
@@ -99,7 +100,7 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
         for _, sharer in group:
             sharer.latent = dense.train(sharer.training)
     restart_alpha(factorize(model, latent))
-    model.load_state_dict({name: found[name] for name in (*rest, *alphas)}, strict=False)
+    model.load_state_dict({name: loaded[name] for name in (*rest, *alphas)}, strict=False)
     return model
 
 
@@ -148,23 +149,18 @@ def _belongs(name: str, paths: Collection[str], *parts: str) -> bool:
     return any(name.startswith(f"{path}{part}") for path in paths for part in parts)
 
 
-def _check(expected: dict[str, torch.Size], found: dict[str, Tensor], network: str, checkpoint: str) -> None:
-    lacking = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected]
+def _check(expected: dict[str, torch.Size], loaded: dict[str, Tensor], network: str, checkpoint: str) -> None:
+    lacking = [name for name in expected if name not in loaded]
+    unknown = [name for name in loaded if name not in expected]
     resized = [
-        f"{name} {_size(found[name].shape)} instead of {_size(shape)}"
+        f"{name} {_size(loaded[name].shape)} instead of {_size(shape)}"
         for name, shape in expected.items()
-        if name in found and found[name].shape != shape
+        if name in loaded and loaded[name].shape != shape
     ]
     kinds = (("it lacks", lacking), ("has besides", unknown), ("has other sizes", resized))
-    parts = [f"{what} {_first(names)}" for what, names in kinds if names]
+    parts = [f"{what} {first_few(names)}" for what, names in kinds if names]
     if parts:
         raise ValueError(f"{checkpoint} is of another network than this {network}: {'; '.join(parts)}")
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 def _size(shape: torch.Size) -> str:

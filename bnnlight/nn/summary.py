@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer
+from bnnlight.nn.running import run_once
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def summarize(model: nn.Module, input_shape: Sequence[int]) -> NetworkSummary:
         ValueError: the network does not run on such an input.
     """
     positions = _num_positions(model, input_shape)
-    seen: set[int] = set()
+    counted: set[int] = set()
     layers = []
     inside: set[str] = set()
     for name, module in model.named_modules():
@@ -86,14 +86,14 @@ def summarize(model: nn.Module, input_shape: Sequence[int]) -> NetworkSummary:
             continue
         if isinstance(module, BinaryLayer):
             inside.add(name)
-            layers.append(_binary(name, module, positions.get(name, 0), seen))
-        elif row := _real(name, module, positions.get(name, 0), seen):
+            layers.append(_binary(name, module, positions.get(name, 0), counted))
+        elif row := _real(name, module, positions.get(name, 0), counted):
             layers.append(row)
     return NetworkSummary(tuple(layers), tuple(input_shape))
 
 
-def _binary(name: str, layer: BinaryLayer, positions: int, seen: set[int]) -> LayerSummary:
-    factors = _unseen(layer.latent.parameters(), seen)
+def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) -> LayerSummary:
+    factors = _uncounted(layer.latent.parameters(), counted)
     # an analytic α is no parameter, but the shipped layer needs its value
     num_alpha = layer.weight_shape[0] if layer.scale.name == "analytic" else 0
     num_alpha += sum(p.numel() for p in layer.scale.parameters())
@@ -111,8 +111,8 @@ def _binary(name: str, layer: BinaryLayer, positions: int, seen: set[int]) -> La
     )
 
 
-def _real(name: str, module: nn.Module, positions: int, seen: set[int]) -> LayerSummary | None:
-    parameters = _unseen(module.parameters(recurse=False), seen)
+def _real(name: str, module: nn.Module, positions: int, counted: set[int]) -> LayerSummary | None:
+    parameters = _uncounted(module.parameters(recurse=False), counted)
     statistics = [b for b in module.buffers(recurse=False) if b.is_floating_point()]
     if not parameters and not statistics:
         return None
@@ -132,37 +132,25 @@ def _real(name: str, module: nn.Module, positions: int, seen: set[int]) -> Layer
     )
 
 
-def _unseen(parameters, seen: set[int]) -> list[nn.Parameter]:
-    fresh = [p for p in parameters if id(p) not in seen]
-    seen.update(map(id, fresh))
-    return fresh
+def _uncounted(parameters: Iterable[nn.Parameter], counted: set[int]) -> list[nn.Parameter]:
+    """Those that no layer before has, which count as counted from now on."""
+    new = [p for p in parameters if id(p) not in counted]
+    counted.update(map(id, new))
+    return new
 
 
-@torch.no_grad()
 def _num_positions(model: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
     """How often each weighted layer's filters are applied to one input."""
-    found: dict[str, int] = {}
+    weighted = {n: m for n, m in model.named_modules() if isinstance(m, BinaryLayer | nn.Conv2d | nn.Linear)}
+    positions = dict.fromkeys(weighted, 0)
 
-    def count(name: str):
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            convolution = isinstance(module, nn.Conv2d | BinaryConv2d)
-            times = output.shape[2:].numel() if convolution else output.shape[1:-1].numel()
-            found[name] = found.get(name, 0) + times
+    def count(name: str, output: Tensor) -> None:
+        convolution = isinstance(weighted[name], nn.Conv2d | BinaryConv2d)
+        positions[name] += (output.shape[2:] if convolution else output.shape[1:-1]).numel()
 
-        return hook
-
-    weighted = (BinaryLayer, nn.Conv2d, nn.Linear)
-    hooks = [m.register_forward_hook(count(n)) for n, m in model.named_modules() if isinstance(m, weighted)]
-    modes = {module: module.training for module in model.modules()}
     try:
-        like = next(model.parameters())
-        model.eval()(torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device))
+        run_once(model, input_shape, list(weighted), count)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the network does not run on an input of {tuple(input_shape)}: {reason}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return found
+    return positions

@@ -1,4 +1,4 @@
-"""What of torch is private and has no public way beside it: modules, hooks, versions, transforms.
+"""Adapter for what is private to torch and has no public way beside it: modules, hooks, versions, transforms.
 
 No other file of ``nn`` and ``deploy`` touches such, but for kernels, which ``compute/kernels.py`` has.
 ``tests/nn/test_torch_internals.py`` fails where another version of torch has another layout.
@@ -36,8 +36,8 @@ def become(module: nn.Module, other: nn.Module) -> None:
         other: gives its class, parameters, buffers, children and attributes, and is not to be used again.
     """
     # torch keeps each kind of hook in an attribute of its own, and more kinds come with time
-    kept = {name: value for name, value in vars(module).items() if "hook" in name or name == "training"}
-    attributes = vars(other) | kept
+    hooks_and_mode = {name: value for name, value in vars(module).items() if "hook" in name or name == "training"}
+    attributes = vars(other) | hooks_and_mode
     vars(module).clear()
     vars(module).update(attributes)
     module.__class__ = type(other)

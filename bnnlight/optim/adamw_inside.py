@@ -1,4 +1,4 @@
-"""Optimizers that step matrices in a way of their own, and all else by AdamW."""
+"""`AdamWInside`, the base of optimizers that step matrices in a way of their own, and all else by AdamW."""
 
 from __future__ import annotations
 
@@ -219,11 +219,11 @@ class AdamWInside(Optimizer):
                 alike.setdefault((tuple(p.shape), p.dtype, p.device, age), []).append(p)
         for members in alike.values():
             key = tuple(map(id, members))
-            self._stacks[key] = last.pop(key, None) or self._stack(members, group)
+            self._stacks[key] = last.pop(key, None) or self._stack(members)
             yield self._stacks[key]
 
-    def _stack(self, params: list[Tensor], group: dict[str, Any]) -> Stack:
-        return Stack(params, self._layout(tuple(params[0].shape), group))
+    def _stack(self, params: list[Tensor]) -> Stack:
+        return Stack(params, self._layout(tuple(params[0].shape)))
 
     def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
         return group[MATRICES] and p.ndim > 1
@@ -235,9 +235,9 @@ class AdamWInside(Optimizer):
     def _begin(self, stacks: list[tuple[Stack, dict[str, Any]]]) -> None:
         """What there is to do before any of the matrices is stepped; each comes with its group."""
 
-    @abstractmethod
-    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
-        """The order of dimensions in which matrices of that shape are stepped."""
+    def _layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The order of dimensions in which matrices of that shape are stepped: their own, unless overridden."""
+        return tuple(range(len(shape)))
 
     @abstractmethod
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers that take nothing but matrices, for networks that have more than these."""
+"""`AsMatrices`: lets an optimizer that takes matrices alone train a whole network, with AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AsMatrices(AdamWInside):
     def __init__(self, params: Iterable[dict[str, Any]], make: Callable[[list[dict[str, Any]]], Optimizer]) -> None:
         self._make, self._mark = make, _mark(make) or {}
         # of a group: some optimizers have other defaults for matrices than for vectors
-        defaults = {key: value for key, value in self._made().param_groups[0].items() if key != "params"}
+        defaults = {key: value for key, value in self._new_inner().param_groups[0].items() if key != "params"}
         adamw = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
         super().__init__(params, adamw | defaults, layers="binary")
         if not any(group[MATRICES] for group in self.param_groups):
@@ -47,11 +47,11 @@ class AsMatrices(AdamWInside):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._inner = self._made()
+        self._inner = self._new_inner()
         self._group = dict(self._inner.param_groups[0])
         self._views: dict[Tensor, nn.Parameter] = {}
 
-    def _made(self) -> Optimizer:
+    def _new_inner(self) -> Optimizer:
         return self._make([{"params": [nn.Parameter(torch.zeros(2, 2))], **self._mark}])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,9 +89,6 @@ class AsMatrices(AdamWInside):
         view.data = p.detach().reshape(shape)
         view.grad = p.grad.reshape(shape)
         return view
-
-    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
-        return tuple(range(len(shape)))
 
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         raise AssertionError("matrices are stepped by the optimizer inside")

@@ -1,4 +1,4 @@
-"""An optimizer that flips binary weights, without real ones behind them."""
+"""`Bop`: flips binary weights, without real ones behind them."""
 
 from __future__ import annotations
 
@@ -79,9 +79,6 @@ class Bop(AdamWInside):
 
     def _is_matrix(self, p: Tensor, group: dict[str, Any]) -> bool:
         return _is_latent(group)
-
-    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
-        return tuple(range(len(shape)))
 
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         for weight in stack.params:

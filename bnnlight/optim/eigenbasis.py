@@ -1,4 +1,4 @@
-"""Eigenbases of covariances that change slowly."""
+"""Eigenvectors of covariances, and their renewal by orthogonal iteration as a covariance changes slowly."""
 
 from __future__ import annotations
 

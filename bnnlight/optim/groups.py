@@ -1,4 +1,4 @@
-"""What a parameter is, and so how it is stepped: rates and weight decay by groups."""
+"""`parameter_groups`: what each parameter of a network is, and so its learning rate and weight decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Momentum whose every direction has the same length."""
+"""`Muon`: orthogonalized momentum, a step that is equally long in every direction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from bnnlight.nn.compute.product import factor_dtype
 from bnnlight.optim.adamw_inside import AdamWInside, Layers
 from bnnlight.optim.polar import QUINTIC, orthogonalized
 from bnnlight.optim.stack import Stack
@@ -67,8 +68,7 @@ class Muon(AdamWInside):
         products: Literal["float32", "bfloat16"] = "float32",
         share: bool = False,
     ) -> None:
-        if products not in ("float32", "bfloat16"):
-            raise ValueError(f"products of Muon is {products!r}: choose float32 or bfloat16")
+        factor_dtype(products, "Muon")  # raises where there is no such type
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum of Muon is {momentum}: give a number of at least 0 and below 1")
         if not (math.isfinite(rms) and rms > 0):
@@ -81,9 +81,6 @@ class Muon(AdamWInside):
         defaults |= {"coefficients": tuple(coefficients), "betas": tuple(betas), "eps": eps}
         super().__init__(params, defaults | {"weight_decay": weight_decay, "products": products}, layers, share)
 
-    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
-        return tuple(range(len(shape)))
-
     def _step_matrices(self, stack: Stack, group: dict[str, Any]) -> None:
         states = [self.state[p] for p in stack.params]
         gradient = torch.stack(stack.gradients()).contiguous()
@@ -93,7 +90,7 @@ class Muon(AdamWInside):
         average.lerp_(gradient, 1 - group["momentum"])
         direction = gradient.lerp_(average, group["momentum"]) if group["nesterov"] else average
         matrices = direction.flatten(1, 2) if direction.ndim == 4 else direction.flatten(2)
-        dtype = torch.bfloat16 if group["products"] == "bfloat16" else None
+        dtype = factor_dtype(group["products"], "Muon")
         update = orthogonalized(matrices, group["steps"], group["coefficients"], dtype)
         rate = float(group["lr"])
         size = rate * group["rms"] * math.sqrt(max(matrices.shape[-2:]))

@@ -1,4 +1,4 @@
-"""Weights cut into pieces that are small enough for a basis."""
+"""`Pieces`: weights cut into blocks that are small enough for an eigenbasis each."""
 
 from __future__ import annotations
 

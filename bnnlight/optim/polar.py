@@ -1,4 +1,4 @@
-"""The orthogonal matrix nearest to a matrix, nearly, by products alone."""
+"""Newton–Schulz iteration: the orthogonal matrix nearest to a matrix, nearly, by products alone."""
 
 from __future__ import annotations
 

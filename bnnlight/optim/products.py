@@ -1,4 +1,4 @@
-"""Products of stacks of matrices."""
+"""Products of stacks of matrices, by the quicker library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrices that are stepped by one process each, of those that train together."""
+"""`Sharing`: divides the steps of matrices among the processes that train together."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ class Sharing:
             self._owners[p] = rank
             self._work[rank] += works[p]
 
-    def own(self, stacks: Stacks, make: Callable[[list[Tensor], dict[str, Any]], Stack]) -> Stacks:
+    def own(self, stacks: Stacks, make: Callable[[list[Tensor]], Stack]) -> Stacks:
         """The parts of stacks that this process is to step.
 
         Args:
             stacks: of all matrices that are to be stepped.
-            make: makes a stack of some parameters of a group.
+            make: makes a stack of some parameters of one shape.
         """
         last, self._parts = self._parts, {}
-        found = []
+        own = []
         for stack, group in stacks:
             params = [p for p in stack.params if self._is_own(p)]
             if params:
                 key = tuple(map(id, params))
-                self._parts[key] = last.pop(key, None) or make(params, group)
-                found.append((self._parts[key], group))
+                self._parts[key] = last.pop(key, None) or make(params)
+                own.append((self._parts[key], group))
         self._left = list(last.values())
-        return found
+        return own
 
     def exchange(self, stacks: Stacks, states: dict[Tensor, State]) -> None:
         """Gives every process the new values of all matrices of a step, and drops the states of others' matrices.
@@ -108,9 +108,9 @@ class Sharing:
             to: the process that gets them; the others get None.
         """
         own = {i: _on_cpu(states.get(p, {})) for i, p in enumerate(params) if self._is_own(p)}
-        found: list[Any] | None = [None] * num_processes() if dist.get_rank() == to else None
-        dist.gather_object(own if found is None else {}, found, dst=to)
-        return None if found is None else {params[i]: state for part in found for i, state in part.items()}
+        parts: list[Any] | None = [None] * num_processes() if dist.get_rank() == to else None
+        dist.gather_object(own if parts is None else {}, parts, dst=to)
+        return None if parts is None else {params[i]: state for part in parts for i, state in part.items()}
 
     def is_divided(self) -> bool:
         """Whether some states may be in other processes alone."""
@@ -126,10 +126,10 @@ def num_processes() -> int:
 
 
 def _by_type(params: Iterable[Tensor]) -> list[list[Tensor]]:
-    found: dict[Any, list[Tensor]] = {}
+    groups: dict[Any, list[Tensor]] = {}
     for p in params:
-        found.setdefault((p.dtype, p.device), []).append(p)
-    return list(found.values())
+        groups.setdefault((p.dtype, p.device), []).append(p)
+    return list(groups.values())
 
 
 def _on_cpu(state: State) -> State:

@@ -1,4 +1,4 @@
-"""Adam in the basis in which its step for each entry means most."""
+"""`SOAP`: Adam in the eigenbases of the gradients' covariances."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bnnlight.nn.compute.product import factor_dtype
 from bnnlight.optim.adamw_inside import AdamWInside, Layers
 from bnnlight.optim.eigenbasis import eigenbasis, renewed
 from bnnlight.optim.modes import covariance, rotate
 from bnnlight.optim.pieces import INPUT, KERNEL, OUTPUT, Pieces
 from bnnlight.optim.products import products as product
+from bnnlight.optim.sharing import num_processes
 from bnnlight.optim.stack import Stack
 
 Modes = Literal["all", "channels", "output", "input", "kernel", "matrix"]
@@ -107,8 +109,7 @@ class SOAP(AdamWInside):
     ) -> None:
         if modes not in _MODES:
             raise ValueError(f"modes of SOAP is {modes!r}: choose from {', '.join(_MODES)}")
-        if products not in ("float32", "bfloat16"):
-            raise ValueError(f"products of SOAP is {products!r}: choose float32 or bfloat16")
+        factor_dtype(products, "SOAP")  # raises where there is no such type
         if covariance_beta is not None and not 0 <= covariance_beta < 1:
             raise ValueError(f"covariance_beta of SOAP is {covariance_beta}: give a number of at least 0 and below 1")
         for name, value, least in (
@@ -119,29 +120,23 @@ class SOAP(AdamWInside):
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name} of SOAP is {value}: give at least {least}")
-        self._said: set[str] = set()
-        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "vector_eps": vector_eps}
-        defaults["relative_eps"] = relative_eps
-        defaults |= {"weight_decay": weight_decay, "modes": modes}
-        defaults |= {
-            "nesterov": nesterov,
-            "covariance_beta": covariance_beta,
-            "covariance_interval": covariance_interval,
-        }
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "vector_eps": vector_eps, "relative_eps": relative_eps}
+        defaults |= {"weight_decay": weight_decay, "modes": modes, "nesterov": nesterov}
+        defaults |= {"covariance_beta": covariance_beta, "covariance_interval": covariance_interval}
         defaults |= {"interval": interval, "spread": spread, "last_renewal": last_renewal, "block": block}
         super().__init__(params, defaults | {"products": products}, layers, share)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._said = set()
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._warnings: set[str] = set()
 
     def _cut(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[Pieces, dict[int, str]]:
         """How weights of a shape are cut, and which dimensions of a piece get a basis, with their names."""
-        asked = _MODES[group["modes"]]
-        pieces = Pieces(shape, dict.fromkeys(asked, group["block"]), as_matrix=group["modes"] == "matrix")
-        return pieces, {place: _NAMES[place] for place in asked if pieces.size[place] > 1}
+        places = _MODES[group["modes"]]
+        pieces = Pieces(shape, dict.fromkeys(places, group["block"]), as_matrix=group["modes"] == "matrix")
+        return pieces, {place: _NAMES[place] for place in places if pieces.size[place] > 1}
 
-    def _layout(self, shape: tuple[int, ...], group: dict[str, Any]) -> tuple[int, ...]:
+    def _layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Output channels first and input channels last: products along both ends are large."""
         return (0, *range(2, len(shape)), 1)
 
@@ -174,7 +169,7 @@ class SOAP(AdamWInside):
             for place, each in covariances.items():
                 _take_in(each, gradient, place, 1 - beta, range(len(gradient)))
         bases = {
-            place: entry(f"basis_{name}", lambda p=place: eigenbasis(_finite(covariances[p])))
+            place: entry(f"basis_{name}", lambda p=place: eigenbasis(covariances[p].nan_to_num(0.0, 0.0, 0.0)))
             for place, name in modes.items()
         }
         average = entry("exp_avg", lambda: torch.zeros_like(gradient))
@@ -183,7 +178,7 @@ class SOAP(AdamWInside):
             state["step"] = age + 1
         if is_first:
             return
-        dtype = torch.bfloat16 if group["products"] == "bfloat16" else None
+        dtype = factor_dtype(group["products"], "SOAP")
         update = torch.empty_like(gradient)
         at_once = max(1, _AT_ONCE // gradient[0].numel()) if gradient.device.type == "cpu" else len(gradient)
         for begin in range(0, len(gradient), at_once):
@@ -244,7 +239,7 @@ class SOAP(AdamWInside):
         """One step of iteration for a weight's bases along one mode, with all that is kept in them."""
         finite = covariances.isfinite().flatten(1).all(1)
         if not bool(finite.all()):
-            self._say("a covariance of gradients is not finite: it begins anew, and its basis stays as it is")
+            self._warn_once("a covariance of gradients is not finite: it begins anew, and its basis stays as it is")
             covariances[~finite] = 0
             for i in finite.nonzero().flatten().tolist():
                 self._renew(place, *(x[i : i + 1] for x in (covariances, bases, average, square)))
@@ -255,14 +250,13 @@ class SOAP(AdamWInside):
         square.copy_(square.gather(place + 1, index))
         bases.copy_(new)
 
-    def _say(self, what: str) -> None:
-        """Once for each text, and once for all processes."""
-        dist = torch.distributed
-        is_first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    def _warn_once(self, text: str) -> None:
+        """Prints a text once, and once for all processes."""
+        is_first = num_processes() == 1 or torch.distributed.get_rank() == 0
         # a matrix that is shared is known of in one process alone
-        if what not in self._said and (is_first or self._sharing is not None):
-            print(f"SOAP: {what}", file=sys.stderr, flush=True)
-        self._said.add(what)
+        if text not in self._warnings and (is_first or self._sharing is not None):
+            print(f"SOAP: {text}", file=sys.stderr, flush=True)
+        self._warnings.add(text)
 
 
 def _zeros(gradient: Tensor, place: int) -> Tensor:
@@ -276,7 +270,3 @@ def _take_in(average: Tensor, gradient: Tensor, place: int, weight: float, due: 
         average.lerp_(covariance(gradient, place), weight)
     else:
         average[due] = average[due].lerp_(covariance(gradient[due], place), weight)
-
-
-def _finite(matrix: Tensor) -> Tensor:
-    return matrix.nan_to_num(0.0, 0.0, 0.0)

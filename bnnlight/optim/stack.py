@@ -1,4 +1,4 @@
-"""Parameters of one shape, stepped as one."""
+"""`Stack`: parameters of one shape, stepped as one tensor."""
 
 from __future__ import annotations
 

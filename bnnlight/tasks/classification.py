@@ -80,8 +80,8 @@ class ClassificationTask(L.LightningModule):
         super().__init__()
         # weights stay the same for the batches of an optimizer step, and while the network is measured
         self.kept_weights, self.measured_weights = KeptWeights(), KeptWeights()
-        for kept in (self.kept_weights, self.measured_weights):
-            kept.follow_loads(self)
+        for weights in (self.kept_weights, self.measured_weights):
+            weights.follow_loads(self)
         check_alpha_lr(alpha_lr)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}: give a share from 0 to below 1")
@@ -213,8 +213,8 @@ class ClassificationTask(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         configured = configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)
-        for kept in (self.kept_weights, self.measured_weights):
-            kept.follow(configured["optimizer"])
+        for weights in (self.kept_weights, self.measured_weights):
+            weights.follow(configured["optimizer"])
         return configured
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:

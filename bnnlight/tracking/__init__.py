@@ -1,4 +1,4 @@
-"""Tracking: where a run's figures go, reading them back, and views of them that W&B keeps."""
+"""Where a run's figures go, reading them back, and views of them in W&B."""
 
 from bnnlight.tracking.metrics_file import MetricsFile, read_rows
 from bnnlight.tracking.wandb_mode import logged_in, sync_hint, wandb_mode

@@ -1,4 +1,4 @@
-"""Runs side by side: the numbers, and the page on which people look at them."""
+"""Puts runs side by side: as plain numbers, and as a page of HTML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view of a W&B project in which its runs are compared.
+"""The view of a W&B project in which its runs are compared: sections and panels.
 
 It is made of `wandb-workspaces`' own objects, so that what is shown by :func:`as_record` is what is saved. Nothing here
 reaches the network. Import this module by its own name: `bnnlight.tracking` leaves it out, since it loads wandb.
@@ -14,8 +14,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-X_AXIS = "trainer/global_step"
-"""What Lightning logs as the number of optimizer steps: W&B's own step counts calls of the logger."""
+from bnnlight.tracking.fragments import STEP_KEY
 
 LATENT = "model.init_args.backbone.init_args.latent"
 RANK = f"{LATENT}.init_args.rank"
@@ -47,7 +46,7 @@ def workspace(project: str, entity: str | None = None, name: str = "bnnlight") -
             project=project,
             name=name,
             sections=sections(),
-            settings=ws.WorkspaceSettings(x_axis=X_AXIS, max_runs=20),
+            settings=ws.WorkspaceSettings(x_axis=STEP_KEY, max_runs=20),
             runset_settings=ws.RunsetSettings(pinned_columns=_columns()),
         )
     except ValueError as error:  # pydantic's, of several lines; the name is all that a user can get wrong
@@ -141,16 +140,16 @@ def _section(name: str, panels: list[Any], is_open: bool = False) -> ws.Section:
         is_open=is_open,
         layout_settings=ws.SectionLayoutSettings(columns=3, rows=rows),
         # a section's axis goes before the view's
-        panel_settings=ws.SectionPanelSettings(x_axis=X_AXIS),
+        panel_settings=ws.SectionPanelSettings(x_axis=STEP_KEY),
     )
 
 
 def _line(title: str, key: str, **options: Any) -> wr.LinePlot:
-    return wr.LinePlot(title=title, x=X_AXIS, y=[key], title_x="optimizer steps", **options)
+    return wr.LinePlot(title=title, x=STEP_KEY, y=[key], title_x="optimizer steps", **options)
 
 
 def _lines(title: str, pattern: str, **options: Any) -> wr.LinePlot:
-    return wr.LinePlot(title=title, x=X_AXIS, metric_regex=pattern, title_x="optimizer steps", **options)
+    return wr.LinePlot(title=title, x=STEP_KEY, metric_regex=pattern, title_x="optimizer steps", **options)
 
 
 def _layers(title: str, key: str, end: str = "", **options: Any) -> wr.LinePlot:

@@ -1,4 +1,4 @@
-"""A logger that fails is left out, and the training goes on."""
+"""Leaves out a logger that fails, so that the training goes on."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
             ask = super().__getattribute__
             if name.startswith("_") or self._left_out_is_inside:
                 return ask(name)
-            found = inspect.getattr_static(type(self), name, None)
-            if inspect.isroutine(found) or isinstance(found, staticmethod | classmethod):
+            attribute = inspect.getattr_static(type(self), name, None)
+            if inspect.isroutine(attribute) or isinstance(attribute, staticmethod | classmethod):
 
                 def method(*args: Any, **kwargs: Any) -> Any:
                     if self._left_out_has_failed:
@@ -55,7 +55,7 @@ def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
                     return _guarded(self, name, lambda: ask(name)(*args, **kwargs))
 
                 return method
-            if isinstance(found, property | functools.cached_property):
+            if isinstance(attribute, property | functools.cached_property):
                 # paths and names may be asked for after all
                 left_out = self._left_out_has_failed and name == "experiment"
                 return _NOTHING.get(name) if left_out else _guarded(self, name, lambda: ask(name))

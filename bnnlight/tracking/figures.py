@@ -1,4 +1,4 @@
-"""Figures in which runs are compared, drawn with plotly."""
+"""Draws the figures in which runs are compared, with plotly."""
 
 from __future__ import annotations
 
@@ -72,53 +72,44 @@ def all_figures(runs: Sequence[Run], names: Sequence[str]) -> Iterator[Described
 
 def learning_curves(runs: Sequence[Run], names: Sequence[str]) -> go.Figure:
     """Losses and accuracies against the step, one colour a run."""
-    shown = [key for key in _CURVES if any(key in run.series for run in runs)]
-    num_rows = -(-len(shown) // 2)
-    figure = make_subplots(num_rows, min(2, len(shown)), subplot_titles=[_CURVES[key] for key in shown])
-    for place, key in enumerate(shown):
-        for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-            if key not in run.series:
-                continue
-            steps, values = list(run.series[key]), list(run.series[key].values())
-            if "loss" not in key:
-                values = [100 * value for value in values]
-            curve = go.Scatter(
-                x=steps, y=values, name=name, legendgroup=name, line={"color": _color(number)},
-                mode="lines+markers" if len(steps) < 40 else "lines", showlegend=place == 0,
-            )  # fmt: skip
-            figure.add_trace(curve, place // 2 + 1, place % 2 + 1)
-        figure.update_yaxes(title_text="loss" if "loss" in key else "%", row=place // 2 + 1, col=place % 2 + 1)
-        figure.update_xaxes(title_text="step", row=place // 2 + 1, col=place % 2 + 1)
-    return _styled(figure, 340 * num_rows)
+    points = [{key: list(run.series[key].items()) for key in _CURVES if run.series.get(key)} for run in runs]
+    return _curves(points, names, "step")
 
 
 def time_curves(runs: Sequence[Run], names: Sequence[str]) -> go.Figure:
     """Accuracies of validations, %, against the processor seconds that they came after, one colour a run."""
-    shown = [key for key in _CURVES if any(key in _by_processor_time(run) for run in runs)]
-    figure = make_subplots(1, len(shown), subplot_titles=[_CURVES[key] for key in shown])
-    for place, key in enumerate(shown, 1):
-        for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-            points = _by_processor_time(run).get(key, [])
+    return _curves([_by_processor_time(run) for run in runs], names, "processor seconds")
+
+
+def _curves(points: Sequence[dict[str, list[tuple[float, float]]]], names: Sequence[str], x_title: str) -> go.Figure:
+    """Of each run's losses and accuracies, (x, value): one picture a key, two in a row."""
+    shown = [key for key in _CURVES if any(key in of_run for of_run in points)]
+    num_rows = -(-len(shown) // 2)
+    figure = make_subplots(num_rows, min(2, len(shown)), subplot_titles=[_CURVES[key] for key in shown])
+    for place, key in enumerate(shown):
+        for number, (of_run, name) in enumerate(zip(points, names, strict=True)):
+            if key not in of_run:
+                continue
+            x, values = zip(*of_run[key], strict=True)
             curve = go.Scatter(
-                x=[seconds for seconds, _ in points], y=[100 * value for _, value in points], name=name,
-                legendgroup=name, line={"color": _color(number)}, mode="lines+markers", showlegend=place == 1,
+                x=x, y=values if "loss" in key else [100 * value for value in values], name=name, legendgroup=name,
+                line={"color": _color(number)}, mode="lines+markers" if len(x) < 40 else "lines", showlegend=place == 0,
             )  # fmt: skip
-            if points:
-                figure.add_trace(curve, 1, place)
-        figure.update_yaxes(title_text="%", row=1, col=place)
-        figure.update_xaxes(title_text="processor seconds", row=1, col=place)
-    return _styled(figure, 400)
+            figure.add_trace(curve, place // 2 + 1, place % 2 + 1)
+        figure.update_yaxes(title_text="loss" if "loss" in key else "%", row=place // 2 + 1, col=place % 2 + 1)
+        figure.update_xaxes(title_text=x_title, row=place // 2 + 1, col=place % 2 + 1)
+    return _styled(figure, 340 * num_rows)
 
 
 def _by_processor_time(run: Run) -> dict[str, list[tuple[float, float]]]:
     """Of each accuracy of validations: (processor seconds, value), where both were logged."""
     seconds = run.series.get(_PROCESSOR_TIME, {})
-    found = {
+    curves = {
         key: [(seconds[step], value) for step, value in run.series.get(key, {}).items() if step in seconds]
         for key in _CURVES
         if key.startswith("val/") and "loss" not in key
     }
-    return {key: points for key, points in found.items() if points}
+    return {key: points for key, points in curves.items() if points}
 
 
 def heat_maps(runs: Sequence[Run], names: Sequence[str], prefix: str) -> go.Figure:
@@ -206,8 +197,8 @@ def _mode(layer: str) -> str:
 
 def _layers(runs: Sequence[Run], prefix: str) -> list[str]:
     """Layers in the order of their names, numbers in them by size."""
-    found = {key.removeprefix(prefix) for run in runs for key in run.series if key.startswith(prefix)}
-    return sorted(found, key=lambda layer: [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in layer.split(".")])
+    layers = {key.removeprefix(prefix) for run in runs for key in run.series if key.startswith(prefix)}
+    return sorted(layers, key=lambda layer: [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in layer.split(".")])
 
 
 def _color(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Reading the files that Weights & Biases keeps of a run, one fragment each time the run was started."""
+"""Reads the files that Weights & Biases keeps of a run, one for each time that it was started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 STEP_KEY = "trainer/global_step"
-"""What rows are counted by: the number of optimizer steps, as Lightning logs it."""
+"""What rows are counted by: the optimizer steps, as Lightning logs them; W&B's own step counts calls of the logger."""
 
 _TIME = "%Y%m%d_%H%M%S"
 """How W&B writes the time into the folders' names."""
@@ -54,10 +54,10 @@ def find_fragments(folder: Path) -> list[Path]:
     Args:
         folder: a run's directory of W&B (``offline-run-TIME-ID``), one that holds such, or one with ``wandb/`` in it.
     """
-    found = list(folder.glob("run-*.wandb")) or [*folder.glob("*run-*/run-*.wandb")]
-    found = found or [*folder.glob("wandb/*run-*/run-*.wandb")]
+    patterns = ("run-*.wandb", "*run-*/run-*.wandb", "wandb/*run-*/run-*.wandb")
+    files = next(filter(None, ([*folder.glob(pattern)] for pattern in patterns)), [])
     # TIME in the folder's name is that of the start, to the second; files of one second by their own time
-    return sorted(found, key=lambda path: (path.parent.name.split("run-", 1)[-1], path.stat().st_mtime))
+    return sorted(files, key=lambda path: (path.parent.name.split("run-", 1)[-1], path.stat().st_mtime))
 
 
 def date_back(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run has logged, so that a run that goes on logs nothing twice and leaves nothing out."""
+"""`LogBook`: what a run has logged, so that it logs nothing twice when it goes on, and leaves nothing out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LogBook:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, At] = {}
+        self._written: dict[str, At] = {}
         self._reached: dict[str, At] = {}
 
     def read(self, rows: Iterable[Mapping[str, Any]], step_key: str = "step") -> None:
@@ -31,7 +31,7 @@ class LogBook:
         """
         for row in rows:
             for key in row:
-                self._kept[key] = _after(self._kept.get(key, BEFORE), int(row[step_key]))
+                self._written[key] = _after(self._written.get(key, BEFORE), int(row[step_key]))
 
     def new(self, metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
         """The metrics that are not in the log yet, with the epoch if there are any; they count as logged.
@@ -40,14 +40,14 @@ class LogBook:
             metrics: key → value.
             step: of the values.
         """
-        found = set()
+        new = set()
         for key in metrics:
             self._reached[key] = reached = _after(self._reached.get(key, BEFORE), step)
             # of figures that come out of order the step alone is compared
-            if (step, reached[1] if step == reached[0] else 1) > self._kept.get(key, BEFORE):
-                found.add(key)
+            if (step, reached[1] if step == reached[0] else 1) > self._written.get(key, BEFORE):
+                new.add(key)
         # Lightning hands the epoch over with every row of a step
-        return {key: value for key, value in metrics.items() if key in found or (key == "epoch" and found)}
+        return {key: value for key, value in metrics.items() if key in new or (key == "epoch" and new)}
 
     def state(self) -> dict[str, At]:
         """What the run has come to: key → its last step, and how often it came at that step."""
@@ -56,7 +56,7 @@ class LogBook:
     def go_on(self, state: Mapping[str, At]) -> None:
         """Puts back what the run had come to, of :meth:`state`; all that came since is in the log."""
         for key, reached in self._reached.items():
-            self._kept[key] = max(reached, self._kept.get(key, BEFORE))
+            self._written[key] = max(reached, self._written.get(key, BEFORE))
         self._reached = {key: (step, times) for key, (step, times) in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""A run's figures as a file of its own, one line of JSON a row."""
+"""`MetricsFile`: a run's figures in a file, one line of JSON a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading runs: directories of ours, offline directories of W&B, runs on its server."""
+"""Reads runs: directories of `bnnlight fit`, offline directories of W&B, runs on its server."""
 
 from __future__ import annotations
 
@@ -61,10 +61,8 @@ class Run:
             if key.startswith("val/"):
                 best = min if "loss" in key else max
                 self.results[f"best {key}"] = best([v for step, v in values.items() if step > begin] or values.values())
-            elif key.startswith(("test/", "train/")):
-                self.results[f"last {key}" if key.startswith("train/") else key] = list(values.values())[-1]
-            elif key == "time/processor":
-                self.results[f"last {key}"] = list(values.values())[-1]
+            elif key.startswith(("test/", "train/")) or key == "time/processor":
+                self.results[key if key.startswith("test/") else f"last {key}"] = list(values.values())[-1]
         return self
 
     def _last_stage(self) -> int:
@@ -100,18 +98,18 @@ def read_runs(sources: Sequence[str]) -> tuple[list[Run], list[str]]:
             if (path / FILE_NAME).exists() or (path / "config.yaml").exists():
                 runs.append(read_run_dir(path))
             elif path.exists():
-                found = [path] if path.suffix == ".wandb" else find_fragments(path)
-                if not found:
+                fragments = [path] if path.suffix == ".wandb" else find_fragments(path)
+                if not fragments:
                     raise ValueError(f"{source}: no run in it: neither {FILE_NAME} nor a .wandb file")
-                files += [(source, file) for file in found]
+                files += [(source, file) for file in fragments]
             elif match := _ONLINE.fullmatch(source):
                 runs.append(read_online("/".join(match.groups())))
             else:
                 raise ValueError(f"{source}: no such directory, and not of the form entity/project/run")
         except (ValueError, OSError) as error:
             problems.append(str(error))
-    offline, lost = read_offline(files)
-    return [*runs, *offline], [*problems, *lost]
+    offline, unreadable = read_offline(files)
+    return [*runs, *offline], [*problems, *unreadable]
 
 
 def read_run_dir(run_dir: Path) -> Run:
@@ -182,9 +180,9 @@ def read_online(path: str) -> Run:
         ValueError: it cannot be had; the message says why.
     """
     try:
-        found = wandb.Api(timeout=30).run(path)
-        run = Run(found.name, path, found.id, config=flatten(dict(found.config)))
-        run.add_rows(found.scan_history(), STEP_KEY)
+        online = wandb.Api(timeout=30).run(path)
+        run = Run(online.name, path, online.id, config=flatten(dict(online.config)))
+        run.add_rows(online.scan_history(), STEP_KEY)
     except Exception as error:  # W&B raises several kinds, and requests' own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: {reason}") from error
@@ -205,16 +203,16 @@ def differences(runs: Sequence[Run]) -> list[str]:
     """Keys of the config in which the runs differ, those that say most first: model, data, then the rest."""
     missing = object()
     # places and what started a run differ always and say nothing
-    said = ("bnnlight.", "run_dir", "resume", "ckpt_path", "config", "trainer.logger", "trainer.default_root_dir")
-    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(said))
+    ignored = ("bnnlight.", "run_dir", "resume", "ckpt_path", "config", "trainer.logger", "trainer.default_root_dir")
+    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(ignored))
 
-    def value(run: Run, key: str) -> str:
-        found = run.config.get(key, missing)
-        if is_figure(found):
-            found = float(found)  # W&B's files have 1 where YAML has 1.0
-        return "" if found is missing else json.dumps(found, sort_keys=True, default=str)
+    def as_text(run: Run, key: str) -> str:
+        value = run.config.get(key, missing)
+        if is_figure(value):
+            value = float(value)  # W&B's files have 1 where YAML has 1.0
+        return "" if value is missing else json.dumps(value, sort_keys=True, default=str)
 
-    differing = [key for key in keys if len({value(run, key) for run in runs}) > 1]
+    differing = [key for key in keys if len({as_text(run, key) for run in runs}) > 1]
     order = ("model.", "data.", "seed_everything", "trainer.")
     rank = {key: next((i for i, start in enumerate(order) if key.startswith(start)), len(order)) for key in differing}
     return sorted(differing, key=lambda key: rank[key])

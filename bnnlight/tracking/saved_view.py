@@ -1,4 +1,4 @@
-"""A view saved in a project on W&B's server, and what the server's errors mean."""
+"""Saves a view in a project on W&B's server, and explains the server's errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether Weights & Biases runs online or offline."""
+"""Chooses whether Weights & Biases runs online or offline."""
 
 from __future__ import annotations
 

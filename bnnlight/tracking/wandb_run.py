@@ -1,4 +1,4 @@
-"""The run on Weights & Biases."""
+"""`WandbRun`: Lightning's logger for Weights & Biases, for runs that are stopped and go on."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ class WandbRun(WandbLogger):
         if rows and not self._run.step:
             # W&B counts rows; a file of its own begins at zero again unless told
             self._next_row = int(rows[-1]["_step"]) + 1
-        kept = Path(self.save_dir) / FILE_NAME
-        if kept.exists():
-            for row in read_rows(kept):
+        figures = Path(self.save_dir) / FILE_NAME
+        if figures.exists():
+            for row in read_rows(figures):
                 step = row.pop("step")
                 self.log_metrics(row, step)
         for path in sorted((Path(self.save_dir) / PICTURES).glob("*-*.png")):

@@ -140,6 +140,59 @@ def test_no_comparison_on_demand(bnnlight, best, tmp_path):
     assert "was not compared" in (tmp_path / "m/README.md").read_text()
 
 
+def test_a_model_is_uploaded_once_it_is_written(bnnlight, bnnlight_error, best, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("bnnlight.commands.export.check_upload", lambda repo: calls.append(("asked", repo)))
+
+    def upload(folder, files, repo, private):
+        calls.append((sorted(files), repo, private, sorted(file.name for file in folder.iterdir())))
+        return f"https://hub/{repo}"
+
+    monkeypatch.setattr("bnnlight.commands.export.upload", upload)
+    command = (
+        "export",
+        "--ckpt_path",
+        best,
+        "--format",
+        "openvino",
+        "--num_check",
+        "0",
+        "--output",
+        tmp_path / "model",
+    )
+    code, out, err = bnnlight(*command, "--hub", "me/digits", "--private")
+    assert code == 0, err
+    files = ["README.md", "model.bin", "model.xml"]
+    assert calls == [("asked", "me/digits"), (files, "me/digits", True, files)]
+    assert out.splitlines()[-1] == (
+        "uploaded: https://hub/me/digits; to run it: bnnlight predict --model hf://me/digits photos/"
+    )
+    card = (tmp_path / "model/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: bnnlight\n") and "--model hf://me/digits photos/" in card
+    code, out, _ = bnnlight(*command, "--hub", "me/digits", "--overwrite", "--json")
+    assert json.loads(out)["hub"] == "https://hub/me/digits" and calls[-1][2] is False
+
+    def fail(*args):
+        raise OSError("--hub me/digits: the way to https://hub fails")
+
+    monkeypatch.setattr("bnnlight.commands.export.upload", fail)
+    code, line = bnnlight_error(*command, "--hub", "me/digits", "--overwrite")
+    place = f"the model lies in {tmp_path / 'model'}, to upload it: hf upload me/digits {tmp_path / 'model'}"
+    assert code == 1 and line.endswith(f"the way to https://hub fails; {place}")
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == files
+
+
+def test_who_may_not_upload_is_told_before_the_work(bnnlight_error, tmp_path, monkeypatch):
+    def refuse(repo):
+        raise ValueError(f"--hub {repo}: nobody is logged in")
+
+    monkeypatch.setattr("bnnlight.commands.export.check_upload", refuse)
+    command = ("export", "--ckpt_path", "nothing.ckpt", "--format", "packed", "--output", tmp_path / "model")
+    assert "nobody is logged in" in bnnlight_error(*command, "--hub", "me/x")[1]
+    assert "--private goes with --hub" in bnnlight_error(*command, "--private")[1]
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_model_that_differs_is_not_written(bnnlight_error, best, tmp_path, monkeypatch):
     class Wrong(onnx_format.OnnxEngine):
         def __call__(self, images):

@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit
 
 from bnnlight.nn import Tanh, sign, straight_through
-from bnnlight.nn.binarize import GradientName, keep_sign, kept_sign, through_kept_sign
+from bnnlight.nn.binarize import GradientName, decode_sign, encode_sign, sign_backward
 
 GRADIENTS = [*get_args(GradientName), Tanh(0.1), Tanh(1.0), Tanh(10.0)]
 
@@ -116,11 +116,11 @@ def test_what_is_kept_of_a_number_tells_its_sign_and_gradient(dtype, gradient):
         else torch.tensor([-2, -1, -0.5, 0, 1, 1.5]).to(dtype)
     )
     grad = torch.randn(u.shape).to(dtype)
-    kept = keep_sign(u, gradient)
+    kept = encode_sign(u, gradient)
     assert kept.dtype == (torch.int8 if gradient in ("identity", "clipped") else dtype)
     expected = torch.where(u >= 0, 1.0, -1.0).to(dtype)
     for values in (kept, u):  # u itself is kept too, where it is a parameter
-        assert torch.equal(kept_sign(values, dtype), expected)
-        assert torch.equal(kept_sign(values, torch.int8), expected.to(torch.int8))
-        found = through_kept_sign(grad, values, gradient)
+        assert torch.equal(decode_sign(values, dtype), expected)
+        assert torch.equal(decode_sign(values, torch.int8), expected.to(torch.int8))
+        found = sign_backward(grad, values, gradient)
         torch.testing.assert_close(found, grad * straight_through(u, gradient), rtol=0, atol=0, equal_nan=True)

@@ -5,7 +5,8 @@ import re
 
 import yaml
 
-from bnnlight.tracking.dashboard import X_AXIS, as_record, sections, workspace
+from bnnlight.tracking.dashboard import as_record, sections, workspace
+from bnnlight.tracking.fragments import STEP_KEY
 
 
 def panels():
@@ -71,7 +72,7 @@ def test_each_pattern_takes_its_own_layers_alone():
 def test_lines_are_drawn_over_optimizer_steps():
     lines = [panel for _, panel in panels() if panel["type"] == "LinePlot"]
     assert len(lines) > 20
-    assert {panel["x"] for panel in lines} == {X_AXIS}
+    assert {panel["x"] for panel in lines} == {STEP_KEY}
     assert all(panel["log_y"] for section, panel in panels() if section == "Flip rates")
 
 

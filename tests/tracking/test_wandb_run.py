@@ -2,10 +2,11 @@
 
 import json
 import os
-import pickle
+import sys
 
 import pytest
 import wandb
+from fixtures.processes import run_to_end
 from PIL import Image
 
 from bnnlight.tracking import MetricsFile, WandbRun
@@ -152,13 +153,19 @@ def test_a_breakdown_of_wandb_itself_does_not_end_the_training(tmp_path, write_o
     assert "broke down" in line and "metrics.jsonl" in line
 
 
-def test_a_logger_without_wandb_goes_to_other_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    wandb.teardown()  # which has read its environment already
-    logger = WandbRun(str(tmp_path))
-    logger.log_metrics({"a": 1.0}, 0)
-    other = pickle.loads(pickle.dumps(logger))
-    other.log_metrics({"a": 2.0}, 1)
-    other.finish()
-    wandb.teardown()
+WITHOUT_WANDB = """
+import pickle, sys
+from bnnlight.tracking import WandbRun
+logger = WandbRun(sys.argv[1])
+logger.log_metrics({"a": 1.0}, 0)
+other = pickle.loads(pickle.dumps(logger))
+other.log_metrics({"a": 2.0}, 1)
+other.finish()
+"""
+
+
+def test_a_logger_without_wandb_goes_to_other_processes(tmp_path):
+    # a process of its own: W&B reads its environment once
+    done = run_to_end([sys.executable, "-c", WITHOUT_WANDB, tmp_path], {**os.environ, "WANDB_MODE": "disabled"})
+    assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("*.wandb"))

@@ -106,6 +106,28 @@ class OpenVINOEngine:
         return {name: found.get(name, "folded away") for name in wanted}
 
 
+class InOpenVINO:
+    """A program in OpenVINO on the CPU, for batches of any size and calls of any number of threads.
+
+    Args:
+        program: sound.
+        num_threads: see :class:`bnnlight.deploy.formats.workers.Workers`.
+
+    Raises:
+        ValueError: OpenVINO has no kernel for one of its layers here, or the number of threads is below 1.
+    """
+
+    def __init__(self, program: Program, num_threads: int | None = None) -> None:
+        _check_arithmetic()
+        self._input_shape = tuple(program.input_shape)
+        self._network = Compiled(to_openvino(program), num_threads)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The network's output for ``(N, C, H, W)`` float32 images."""
+        check_images(images, self._input_shape)
+        return self._network(images)[0]
+
+
 def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """What the model's binarized activations are, by step.
 

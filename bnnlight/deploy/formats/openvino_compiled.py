@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import re
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -53,6 +55,7 @@ class Compiled:
         self.places = {name: place for place, output in enumerate(model.outputs) for name in output.names}
         # requests that no thread uses, with their memory; there are as many in all as pictures were computed at a time
         self._free: deque[tuple[ov.InferRequest, np.ndarray, list[np.ndarray]]] = deque()
+        _alive.add(self)
 
     def __call__(self, images: np.ndarray, places: Sequence[int] = (0,)) -> list[np.ndarray]:
         """The outputs at those places, each ``(N, …)``, of ``(N, C, H, W)`` float32; N is at least 1."""
@@ -75,6 +78,24 @@ class Compiled:
                     answer[index] = outputs[place][0]
         self._free.append((request, picture, outputs))
         return answers
+
+
+_alive: weakref.WeakSet[Compiled] = weakref.WeakSet()
+_of_parents: list[Compiled] = []
+"""In a forked process: what was compiled before the fork."""
+
+
+def _keep_those_of_the_parent() -> None:
+    """Keeps a forked process from freeing what its parent had compiled, garbage that is not collected yet as well.
+
+    OpenVINO 2026.4.1 waits, as a compiled network goes, for threads that a fork has left behind: a loader process in
+    which Python's collector came upon one never returned, and the training waited for its batch.
+    """
+    _of_parents.extend(_alive)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_those_of_the_parent)
 
 
 def _compiled(model: ov.Model, config: dict) -> ov.CompiledModel:

@@ -107,7 +107,9 @@ def load_packed(file: str | Path) -> tuple[Program, Manifest]:
 
 
 class PackedEngine:
-    """Runs a packed file in torch, in real arithmetic on ±1; any number of threads may call it.
+    """Runs a packed file in torch, in real arithmetic on ±1, or in OpenVINO where torch is not installed.
+
+    Any number of threads may call it.
 
     Args:
         file: of :func:`save_packed`.
@@ -125,7 +127,14 @@ class PackedEngine:
     def __init__(self, file: str | Path, num_threads: int | None = None) -> None:
         program, self.manifest = load_packed(file)
         self.input_shape: Shape = program.input_shape
-        self._network = InTorch(program, num_threads)
+        try:
+            self._network = InTorch(program, num_threads)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            from bnnlight.deploy.formats.openvino import InOpenVINO
+
+            self._network = InOpenVINO(program, num_threads)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """``(N, C, H, W)`` float32 → the network's output, float32.

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from bnnlight.console.shipped_configs import shipped_config
+
 Options = dict[str, Any]
 """Options of `bnnlight fit`, by name without dashes."""
 
@@ -143,14 +145,15 @@ def files_of(content: Any, where: str, path: Path) -> tuple[Path, ...]:
 
 
 def file_of(name: Any, where: str, path: Path) -> Path:
-    """A file, relative to the plan's own.
+    """A file, relative to the plan's own; or, where none is there, the config of that name that comes with the package.
 
     Raises:
         ValueError: it is not there.
     """
     file = Path(os.path.normpath(path.parent / str(name)))
-    if not file.is_file():
-        raise ValueError(f"{where}: no such file: {file}")
+    file = file if file.is_file() else shipped_config(str(name))
+    if file is None:
+        raise ValueError(f"{where}: no such file: {os.path.normpath(path.parent / str(name))}")
     return file
 
 

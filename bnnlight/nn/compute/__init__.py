@@ -1,4 +1,4 @@
-"""What layers and latents compute with, and what they keep of it; nothing here is a layer that a user writes.
+"""How layers and latents compute, and what they keep for the backward pass; nothing here is a layer that a user writes.
 
 `binary_conv.py` is the binary convolution as one function: its sums in `integer_conv.py`, over `patches.py`, rounded by
 `rounding.py`; its gradients in `conv_gradients.py`. `product.py` has the products that weights are rebuilt with, and

@@ -1,4 +1,4 @@
-"""Sign, convolution, α and PReLU as one differentiable function, which keeps three bytes an activation."""
+"""The binary convolution as one autograd function: sign, sums, α and PReLU, with three bytes kept an activation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bnnlight.nn.binarize import Gradient, keep_sign, kept_sign, through_kept_sign
+from bnnlight.nn.binarize import Gradient, decode_sign, encode_sign, sign_backward
 from bnnlight.nn.compute.conv_gradients import conv_gradients
 from bnnlight.nn.compute.integer_conv import integer_sums, takes_integers
 from bnnlight.nn.compute.kernels import relu_backward
 from bnnlight.nn.compute.lean import record
-from bnnlight.nn.compute.patches import ConvShape, pad
+from bnnlight.nn.compute.patches import ConvShape, convolve
 from bnnlight.nn.compute.product import full_precision
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
 
@@ -21,22 +21,21 @@ class _BinaryConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, alpha, slope, shape, x_gradient, weight_gradient):
         ctx.shape, ctx.gradients, ctx.weight_dtype = shape, (x_gradient, weight_gradient), weight.dtype
-        kept_x = keep_sign(x, x_gradient)
+        x_code = encode_sign(x, x_gradient)
         dtype = output_dtype(x)
         on_record = record()
         if on_record is not None and on_record.replayed:
-            kept_weight, sums = on_record.next()
+            weight_code, sums = on_record.next()
             y = _activated(scaled(_as_computed(sums, dtype), alpha, dtype), slope)
         else:
             # a parameter is there anyway
-            kept_weight = weight if weight.is_leaf else keep_sign(weight, weight_gradient)
-            y, sums = _convolve(
-                kept_x, kept_weight, alpha, slope, shape, dtype, keep=slope is not None or on_record is not None
-            )
+            weight_code = weight if weight.is_leaf else encode_sign(weight, weight_gradient)
+            save_sums = slope is not None or on_record is not None
+            y, sums = _convolve(x_code, weight_code, alpha, slope, shape, dtype, save_sums)
             if on_record is not None:
-                on_record.keep(kept_weight, sums)
+                on_record.keep(weight_code, sums)
         sums = None if slope is None else sums
-        ctx.save_for_backward(kept_x, kept_weight, alpha, slope, sums)
+        ctx.save_for_backward(x_code, weight_code, alpha, slope, sums)
         channels_first = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
         return y.contiguous() if channels_first else y
 
@@ -44,69 +43,65 @@ class _BinaryConv2d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         shape, (x_gradient, weight_gradient) = ctx.shape, ctx.gradients
-        kept_x, kept_weight, alpha, slope, sums = ctx.saved_tensors
+        x_code, weight_code, alpha, slope, sums = ctx.saved_tensors
         to_x = to_weight = to_alpha = to_slope = None
         if slope is not None:
             y = scaled(_as_computed(sums, grad.dtype), alpha, grad.dtype)
             grad, to_slope = _through_prelu(grad, y, slope)
-        filters = kept_sign(kept_weight, ctx.weight_dtype)
+        filters = decode_sign(weight_code, ctx.weight_dtype)
         # α goes to the smaller factor: conv(grad · α, B) = conv(grad, α · B)
         times_alpha = filters if alpha is None else filters * alpha.view(-1, 1, 1, 1)
-        wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
-        signs = kept_sign(kept_x, grad.dtype)
-        to_signs, to_scaled = conv_gradients(grad, signs, times_alpha.to(grad.dtype), shape, *wanted)
+        needed = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        signs = decode_sign(x_code, grad.dtype)
+        to_signs, to_scaled = conv_gradients(grad, signs, times_alpha.to(grad.dtype), shape, *needed)
         if to_signs is not None:
-            to_x = through_kept_sign(to_signs, kept_x, x_gradient)
+            to_x = sign_backward(to_signs, x_code, x_gradient)
         if to_scaled is not None:
             to_scaled = to_scaled.to(times_alpha.dtype)
             if ctx.needs_input_grad[2]:
                 to_alpha = _dot(to_scaled, filters)
             if ctx.needs_input_grad[1]:
                 to_filters = to_scaled if alpha is None else to_scaled.mul_(alpha.view(-1, 1, 1, 1))
-                to_weight = through_kept_sign(to_filters, kept_weight, weight_gradient)
+                to_weight = sign_backward(to_filters, weight_code, weight_gradient)
         return to_x, to_weight, to_alpha, to_slope, None, None, None
 
 
 def _convolve(
-    kept_x: Tensor,
-    kept_weight: Tensor,
+    x_code: Tensor,
+    weight_code: Tensor,
     alpha: Tensor | None,
     slope: Tensor | None,
     shape: ConvShape,
     dtype: torch.dtype,
-    keep: bool,
+    save_sums: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The output and, if they are to be kept, the sums as integers."""
+    """The output and, if they are to be saved, the sums as integers."""
     # a sum of n signs lies within ±n
-    small = kept_weight[0].numel() < 2**15
-    integers = None if not keep else torch.int16 if small else torch.int32
-    if takes_integers(kept_x.device, shape.groups) and len(kept_x):
-        y = kept = None
+    small = weight_code[0].numel() < 2**15
+    integers = None if not save_sums else torch.int16 if small else torch.int32
+    if takes_integers(x_code.device, shape.groups) and len(x_code):
+        y = saved = None
         begin = 0
-        for sums in integer_sums(kept_sign(kept_x, torch.int8), kept_sign(kept_weight, torch.int8), shape):
+        for sums in integer_sums(decode_sign(x_code, torch.int8), decode_sign(weight_code, torch.int8), shape):
             if y is None:
-                size = (len(kept_x), *sums.shape[1:])
+                size = (len(x_code), *sums.shape[1:])
                 y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
-                kept = None if integers is None else torch.empty_like(y, dtype=integers)
+                saved = None if integers is None else torch.empty_like(y, dtype=integers)
             end = begin + len(sums)
             y[begin:end] = _activated(scaled(sums, alpha, dtype), slope)
-            if kept is not None:
-                kept[begin:end] = sums
+            if saved is not None:
+                saved[begin:end] = sums
             begin = end
-        return y, kept
-    wide = sum_dtype(kept_x.device, dtype)
-    signs, padding = kept_sign(kept_x, wide), shape.padding
-    if shape.padding_value:
-        signs, padding = pad(signs, shape), (0, 0)
-    options = (shape.stride, padding, shape.dilation, shape.groups)
-    with full_precision(kept_x.device):
-        sums = F.conv2d(signs, kept_sign(kept_weight, wide), None, *options)
+        return y, saved
+    wide = sum_dtype(x_code.device, dtype)
+    with full_precision(x_code.device):
+        sums = convolve(decode_sign(x_code, wide), decode_sign(weight_code, wide), shape)
     y = _activated(scaled(sums, alpha, dtype), slope)
     return y, None if integers is None else sums.to(integers)
 
 
 def _as_computed(sums: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums kept as integers, as they were before: GPUs round them to half precision before α is multiplied."""
+    """Sums saved as integers, as they were before: GPUs round them to half precision before α is multiplied."""
     return sums if sums.device.type == "cpu" else sums.to(dtype)
 
 

@@ -1,4 +1,4 @@
-"""Gradients of a convolution, by the quicker of two ways."""
+"""Gradients of a convolution with respect to its input and its weight, by the quicker of two ways."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnnlight.nn.compute.kernels import conv_backward
-from bnnlight.nn.compute.patches import ConvShape, add_patches, crop, pad, patches
+from bnnlight.nn.compute.patches import ConvShape, add_patches, crop, pad, patches, split_padding
 from bnnlight.nn.compute.product import times_transpose
 
 
@@ -20,20 +20,17 @@ def conv_gradients(
         signs: ``(N, I, H, W)``.
         weight: ``(O, I/groups, kh, kw)``.
         shape: stride, padding and the like.
-        to_signs, to_weight: whether that gradient is wanted.
+        to_signs, to_weight: whether that gradient is needed.
 
     Returns:
-        Those of the signs and of the weight, None where not wanted.
+        Those of the signs and of the weight, None where not needed.
     """
     positions = grad.numel() // max(1, grad.shape[1])
     if grad.device.type == "cpu" and shape.groups == 1 and 0 < positions <= weight.shape[1]:
         return _by_matrices(grad, signs, weight, shape, to_signs, to_weight)
-    padding = (0, 0) if shape.padding_value else shape.padding
-    signs = pad(signs, shape) if shape.padding_value else signs
-    wanted = to_signs, to_weight
-    for_signs, for_weight = conv_backward(
-        grad, signs, weight, shape.stride, padding, shape.dilation, shape.groups, wanted
-    )
+    signs, padding = split_padding(signs, shape)
+    options = (shape.stride, padding, shape.dilation, shape.groups)
+    for_signs, for_weight = conv_backward(grad, signs, weight, *options, (to_signs, to_weight))
     return crop(for_signs, shape) if to_signs and shape.padding_value else for_signs, for_weight
 
 

@@ -1,4 +1,4 @@
-"""Weights rebuilt once, and kept while no parameter changes; nothing is kept unless asked for."""
+"""A cache of rebuilt weights W̃, for code that calls a network many times as it is; by default nothing is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Entry:
     """W̃, and what it was rebuilt from."""
 
     weight: Tensor
@@ -22,7 +22,7 @@ class _Kept:
     places: list[tuple[torch.dtype, torch.device]]
 
 
-_weights: ContextVar[dict[nn.Module, _Kept] | None] = ContextVar("kept_weights", default=None)
+_weights: ContextVar[dict[nn.Module, _Entry] | None] = ContextVar("kept_weights", default=None)
 
 
 @contextlib.contextmanager
@@ -37,9 +37,9 @@ def weights_kept() -> Iterator[None]:
             for batch in batches:
                 network(batch)
     """
-    kept = KeptWeights()
-    kept.begin()
-    with kept.used():
+    weights = KeptWeights()
+    weights.begin()
+    with weights.used():
         yield
 
 
@@ -48,11 +48,11 @@ class KeptWeights:
 
     While gradients are gathered for an optimizer step, for example::
 
-        kept = KeptWeights()
-        kept.follow(optimizer)
-        kept.begin()
+        weights = KeptWeights()
+        weights.follow(optimizer)
+        weights.begin()
         for batch in batches:
-            with kept.used():
+            with weights.used():
                 loss = network(batch)
             loss.backward()
         optimizer.step()
@@ -60,7 +60,7 @@ class KeptWeights:
 
     def __init__(self) -> None:
         self._keeps = False
-        self._weights: dict[nn.Module, _Kept] = {}
+        self._weights: dict[nn.Module, _Entry] = {}
 
     def begin(self, keep: bool = True) -> None:
         """Lets go of the weights from before, and keeps those from now on; or none."""
@@ -94,15 +94,15 @@ class KeptWeights:
 
 def weight_of(latent: nn.Module) -> Tensor:
     """W̃ of a latent, to be called without gradients: kept, or rebuilt."""
-    kept = _weights.get()
-    if kept is None:
+    weights = _weights.get()
+    if weights is None:
         return latent()
     tensors = [*itertools.chain(latent.parameters(), latent.buffers())]
     places = [(tensor.dtype, tensor.device) for tensor in tensors]
-    found = kept.get(latent)
-    same = found and found.places == places and all(a is b for a, b in zip(tensors, found.tensors, strict=True))
+    entry = weights.get(latent)
+    same = entry and entry.places == places and all(a is b for a, b in zip(tensors, entry.tensors, strict=True))
     if not same:
         # a tensor of inference mode could not be used by a later call outside of it
         with torch.inference_mode(False), torch.no_grad():
-            found = kept[latent] = _Kept(latent(), tensors, places)
-    return found.weight
+            entry = weights[latent] = _Entry(latent(), tensors, places)
+    return entry.weight

@@ -1,4 +1,4 @@
-"""Functions of torch that are not public, or hardly so, and that we use for speed; each beside a public way.
+"""Functions of torch that are quick and not public, or hardly so; each beside a public way.
 
 A kernel is tried at its first use on a device with a dtype. Where it is missing, raises, or gives other numbers than
 the public way, as another version of torch may have it, that way is taken from then on: slower, with the same results.
@@ -75,18 +75,18 @@ class Kernel:
         return verdicts[0]
 
 
-def _alike(found: Any, expected: Any) -> bool:
+def _alike(result: Any, expected: Any) -> bool:
     """Whether both are the same tensors but for rounding, also in shape and dtype."""
-    if expected is None or found is None:
-        return found is expected
+    if expected is None or result is None:
+        return result is expected
     if not isinstance(expected, Tensor):
-        return all(map(_alike, found, expected))
-    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return all(map(_alike, result, expected))
+    if result.shape != expected.shape or result.dtype != expected.dtype:
         return False
-    if not found.is_floating_point():
-        return torch.equal(found, expected)
-    error, size = (found - expected).abs().max(), expected.abs().max()
-    return bool(error <= size * torch.finfo(found.dtype).eps ** 0.5)
+    if not result.is_floating_point():
+        return torch.equal(result, expected)
+    error, size = (result - expected).abs().max(), expected.abs().max()
+    return bool(error <= size * torch.finfo(result.dtype).eps ** 0.5)
 
 
 def _example(device: torch.device, dtype: torch.dtype, *shape: int, start: int = 0) -> Tensor:
@@ -155,10 +155,10 @@ def _conv_backward(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     to_x, to_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [*wanted, False]
+        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [*needed, False]
     )
     return to_x, to_weight
 
@@ -171,15 +171,15 @@ def _conv_backward_by_autograd(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    inputs = [t.detach().requires_grad_(want) for t, want in zip((x, weight), wanted, strict=True)]
-    if not any(wanted):
+    inputs = [t.detach().requires_grad_(need) for t, need in zip((x, weight), needed, strict=True)]
+    if not any(needed):
         return None, None
     with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
         y = F.conv2d(*inputs, None, stride, padding, dilation, groups)
     gradients = iter(torch.autograd.grad(y, [t for t in inputs if t.requires_grad], grad))
-    to_x, to_weight = (next(gradients) if want else None for want in wanted)
+    to_x, to_weight = (next(gradients) if need else None for need in needed)
     return to_x, to_weight
 
 
@@ -187,14 +187,14 @@ def _conv_backward_examples(device: torch.device, dtype: torch.dtype) -> Iterabl
     # each option has a value of its own
     x, weight = _example(device, dtype, 2, 4, 7, 8), _example(device, dtype, 6, 2, 3, 2, start=1)
     grad = _example(device, dtype, 2, 6, 4, 9, start=2)
-    for wanted in ([True, True], [True, False], [False, True]):
-        yield grad, x, weight, (2, 1), (1, 2), (1, 3), 2, wanted
+    for needed in ([True, True], [True, False], [False, True]):
+        yield grad, x, weight, (2, 1), (1, 2), (1, 3), 2, needed
 
 
 conv_backward = Kernel(_conv_backward, _conv_backward_by_autograd, _conv_backward_examples, traced=True)
-"""Gradients of y = x ⊛ weight with respect to x and weight, None where not wanted, without computing y.
+"""Gradients of y = x ⊛ weight with respect to x and weight, None where not needed, without computing y.
 
-Arguments: that of y, x, weight; stride, padding and dilation as (height, width) in px; groups; which are wanted.
+Arguments: that of y, x, weight; stride, padding and dilation as (height, width) in px; groups; which are needed.
 """
 
 

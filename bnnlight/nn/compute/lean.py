@@ -1,4 +1,4 @@
-"""Training in less memory: what lies between convolutions is computed again in the backward pass."""
+"""Activation checkpointing (`lean`): what lies between binary convolutions is computed again in the backward pass."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Record:
 
     def __init__(self) -> None:
         self.replayed = False
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._entries: list[tuple[Tensor, Tensor]] = []
         self._next = 0
 
-    def keep(self, kept_weight: Tensor, sums: Tensor) -> None:
+    def keep(self, weight_code: Tensor, sums: Tensor) -> None:
         """Keeps a layer's signs of W̃ and its sums."""
-        self._kept.append((kept_weight, sums))
+        self._entries.append((weight_code, sums))
 
     def next(self) -> tuple[Tensor, Tensor]:
         """What the next layer kept when it ran for the first time."""
         self._next += 1
-        return self._kept[self._next - 1]
+        return self._entries[self._next - 1]
 
     @contextlib.contextmanager
     def first(self) -> Iterator[None]:
         """The segment runs for the first time."""
-        self.replayed, self._kept = False, []
+        self.replayed, self._entries = False, []
         token = _record.set(self)
         try:
             yield
@@ -90,11 +90,11 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) ->
         return run(x)
     if torch.compiler.is_compiling():  # which cannot follow the record, and drops what it can compute again itself
         return checkpoint(run, x, use_reentrant=False)
-    kept, state = Record(), _state(module)
-    contexts = kept.first(), _Anew(lambda: kept.again(module))
+    segment, state = Record(), _state(module)
+    contexts = segment.first(), _Anew(lambda: segment.again(module))
 
     def either(x: Tensor) -> Tensor:
-        return _with_state(run, x, module, state) if kept.replayed else run(x)
+        return _with_state(run, x, module, state) if segment.replayed else run(x)
 
     return checkpoint(either, x, use_reentrant=False, determinism_check="none", context_fn=lambda: contexts)
 

@@ -1,4 +1,4 @@
-"""The patches of an image that a filter sees, as a matrix."""
+"""How a filter moves over an image (`ConvShape`): borders, patches as a matrix, torch's own convolution."""
 
 from __future__ import annotations
 
@@ -30,6 +30,23 @@ def pad(x: Tensor, shape: ConvShape) -> Tensor:
     """``(N, C, H, W)`` with its border, in the memory format that it has."""
     height, width = shape.padding
     return F.pad(x, (width, width, height, height), value=shape.padding_value) if height or width else x
+
+
+def split_padding(x: Tensor, shape: ConvShape) -> tuple[Tensor, tuple[int, int]]:
+    """``(N, C, H, W)`` with its border where that is ±1, and how much of zeros is left for torch to add, in px."""
+    return (pad(x, shape), (0, 0)) if shape.padding_value else (x, shape.padding)
+
+
+def convolve(x: Tensor, weight: Tensor, shape: ConvShape) -> Tensor:
+    """x ⊛ weight by torch's own convolution, in the dtype of both.
+
+    Args:
+        x: ``(N, C, H, W)``, without its border.
+        weight: ``(O, C/groups, kh, kw)``.
+        shape: how the filters move.
+    """
+    x, padding = split_padding(x, shape)
+    return F.conv2d(x, weight, None, shape.stride, padding, shape.dilation, shape.groups)
 
 
 def crop(x: Tensor, shape: ConvShape) -> Tensor:

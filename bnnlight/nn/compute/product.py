@@ -1,4 +1,4 @@
-"""Matrix products that weights are rebuilt with."""
+"""Products of two matrices from which weights are rebuilt, by the quicker library, with gradients."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ def product(a: Tensor, b: Tensor, last: bool = False, dtype: torch.dtype | None 
     return _Product.apply(a, b, last, dtype)
 
 
-def factor_dtype(products: str, latent: str) -> torch.dtype | None:
-    """The type that a latent's option ``products`` stands for, as :func:`product` takes it.
+def factor_dtype(products: str, owner: str) -> torch.dtype | None:
+    """The type that an option ``products`` stands for, as :func:`product` takes it.
 
     Args:
         products: ``float32`` leaves factors as they are, ``bfloat16`` rounds them.
-        latent: the latent's name, for the error message.
+        owner: name of the latent or optimizer that has the option, for the error message.
 
     Raises:
         ValueError: it is neither.
     """
     if products not in ("float32", "bfloat16"):
-        raise ValueError(f"products of {latent} is {products!r}: choose float32 or bfloat16")
+        raise ValueError(f"products of {owner} is {products!r}: choose float32 or bfloat16")
     return torch.bfloat16 if products == "bfloat16" else None
 
 

@@ -1,4 +1,4 @@
-"""The stages before a layer is binary: real weights, and real or binary activations, under the same α."""
+"""Layers that are not binary yet: real weights, and real or binary activations, under the same α."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of signs, α and the dtype of an output: exact, scaled in float32, rounded once, whichever way they are computed.
+"""Rounding of a binary layer's output: the sums of signs are exact, scaled by α in float32, and rounded once.
 
 bfloat16 knows whole numbers up to 256 and float16 up to 2048, where a filter may have thousands of terms. So on a CPU
 sums are computed in float32, or in integers, even where the output is of half precision.

@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes, on any device."""
+"""`SyncBatchNorm`: batch norm over the batches of all processes, on any device."""
 
 from __future__ import annotations
 

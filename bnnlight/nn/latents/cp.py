@@ -1,4 +1,4 @@
-"""Latent weights from a canonical polyadic decomposition."""
+"""`CP`: latent weights from a canonical polyadic decomposition, a sum of rank-one tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tensor shared by all layers of one shape."""
+"""`Holistic`: latent weights from one Tucker decomposition that all layers of one shape share."""
 
 from __future__ import annotations
 

@@ -116,10 +116,10 @@ def check_factor_lr(factor_lr: float) -> None:
         raise ValueError(f"factor_lr is {factor_lr}: give a finite number of at least 0")
 
 
-def check_start(start: str, known: Sequence[str]) -> None:
-    """Raises ValueError where ``start`` is none of the known names."""
-    if start not in known:
-        raise ValueError(f"unknown start {start!r}: choose one of {', '.join(known)}")
+def check_start(start: str, choices: Sequence[str]) -> None:
+    """Raises ValueError where ``start`` is none of the choices."""
+    if start not in choices:
+        raise ValueError(f"unknown start {start!r}: choose one of {', '.join(choices)}")
 
 
 class Dense(Latent):

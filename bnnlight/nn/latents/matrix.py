@@ -1,4 +1,4 @@
-"""Latent weights from a matrix decomposition."""
+"""`Matrix`: latent weights from a singular value decomposition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bnnlight.nn.compute.product import product
 from bnnlight.nn.latents.latent import Latent, check_factor_lr, check_start
 from bnnlight.nn.latents.rank import resolve_rank
-from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.latents.unfolding import Triangle, float64, fold, triangle, unfold_all
 
 
 class Matrix(Latent):
@@ -75,15 +75,11 @@ class Matrix(Latent):
     def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
         left = triangle_of(self.U) * float64(self.s)
         # V keeps the other modes apart, which its triangle would not
-        _, *others = unfold_all(self._fold(left @ float64(self.V).T))
+        _, *others = unfold_all(fold(left @ float64(self.V).T, self.shape))
         return [left @ triangle_of(self.V).T, *others]
 
     def named_factors(self) -> dict[str, Tensor]:
         return {"factor0": self.U.detach(), "factor1": self.V.detach()}
 
     def forward(self) -> Tensor:
-        return self._fold(product(self.U * self.s, self.V.T, last=True, dtype=self.factor_dtype))
-
-    def _fold(self, rows: Tensor) -> Tensor:
-        _, in_channels, *kernel = self.shape
-        return rows.view(-1, *kernel, in_channels).movedim(-1, 1)
+        return fold(product(self.U * self.s, self.V.T, last=True, dtype=self.factor_dtype), self.shape)

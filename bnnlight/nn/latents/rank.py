@@ -1,4 +1,4 @@
-"""From the rank a user writes to the rank of each mode."""
+"""Ranks: from the number or fraction that a user writes to the number of components of each mode."""
 
 from __future__ import annotations
 

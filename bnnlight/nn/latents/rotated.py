@@ -1,4 +1,4 @@
-"""Latent weights in a basis that is turned at random and fixed."""
+"""`Rotated`: dense latent weights in another basis, turned at random and fixed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from bnnlight.nn.compute.product import replaying
 from bnnlight.nn.latents.hadamard import norm, transform
 from bnnlight.nn.latents.latent import Latent
-from bnnlight.nn.latents.unfolding import Triangle, float64, triangle, unfold_all
+from bnnlight.nn.latents.unfolding import Triangle, float64, fold, triangle, unfold_all
 from bnnlight.nn.torch_internals import transformed
 
 _MODES = {"both": (True, True), "output": (True, False), "input": (False, True)}
@@ -132,14 +132,14 @@ class _Turns:
             rows = transform(rows, self._dims, self.block)
         else:
             rows = transform(rows.to(self.dtype), self._dims, self.block, normalized=False).to(core.dtype)
-        return _folded(rows.mul_(self._flips(rows)), core.shape)
+        return fold(rows.mul_(self._flips(rows)), core.shape)
 
     def to_basis(self, weight: Tensor) -> Tensor:
         """T_O D_O W̃ D_I T_I, the inverse of :meth:`from_basis`."""
         rows = _rows(weight)
         rows = (rows * self._flips(rows)).to(self.dtype or rows.dtype)
         rows = transform(rows, self._dims, self.block, overwrite=True, normalized=self.dtype is None)
-        return _folded(rows.to(weight.dtype), weight.shape)
+        return fold(rows.to(weight.dtype), weight.shape)
 
     @property
     def _dims(self) -> tuple[int, ...]:
@@ -161,11 +161,6 @@ class _Turns:
 def _rows(weight: Tensor) -> Tensor:
     """``(O, kernel, I)``, as convolutions of channels-last images have it in memory."""
     return weight.movedim(1, -1).contiguous().view(len(weight), -1, weight.shape[1])
-
-
-def _folded(rows: Tensor, shape: torch.Size) -> Tensor:
-    out_channels, in_channels, *kernel = shape
-    return rows.view(out_channels, *kernel, in_channels).movedim(-1, 1)
 
 
 def _signs(size: int, key: str) -> Tensor:

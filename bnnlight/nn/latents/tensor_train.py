@@ -1,4 +1,4 @@
-"""Latent weights from a tensor train."""
+"""`TensorTrain`: latent weights from a tensor train."""
 
 from __future__ import annotations
 

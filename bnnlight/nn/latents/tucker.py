@@ -1,4 +1,4 @@
-"""Latent weights from a Tucker decomposition."""
+"""`Tucker`: latent weights from a Tucker decomposition."""
 
 from __future__ import annotations
 

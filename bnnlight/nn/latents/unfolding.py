@@ -1,4 +1,4 @@
-"""Small matrices that have the singular values of a big weight's unfoldings.
+"""Unfoldings of a weight along its modes, and small matrices that have their singular values.
 
 A weight W̃ = S ×₀ Q0 ×₁ Q1 … with orthonormal columns in each Q has the same nonzero singular values in each
 unfolding as S has. So a decomposition need not be multiplied out: R of each factor's QR decomposition takes the
@@ -7,7 +7,7 @@ factor's place. All is computed in float64 and without gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,17 @@ def triangle(factor: Tensor) -> Tensor:
 def unfold(tensor: Tensor, mode: int) -> Tensor:
     """The unfolding along a mode: ``(n_mode, product of the other sizes)``."""
     return tensor.movedim(mode, 0).flatten(1)
+
+
+def fold(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """Rows of a weight's entries, kernel before input channels, as a view ``(number of rows, I, *kernel)``.
+
+    Args:
+        rows: with one row, of any number of dimensions, for each output channel.
+        shape: of the weight, ``(O, I, *kernel)``.
+    """
+    _, in_channels, *kernel = shape
+    return rows.view(-1, *kernel, in_channels).movedim(-1, 1)
 
 
 def unfold_all(tensor: Tensor) -> list[Tensor]:

@@ -1,0 +1,29 @@
+"""Names what to install where a verb needs a package that is not there."""
+
+from __future__ import annotations
+
+EXTRAS = {
+    "train": (
+        *("torch", "torchvision", "lightning", "torchmetrics", "tensorly", "wandb", "plotly", "wandb_workspaces"),
+        *("jsonargparse", "yaml", "sklearn", "scipy", "matplotlib"),
+    ),
+    "deploy": ("onnx", "onnxruntime", "flatbuffers", "tflite"),
+    "hub": ("huggingface_hub",),
+}
+"""Extra of the package → the modules that it brings."""
+
+
+def explain_missing(error: BaseException) -> str | None:
+    """What to install.
+
+    Args:
+        error: as it reached the command line.
+
+    Returns:
+        One line, or None where no package of an extra is missing.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    module = (error.name or "").partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    return extra and f"{module} is needed here and is not installed; run: pip install 'bnnlight[{extra}]'"
