@@ -22,7 +22,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `deploy` | a shipped model in use: runtime, manifest, answers, card, seal, hub | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
-| `deploy.formats` | packed, OpenVINO, ONNX, QONNX: a writer and an engine each | `deploy.program`, parts of `deploy` |
+| `deploy.formats` | packed, OpenVINO, ONNX, QONNX, LCE: writers and engines | `deploy.program`, parts of `deploy` |
 | `deploy.proof` | a shipped model beside checkpoint and twin | `deploy.formats`, parts of `deploy` and `nn` |
 | `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
 | `matrix.plan` | methods (× optimizers) × seeds under one protocol, as a YAML | `console.shipped_configs` |

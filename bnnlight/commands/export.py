@@ -23,8 +23,11 @@ from bnnlight.deploy.hub import check_upload, upload
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
-FORMATS = ("packed", "openvino", "onnx", "qonnx")
-"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and ``FORMAT_signs``."""
+CHECKED = 1000
+"""Test pictures that the two are compared on."""
+FORMATS = ("packed", "openvino", "onnx", "qonnx", "lce")
+"""Each is a module of :mod:`bnnlight.deploy.formats` with ``save_FORMAT`` and, where it runs here, ``FORMAT_signs``;
+one that cannot take every program has ``check_FORMAT``."""
 
 
 def export(args: list[str]) -> None:
@@ -36,7 +39,8 @@ def export(args: list[str]) -> None:
     )
     parser.add_argument("--ckpt_path", required=True, type=Path, help="checkpoint of bnnlight fit")
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
-    text = "packed: safetensors, for torch; openvino: XNOR and popcount; onnx: standard operators; qonnx: FPGAs"
+    text = "packed: safetensors, for torch; openvino: XNOR and popcount on CPUs; onnx: standard operators; "
+    text += "qonnx: FPGAs; lce: Larq Compute Engine, for ARM"
     parser.add_argument("--format", required=True, choices=FORMATS, help=text)
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export/FORMAT)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is in the folder already")
@@ -44,8 +48,9 @@ def export(args: list[str]) -> None:
     parser.add_argument("--real_dtype", choices=("fp32", "fp16"), default="fp32", help=text)
     text = "run real convolutions and linear layers on 8-bit integers (openvino only)"
     parser.add_argument("--int8", action="store_true", help=text)
-    text = "test pictures to compare on, spread over the test set: a number, 0 or all (default: 1000)"
-    parser.add_argument("--num_check", type=_count, default=1000, metavar="N", help=text)
+    text = "test pictures to compare on, spread over the test set: a number, 0 or all (default: 1000; 0 for lce, which "
+    text += "runs elsewhere)"
+    parser.add_argument("--num_check", type=_count, default=CHECKED, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="print what was written and compared as JSON")
     text = "upload it to the Hugging Face Hub too, in place of an earlier model of that name"
     parser.add_argument("--hub", metavar="OWNER/NAME", help=text)
@@ -58,13 +63,17 @@ def export(args: list[str]) -> None:
     output = options.output or options.ckpt_path.resolve().parent.parent / "export" / options.format
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.overwrite:
         raise ValueError(f"{output} is there already: choose another --output, or pass --overwrite")
-    save, signs = _format(options.format)
+    save, signs, can_take = _format(options.format)
+    if signs is None and options.num_check not in (0, CHECKED):
+        raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
     if options.hub:
         check_upload(options.hub)
     experiment = load_trained("export", options.ckpt_path, options.config)
     data = experiment.datamodule
     program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))
-    loader = check_pictures(experiment, options.num_check)
+    if can_take:
+        can_take(program)
+    loader = check_pictures(experiment, options.num_check if signs else 0)
     manifest = describe(experiment, options.ckpt_path, options.config)
     extra = {"ranges": find_ranges(program, training_pictures(experiment))} if options.int8 else {}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -131,12 +140,12 @@ def _tell_of_slow_layers(folder: Path) -> None:
         print(f"warning: {len(slow)} of {len(executed)} binary layers do not run on bits here: {', '.join(slow)}")
 
 
-def _format(name: str) -> tuple[Any, Any]:
+def _format(name: str) -> tuple[Any, Any, Any]:
     try:
         module = import_module(f"bnnlight.deploy.formats.{name}")
     except ModuleNotFoundError as error:
         raise ValueError(f"format {name} needs {error.name}: pip install 'bnnlight[deploy]'") from error
-    return getattr(module, f"save_{name}"), getattr(module, f"{name}_signs")
+    return tuple(getattr(module, part, None) for part in (f"save_{name}", f"{name}_signs", f"check_{name}"))
 
 
 def _count(text: str) -> int | None:

@@ -7,7 +7,7 @@ EXTRAS = {
         *("torch", "torchvision", "lightning", "torchmetrics", "tensorly", "wandb", "plotly", "wandb_workspaces"),
         *("jsonargparse", "yaml", "sklearn", "scipy", "matplotlib"),
     ),
-    "deploy": ("onnx", "onnxruntime"),
+    "deploy": ("onnx", "onnxruntime", "flatbuffers", "tflite"),
     "hub": ("huggingface_hub",),
 }
 """Extra of the package → the modules that it brings."""

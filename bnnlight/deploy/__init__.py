@@ -1,11 +1,12 @@
-"""Shipping a trained network: frozen, written in one of three formats, run without the code that trains.
+"""Shipping a trained network: frozen, written as a file, run without the code that trains.
 
 The map of this folder:
 
 =================== =========================================================================
 ``program/``        what is shipped of a network: a list of steps, each an operation with numbers
 ``freezing/``       a trained network to a program
-``formats/``        a program as a file, packed, OpenVINO or ONNX, and the engines that run it
+``formats/``        a program as a file, packed, OpenVINO or ONNX, and the engines that run it; or
+                    for Larq Compute Engine, which runs elsewhere
 ``proof/``          a shipped model beside its checkpoint, and beside its real-valued twin
 ``runtime.py``      `Runtime`: a shipped model in use, from pictures to answers
 ``shipped.py``      the models that come with the package

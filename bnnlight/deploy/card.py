@@ -51,7 +51,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts, repo: str | None 
         f"{_head(manifest, formats)}\n\n{_what(manifest)}",
         _training(manifest),
         _size(facts),
-        _input(manifest),
+        _input(manifest, FILES["lce"] in facts.file_bytes),
         _use(repo.split("/")[1] if repo else folder.resolve().name, manifest, formats, repo),
         _checks(facts),
     ]
@@ -143,8 +143,12 @@ def _size(facts: Facts) -> str:
     return "\n\n".join(("## How large it is", weights, _table(("file", "bytes"), rows)))
 
 
-def _input(manifest: Manifest) -> str:
+def _input(manifest: Manifest, channels_last: bool) -> str:
     form = manifest.input
+    shape = ("pictures", form.channels, form.size_px, form.size_px)
+    maps = "(pictures, stacks, joints, height, width)"
+    if channels_last:
+        shape, maps = (1, form.size_px, form.size_px, form.channels), "(1, stacks, height, width, joints)"
     kind = "grey" if form.channels == 1 else "RGB"
     if manifest.skeleton:
         cut = (
@@ -158,19 +162,21 @@ def _input(manifest: Manifest) -> str:
         )
     output = "Its output are logits, one a class; softmax makes probabilities of them."
     if manifest.skeleton:
-        output = "Its output are heat maps (pictures, stacks, joints, height, width), of which the last stack counts"
+        output = f"Its output are heat maps {maps}, of which the last stack counts"
         output += "; a sigmoid makes confidences of them." if manifest.sigmoid else "."
         if manifest.flip_test:
             output += " Those of the picture and of its mirror image are averaged."
     return (
         "## What it takes and gives\n\n"
-        f"float32 of shape (pictures, {form.channels}, {form.size_px}, {form.size_px}), {kind}, on the scale 0..1, "
+        f"float32 of shape ({', '.join(map(str, shape))}), {kind}, on the scale 0..1, "
         f"normalized: minus mean {_numbers(form.mean)}, divided by standard deviation {_numbers(form.std)}.\n\n"
         f"{cut} {output}"
     )
 
 
 def _use(folder: str, manifest: Manifest, files: Sequence[str], repo: str | None) -> str:
+    if FILES["lce"] in files:
+        return _LCE.format(folder=folder)
     place = PREFIX + repo if repo else folder
     # with several formats side by side, the folder alone does not tell which is meant
     place = place if len(files) < 2 else f"{place}/{files[0]}"
@@ -211,6 +217,19 @@ output = network(images[:1])[0]  # one picture at a time""",
 session = onnxruntime.InferenceSession("{folder}/model.onnx", providers=["CPUExecutionProvider"])
 (output,) = session.run(None, {{session.get_inputs()[0].name: images}})""",
 }
+_LCE = """## How to use it
+
+It runs in [Larq Compute Engine](https://docs.larq.dev/compute-engine/), TensorFlow Lite with operators for binary \
+layers. Its library is quick on ARM, on phones and boards. In Python it is the package `larq-compute-engine`, which \
+wants TensorFlow 2.16 beside it. One picture at a time, channels last:
+
+```python
+from larq_compute_engine.tflite.python.interpreter import Interpreter
+
+with open("{folder}/model.tflite", "rb") as file:
+    interpreter = Interpreter(file.read())
+output = interpreter.predict(images)  # (N, H, W, C), one after the other
+```"""
 _PACKED = """`model.safetensors` holds the network's numbers, 1-bit weights eight to a byte, and as metadata its steps:
 
 ```python

@@ -21,8 +21,9 @@ from bnnlight.imaging.reading import as_picture
 FORMATS = {
     ".xml": ("openvino", "bnnlight.deploy.formats.openvino", "OpenVINOEngine"),
     ".onnx": ("onnx", "bnnlight.deploy.formats.onnx", "OnnxEngine"),
-    ".qonnx": ("qonnx", "bnnlight.deploy.formats.qonnx.file", "QonnxEngine"),
+    ".qonnx": ("qonnx", "bnnlight.deploy.formats.qonnx", "QonnxEngine"),
     ".safetensors": ("packed", "bnnlight.deploy.formats.packed", "PackedEngine"),
+    ".tflite": ("lce", "bnnlight.deploy.formats.lce", "LceEngine"),
 }
 """Ending of a model's main file → the format's name, the module of its engine and the engine's class."""
 FILES = {name: f"model{ending}" for ending, (name, _, _) in FORMATS.items()}
@@ -63,8 +64,8 @@ class Runtime:
     Raises:
         FileNotFoundError: there is no model at the path.
         OSError: the model lies on the hub, which cannot be reached.
-        ValueError: the folder holds several models, the file is none or is damaged, or the package that runs it is
-            not installed.
+        ValueError: the folder holds several models, the file is none or is damaged, the package that runs it is
+            not installed, or it runs elsewhere (``model.tflite``).
     """
 
     def __init__(self, path: str | Path, num_threads: int | None = None) -> None:

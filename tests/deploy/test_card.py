@@ -140,6 +140,16 @@ def test_the_code_for_bare_engines_runs(engines_files, monkeypatch):
     assert engines == 2
 
 
+def test_of_a_format_that_runs_elsewhere(tmp_path):
+    text = write_card(tmp_path, POSE, Facts(1, 1, {"model.tflite": 5})).read_text()
+    assert "float32 of shape (1, 96, 96, 3), RGB" in text
+    assert "heat maps (1, stacks, height, width, joints), of which the last stack counts" in text
+    assert "larq-compute-engine" in text and f"{tmp_path.name}/model.tflite" in text
+    # its engine is not this package's
+    assert "bnnlight predict" not in text and "Runtime" not in text
+    compile(re.search(r"```python\n(.*?)```", text, re.S)[1], "card", "exec")
+
+
 def test_the_code_for_the_runtime_runs(tmp_path, monkeypatch, capsys):
     from PIL import Image
 

@@ -11,10 +11,10 @@ from onnx.reference.op_run import OpRun
 from torch import nn
 
 from bnnlight.backbones import FixedPointResNet, ResNet
+from bnnlight.deploy.formats.fpga.graph import rising
+from bnnlight.deploy.formats.fpga.whole import first_at, multiply_add, sum_bounds, whole_weight
 from bnnlight.deploy.formats.plain import FrozenNetwork
-from bnnlight.deploy.formats.qonnx.file import FILE, HLS4ML, QonnxEngine, qonnx_signs, save_qonnx, to_pixels
-from bnnlight.deploy.formats.qonnx.graph import rising
-from bnnlight.deploy.formats.qonnx.whole import first_at, multiply_add, sum_bounds, whole_weight
+from bnnlight.deploy.formats.qonnx import FILE, HLS4ML, QonnxEngine, qonnx_signs, save_qonnx, to_pixels
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.nn import BinaryConv2d, BinaryLinear, FixedPoint, FixedPointConv2d, FixedPointLinear

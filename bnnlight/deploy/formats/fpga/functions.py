@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import FunctionProto, NodeProto, helper
 
-from bnnlight.deploy.formats.qonnx.graph import DOMAIN, OPSET
+from bnnlight.deploy.formats.fpga.graph import DOMAIN, OPSET
 
 
 def _node(op: str, inputs: str, output: str, **attributes: object) -> NodeProto:

@@ -39,7 +39,7 @@ def save_qonnx(program: Program, manifest: Manifest, folder: Path, real_dtype: L
     from onnx import helper
 
     from bnnlight.deploy.formats.container import write_bytes
-    from bnnlight.deploy.formats.qonnx.graph import to_qonnx
+    from bnnlight.deploy.formats.fpga.graph import to_qonnx
 
     if real_dtype != "fp32":
         raise ValueError("--real_dtype fp16 does not go with qonnx, whose real layers have fixed-point weights")
@@ -94,8 +94,8 @@ def qonnx_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     Raises:
         What :class:`QonnxEngine` raises.
     """
+    from bnnlight.deploy.formats.fpga.graph import BITS
     from bnnlight.deploy.formats.onnx_bytes import with_outputs
-    from bnnlight.deploy.formats.qonnx.graph import BITS
 
     content, manifest = read_sealed(file)
     bits = [name.removesuffix(BITS) for name in find_outputs(content, "Relu")]
@@ -119,7 +119,7 @@ def _runnable(content: bytes) -> bytes:
     """The model with its quantizers written out as standard operators, for any number of pictures."""
     import onnx
 
-    from bnnlight.deploy.formats.qonnx.functions import FUNCTIONS
+    from bnnlight.deploy.formats.fpga.functions import FUNCTIONS
 
     model = onnx.load_model_from_string(content)
     model.functions.extend(FUNCTIONS)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from bnnlight.deploy.formats.qonnx.whole import (
+from bnnlight.deploy.formats.fpga.whole import (
     MAX_WEIGHT_BITS,
     Whole,
     bits_of,
