@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
-# two test processes a core, eight at most: many tests wait for a process that they have started
-SPREAD := --numprocesses $(shell $(PYTHON) -c "import os; print(min(8, 2 * (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder
+# Two test processes a core, eight at most: many tests wait for a process that they have started. One that crashes ends the
+# run: pytest-xdist, told to start another in its place, may wait for it without end.
+SPREAD := --numprocesses $(shell $(PYTHON) -c "import os; print(min(8, 2 * (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint image clean

@@ -21,6 +21,7 @@ from torchvision import datasets
 
 from bnnlight.cli import main
 from bnnlight.data.loading.worker_signals import hear_of_lost_workers
+from bnnlight.deploy.formats.openvino_compiled import signal_stack_kept
 from bnnlight.imaging.skeletons import LSP, MPII
 
 __all__ = ["data_for", "fit_probe", "same_run", "ship"]
@@ -32,6 +33,13 @@ if hasattr(os, "register_at_fork"):
 
 # before any test's Trainer, so that what a later test hears does not depend on their order
 hear_of_lost_workers()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """OpenVINO's networks leave a thread a signal stack that is freed with them: the next signal would be fatal."""
+    with signal_stack_kept():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items):

@@ -217,7 +217,7 @@ def test_what_is_no_model_of_ours(hub, user, exported):
     for address, *parts in (
         ("hf://me/bert", "is no model of bnnlight: its card says library_name transformers"),
         ("hf://me/bare", "is no model of bnnlight: its card does not say so"),
-        ("hf://me/empty", "no shipped model in it: looked for model.xml, model.onnx, model.safetensors"),
+        ("hf://me/empty", "no shipped model in it: looked for model.xml, model.onnx"),
         ("hf://me/junk", "it is no safetensors file, or is cut off"),
         ("hf://me/both", "several models, model.onnx, model.safetensors: name one, hf://me/both/model.onnx"),
         ("hf://me/both/model.xml", "it has model.onnx, model.safetensors, and no model.xml"),

@@ -5,7 +5,7 @@ picture at a time. `openvino.py` is ``model.xml`` with ``model.bin``: its layers
 integers in `int8.py`; `openvino_precision.py` marks its nodes, so that they stay in float32 wherever the file runs;
 `openvino_compiled.py` runs it in any number of threads, `openvino_floats.py` without kernels on bits, as on ARM.
 `onnx.py` is ``model.onnx``: its operators are in `onnx_graph.py`, its bytes in `onnx_bytes.py`. `qonnx.py` is
-``model.qonnx``, for FPGAs; what it is made of is in `fpga/`. `lce.py` is ``model.tflite``, which runs elsewhere; what it
-is made of is in `larq/`. `workers.py` has the threads that all engines compute with. Nothing is imported here, since
+``model.qonnx``, for FPGAs, made of what is in `fpga/`. `lce.py` is ``model.tflite``, which runs elsewhere, made of what
+is in `larq/`. `workers.py` has the threads that all engines compute with. Nothing is imported here, since
 each format needs a library of its own.
 """

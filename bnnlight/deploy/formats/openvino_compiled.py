@@ -53,7 +53,7 @@ class Compiled:
         self._workers = Workers(num_threads)
         streams = self._workers.at_a_time
         config = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * self._workers.per_picture}
-        with _signal_stack_kept():
+        with signal_stack_kept():
             self.compiled = _compiled(model, _CONFIG | config)
         self.places = {name: place for place, output in enumerate(model.outputs) for name in output.names}
         # requests that no thread uses, with their memory; there are as many in all as pictures were computed at a time
@@ -73,7 +73,7 @@ class Compiled:
             # views of OpenVINO's own memory: handing over arrays takes longer than a small network
             picture, outputs = request.get_input_tensor(0).data, [tensor.data for tensor in request.output_tensors]
         answers = [np.empty((len(images), *outputs[place].shape[1:]), outputs[place].dtype) for place in places]
-        with _signal_stack_kept():
+        with signal_stack_kept():
             for index, image in enumerate(images):
                 picture[0] = image
                 request.infer(share_outputs=True)
@@ -122,7 +122,7 @@ class _Stack(ctypes.Structure):
 
 
 @contextlib.contextmanager
-def _signal_stack_kept() -> Iterator[None]:
+def signal_stack_kept() -> Iterator[None]:
     """Gives this thread back, at the end, the alternate signal stack that it had; does nothing but on Linux.
 
     OpenVINO 2026.4 gives a thread that runs a network an alternate stack for signals, and puts back the one before when

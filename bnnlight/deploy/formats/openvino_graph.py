@@ -152,6 +152,12 @@ def _apart(x: ov.Output) -> ov.Node:
     return node if node.get_type_name() == "Maximum" else opset13.maximum(x, np.float32(-LARGEST))
 
 
+def _adaptive_avg_pool(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
+    if list(step.settings["size"]) == [1, 1]:  # which OpenVINO turns into this, and its mark for float32 is lost
+        return opset13.reduce_mean(x, np.array([2, 3], np.int64), True)
+    return opset13.adaptive_avg_pool(x, np.int64(step.settings["size"]))
+
+
 def _conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     s, weight, x = step.settings, step.tensors["weight"], graph.real_input(step, x)
     window = (s["stride"], s["padding"], s["padding"], s["dilation"])
@@ -331,7 +337,7 @@ MAKE: dict[str, Callable[..., ov.Node]] = {
     "hardsigmoid": lambda graph, step, x: opset13.hsigmoid(x),
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
-    "adaptive_avg_pool2d": lambda graph, step, x: opset13.adaptive_avg_pool(x, np.int64(step.settings["size"])),
+    "adaptive_avg_pool2d": _adaptive_avg_pool,
     "mean2d": lambda graph, step, x: opset13.reduce_mean(x, np.array([2, 3], np.int64), True),
     "upsample_nearest": _upsample,
     "add": lambda graph, step, x, y: opset13.add(x, y),

@@ -6,7 +6,9 @@ import torch
 from fixtures.lce_in_torch import run
 from fixtures.lce_interpreter import interpret
 
+from bnnlight.deploy.formats.larq.limits import TAKEN
 from bnnlight.deploy.formats.larq.operators import WRITE, to_lce
+from bnnlight.deploy.formats.lce import check_lce
 from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.program import Program, Step
 from bnnlight.deploy.program.bits import pack_signs
@@ -213,5 +215,11 @@ def test_curves(engine, tmp_path):
 
 
 def test_each_operation_has_a_case():
-    assert WRITE.keys() == OPERATIONS.keys()
-    assert {s.op for program in (*CASES.values(), CURVES) for s in program.steps} == OPERATIONS.keys()
+    assert WRITE.keys() == TAKEN < OPERATIONS.keys()
+    assert {s.op for program in (*CASES.values(), CURVES) for s in program.steps} == TAKEN
+
+
+def test_other_operations_are_refused_in_one_line():
+    program = Program((3, 8, 8), (Step("curve", "gelu", ("input",), {"approximate": "none"}),))
+    with pytest.raises(ValueError, match=r"^Larq Compute Engine cannot take these layers: curve \(gelu, .*onnx\)$"):
+        check_lce(program)
