@@ -213,5 +213,5 @@ def test_a_run_that_another_command_makes_is_left_to_it(made, bnnlight, tmp_path
 
 def test_help_has_an_example_that_is_there(bnnlight, configs):
     code, out, _ = bnnlight("matrix", "--help")
-    (example,) = re.findall(r"Example: bnnlight matrix configs/(\S+)", out)
-    assert code == 0 and (configs / example).is_file()
+    (example,) = re.findall(r"Example: bnnlight matrix (\S+)", out)
+    assert code == 0 and (configs / f"{example}.yaml").is_file()
