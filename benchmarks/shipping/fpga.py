@@ -31,7 +31,8 @@ from bnnlight.experiment.save_config import provenance
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import check_pictures
 
-TOOLS = ("qonnx", "hls4ml", "finn")
+TOOLS = {"qonnx": "fpga_qonnx.py", "hls4ml": "fpga_hls4ml.py", "finn": "fpga_finn.py"}
+"""What runs in each tool's environment."""
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
         if bnnlight([*command, "--num_check", "0"]):
             sys.exit(1)
         pictures(args.checkpoint, args.num_pictures, place / "model", place / "pictures.npz")
-        script = Path(__file__).with_name(f"fpga_{args.tool}.py")
+        script = Path(__file__).with_name(TOOLS[args.tool])
         files = [place / "model" / FILE, place / "model" / HLS4ML, place / "pictures.npz", place / "found.json"]
         subprocess.run([args.peer_python, script, *files], check=True, cwd=folder)
         found = json.loads((place / "found.json").read_text())
