@@ -10,7 +10,10 @@ TAKEN = frozenset(
     {"conv2d", "binary_conv2d", "linear", "binary_linear", "binarize", "affine", "prelu", "relu", "clamp", "sigmoid"}
     | {"tanh", "max_pool2d", "avg_pool2d", "mean2d", "upsample_nearest", "add", "concat", "stack", "flatten"}
 )
-"""Operations that :data:`bnnlight.deploy.formats.larq.operators.WRITE` has."""
+"""Operations that :data:`bnnlight.deploy.formats.larq.operators.WRITE` has.
+
+They are named here too because that file needs flatbuffers, and a refusal does not.
+"""
 WORD = 32
 """Channels whose bits make a word."""
 MOST_NAMES = 5
