@@ -11,7 +11,7 @@ from onnx.reference.op_run import OpRun
 from torch import nn
 
 from bnnlight.backbones import FixedPointResNet, ResNet
-from bnnlight.deploy.formats.fpga.graph import rising
+from bnnlight.deploy.formats.fpga.directions import rising
 from bnnlight.deploy.formats.fpga.whole import first_at, multiply_add, sum_bounds, whole_weight
 from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.formats.qonnx import FILE, HLS4ML, QonnxEngine, qonnx_signs, save_qonnx, to_pixels
