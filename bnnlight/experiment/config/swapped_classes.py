@@ -54,14 +54,15 @@ def forget_replaced(config: Namespace, args: Sequence[str]) -> None:
 
 
 def _named_options(args: Sequence[str], name: str) -> set[str] | None:
-    """Names of the options that were given for the last class of several; None where there has been only one."""
+    """Names of the options that were given for the last class that is named; None where none is.
+
+    The first one that is named has a class to replace too: the task's default.
+    """
     current: str | None = None
-    has_begun = has_changed = False
     beside: set[str] = set()
     typed: set[str] = set()
     for path, value in _sources(args):
         if path[1:2] not in ([], [name]):  # another option of the task
-            has_begun = True
             continue
         if len(path) > 2 and path[2] != "class_path":
             typed.add(path[2].removesuffix("+"))
@@ -71,13 +72,12 @@ def _named_options(args: Sequence[str], name: str) -> set[str] | None:
         if isinstance(node, Mapping):
             class_path = node.get("class_path")
             if isinstance(class_path, str):
-                if has_begun and not _is_same(current, class_path):
-                    has_changed, beside = True, set()
+                if not _is_same(current, class_path):
+                    beside = set()
                 current = class_path
             beside |= {key for wrapper in _WRAPPERS for key in node.get(wrapper) or {}}
             beside |= node.keys() - {"class_path", *_WRAPPERS}
-        has_begun = has_begun or bool(path) or _descend(value, ["model"]) is not None
-    return beside | typed if has_changed else None
+    return None if current is None else beside | typed
 
 
 def _sources(args: Sequence[str]) -> Iterator[tuple[list[str], Any]]:

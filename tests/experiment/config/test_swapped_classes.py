@@ -1,12 +1,16 @@
 """An optimizer or schedule in another one's place has its own defaults, however it is named."""
 
 import inspect
+from pathlib import Path
 
 import pytest
+import yaml
 
 import bnnlight.optim
+from bnnlight.console.config_errors import find_object
 from bnnlight.experiment.experiment import Experiment
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 ADAMW = "{class_path: torch.optim.AdamW, init_args: {lr: 0.07, weight_decay: 0.02, betas: [0.5, 0.6]}}"
 SOAP = "bnnlight.optim.SOAP"
 STEPS = '{"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 3, "gamma": 0.25}}'
@@ -25,7 +29,8 @@ class Reader(Experiment):
 def read(monkeypatch, tmp_path):
     """Options of the optimizer (or another option of the model) behind a config with an AdamW of odd numbers."""
     monkeypatch.chdir(tmp_path)
-    for name, optimizer in (("adamw", f"optimizer: {ADAMW}"), ("silent", "warmup: 0.1")):
+    first = f"optimizer: {{class_path: {SOAP}, init_args: {{weight_decay: 0.25}}}}"
+    for name, optimizer in (("adamw", f"optimizer: {ADAMW}"), ("silent", "warmup: 0.1"), ("first", first)):
         (tmp_path / f"{name}.yaml").write_text(
             "model: {class_path: bnnlight.tasks.ClassificationTask, init_args: {backbone: "
             f"{{class_path: bnnlight.backbones.ResNet, init_args: {{blocks: [1], num_classes: 10}}}}, {optimizer}}}}}\n"
@@ -86,6 +91,29 @@ def test_nothing_of_the_other_class_stays(read, args):
 def test_nor_of_the_class_that_a_task_has_unless_told(read):
     name, options = read("--config", "silent.yaml", "--config", "rate.yaml", "--model.optimizer", SOAP)
     assert name == SOAP and {key: options[key] for key in OWN} == OWN
+
+
+@pytest.mark.parametrize("args", [(), ("--config=rate.yaml",), ("--model.optimizer.lr=0.9",)])
+def test_nor_of_it_where_the_first_config_names_another(read, args):
+    name, options = read("--config", "first.yaml", *args)
+    own = OWN | {"weight_decay": 0.25, "lr": 0.9 if args else OWN["lr"]}
+    assert name == SOAP and {key: options[key] for key in OWN} == own
+
+
+def test_shipped_configs_change_what_they_name_and_nothing_else(read):
+    """Every config of an experiment: its optimizer's other options are those of its class."""
+    named = 0
+    for config in sorted(CONFIGS.glob("*.yaml")):
+        task = yaml.safe_load(config.read_text())["model"]["init_args"]
+        if "optimizer" not in task:
+            continue
+        named += 1
+        name, options = read("--config", str(config))
+        kind = find_object(name)
+        own = {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()}
+        own |= task["optimizer"].get("init_args", {})
+        assert options == {key: own[key] for key in options}, config.name
+    assert named > 3
 
 
 @pytest.mark.parametrize("name", ["torch.optim.AdamW", "torch.optim.adamw.AdamW"])
