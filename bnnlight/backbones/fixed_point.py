@@ -115,12 +115,12 @@ class FixedPointResNet(nn.Module):
         self.picture = FixedPoint(**PICTURE)
         convolution = FixedPointConv2d(in_channels, channels[0], 3, stem_stride, 1)
         self.stem = nn.Sequential(convolution, nn.BatchNorm2d(channels[0]), FixedPoint(**bits))
-        made, last = [], channels[0]
+        stages, last = [], channels[0]
         for stage, (num_blocks, size) in enumerate(zip(blocks, channels, strict=True)):
             for block in range(num_blocks):
-                made.append(FixedPointBlock(last, size, 2 if stage and not block else 1, **bits, **unit))
+                stages.append(FixedPointBlock(last, size, 2 if stage and not block else 1, **bits, **unit))
                 last = size
-        self.blocks = nn.Sequential(*made)
+        self.blocks = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = FixedPointLinear(last, num_classes)
         for module in self.modules():

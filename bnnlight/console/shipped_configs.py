@@ -63,13 +63,13 @@ def with_found_configs(args: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: see :func:`find_config`.
     """
-    found: list[str] = []
+    command_line: list[str] = []
     for word in args:
         option, is_joined, value = word.partition("=")
-        if found and found[-1] in _OPTIONS:
-            found.append(find_config(word))
+        if command_line and command_line[-1] in _OPTIONS:
+            command_line.append(find_config(word))
         elif option in _OPTIONS and is_joined:
-            found.append(f"{option}={find_config(value)}")
+            command_line.append(f"{option}={find_config(value)}")
         else:
-            found.append(word)
-    return found
+            command_line.append(word)
+    return command_line

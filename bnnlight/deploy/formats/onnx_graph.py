@@ -234,13 +234,13 @@ def _stack(g: _Graph, step: Step) -> None:
 
 def _adaptive(g: _Graph, step: Step) -> None:
     """Products with a matrix that takes the mean of rows, and one that takes that of columns."""
-    (x,), made = step.inputs, []
+    (x,), matrices = step.inputs, []
     for before, after in zip(g.shapes[x][1:], step.settings["size"], strict=True):
         matrix = np.zeros((after, before), np.float32)
         for row, (start, stop) in zip(matrix, adaptive_windows(before, after), strict=True):
             row[start:stop] = 1 / (stop - start)
-        made.append(matrix)
-    g.node("MatMul", g.node("MatMul", g.constant(made[0]), x), g.constant(made[1].T), name=step.name)
+        matrices.append(matrix)
+    g.node("MatMul", g.node("MatMul", g.constant(matrices[0]), x), g.constant(matrices[1].T), name=step.name)
 
 
 def _slice(g: _Graph, step: Step) -> None:

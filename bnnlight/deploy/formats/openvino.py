@@ -95,16 +95,16 @@ class OpenVINOEngine:
         :data:`ON_BITS` begins those that work on bits; anything else has fallen back to something slower.
         """
         runtime = self._network.compiled.get_runtime_model()
-        found = {}
+        kernels = {}
         for node in runtime.get_ordered_ops():
             info = node.get_rt_info()
             text = {key: str(info[key].value) for key in ("layerType", "primitiveType", "originalLayersNames")}
             for name in text["originalLayersNames"].split(","):
-                found[name] = f"{text['layerType']} {text['primitiveType']}"
+                kernels[name] = f"{text['layerType']} {text['primitiveType']}"
         # the sums of unpacked layers are rounded, and nothing else is
         kinds = ("BinaryConvolution", "Round")
-        wanted = [op.get_friendly_name() for op in self._network.model.get_ops() if op.get_type_name() in kinds]
-        return {name: found.get(name, "folded away") for name in wanted}
+        names = [op.get_friendly_name() for op in self._network.model.get_ops() if op.get_type_name() in kinds]
+        return {name: kernels.get(name, "folded away") for name in names}
 
 
 class InOpenVINO:
@@ -168,8 +168,8 @@ def openvino_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 def _short(xml: bytes) -> bytes:
     """The same XML without indentation, and with the manifest's many quotation marks as they are."""
 
-    def single(found: re.Match) -> bytes:
-        text = html.unescape(found[1][1:-1].decode())
+    def single(match: re.Match) -> bytes:
+        text = html.unescape(match[1][1:-1].decode())
         return f"<bnnlight value='{html.escape(text, quote=False).replace(chr(39), '&apos;')}'".encode()
 
     return _MANIFEST.sub(single, re.sub(rb">\s+<", b"><", xml))
@@ -178,8 +178,8 @@ def _short(xml: bytes) -> bytes:
 def check_images(images: np.ndarray, input_shape: tuple[int, ...]) -> None:
     """Raises ValueError where images are not what a network takes."""
     if images.ndim != 4 or images.shape[1:] != input_shape or images.dtype != np.float32 or not len(images):
-        wanted = ", ".join(map(str, input_shape))
-        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: wanted (N, {wanted}) float32")
+        expected = ", ".join(map(str, input_shape))
+        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: wanted (N, {expected}) float32")
 
 
 @functools.cache
@@ -197,8 +197,8 @@ def _check_arithmetic() -> None:
         sign = Step("sign", "binarize", ("input",), {}, {"threshold": np.zeros(inputs, np.float32)})
         model = to_openvino(Program((inputs, 1, 1), (sign, layer)))
         x = np.linspace(-1, 1, inputs, dtype=np.float32).reshape(1, inputs, 1, 1)
-        found = Compiled(model)(x)[0].reshape(-1)
-        if not np.array_equal(found, weight.reshape(outputs, inputs) @ np.where(x >= 0, 1, -1).reshape(-1)):
+        output = Compiled(model)(x)[0].reshape(-1)
+        if not np.array_equal(output, weight.reshape(outputs, inputs) @ np.where(x >= 0, 1, -1).reshape(-1)):
             version = ov.get_version().split("-")[0]
             raise RuntimeError(
                 f"OpenVINO {version} computes binary convolutions otherwise than 2026.4, with which bnnlight was "
@@ -214,11 +214,11 @@ def read_openvino(file: Path) -> tuple[ov.Model, Manifest]:
         ValueError: they are not what was written; the message begins with the file.
     """
     content, binary = file.read_bytes(), file.with_suffix(".bin").read_bytes()
-    found = _MANIFEST.search(content)
-    if found is None:
+    match = _MANIFEST.search(content)
+    if match is None:
         raise ValueError(f"{file}: no OpenVINO model of bnnlight; export one with bnnlight export --format openvino")
     try:
-        manifest, seal = Manifest.from_json(html.unescape(found[1][1:-1].decode()))
+        manifest, seal = Manifest.from_json(html.unescape(match[1][1:-1].decode()))
         check_seal(content, seal, binary)
         # memory of OpenVINO's own: the model borrows it, and what numpy holds would be freed
         weights = ov.Tensor(ov.Type.u8, ov.Shape([len(binary)]))

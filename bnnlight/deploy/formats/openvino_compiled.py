@@ -62,8 +62,8 @@ class Compiled:
 
     def __call__(self, images: np.ndarray, places: Sequence[int] = (0,)) -> list[np.ndarray]:
         """The outputs at those places, each ``(N, …)``, of ``(N, C, H, W)`` float32; N is at least 1."""
-        made = self._workers(lambda piece: self._one_by_one(piece, places), images)
-        return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+        answers = self._workers(lambda piece: self._one_by_one(piece, places), images)
+        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
     def _one_by_one(self, images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
         try:
@@ -105,12 +105,12 @@ def _compiled(model: ov.Model, config: dict) -> ov.CompiledModel:
     try:
         return ov.Core().compile_model(model, "CPU", config)
     except RuntimeError as error:
-        found = re.search(r"BinaryConvolution node with name '(.*?)' has unsupported parameters", str(error))
-        if not found:
+        match = re.search(r"BinaryConvolution node with name '(.*?)' has unsupported parameters", str(error))
+        if not match:
             raise
         # its kernels for AVX2 take less padding than those for AVX-512
         raise ValueError(
-            f"OpenVINO has no kernel on this processor for the padding of the binary convolution {found[1]!r} "
+            f"OpenVINO has no kernel on this processor for the padding of the binary convolution {match[1]!r} "
             "(more can be computed with AVX-512): export with --format packed or onnx"
         ) from error
 

@@ -185,13 +185,13 @@ def _binary_conv2d(graph: _Graph, step: Step, x: ov.Output) -> ov.Node:
     count = outputs // groups * inputs * kernel[0] * kernel[1]
     signs = np.unpackbits(step.tensors["bits"], count=count * groups, bitorder="little").reshape(groups, count)
     parts = opset13.split(x, np.int64(1), groups)
-    made = []
+    sums = []
     for group in range(groups):
         part = opset13.fake_quantize(parts.output(group), graph.zero, graph.zero, graph.zero, graph.one, 2)
         packed = np.packbits(signs[group], bitorder="little")
-        made.append(_binary_convolution(part, packed, [outputs // groups, inputs, *kernel], s))
-        made[-1].set_friendly_name(f"{step.name}/{group}")
-    return opset13.concat(made, 1)
+        sums.append(_binary_convolution(part, packed, [outputs // groups, inputs, *kernel], s))
+        sums[-1].set_friendly_name(f"{step.name}/{group}")
+    return opset13.concat(sums, 1)
 
 
 def _unpacked(step: Step, x: ov.Output) -> ov.Node:

@@ -40,10 +40,10 @@ def narrow_nodes(compiled: ov.CompiledModel) -> dict[str, str]:
         Names of the file's nodes that were joined in a node of the compiled model, with commas between → its type, as
         ``bf16``.
     """
-    found = {}
+    types = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
         kind = str(info["runtimePrecision"].value)
         if kind in ("bf16", "f16"):
-            found[str(info["originalLayersNames"].value) or node.get_friendly_name()] = kind
-    return found
+            types[str(info["originalLayersNames"].value) or node.get_friendly_name()] = kind
+    return types

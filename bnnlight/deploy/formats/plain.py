@@ -64,8 +64,8 @@ class FrozenNetwork(nn.Module):
     def forward(self, x: Tensor, look: Callable[[str, Tensor], None] | None = None) -> Tensor:
         """The output; ``look`` is shown the name and value of every step."""
         if tuple(x.shape[1:]) != self.program.input_shape or x.dtype != torch.float32:
-            wanted = (*"N", *self.program.input_shape)
-            raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: wanted {wanted}, torch.float32")
+            expected = (*"N", *self.program.input_shape)
+            raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: wanted {expected}, torch.float32")
         with _float32(x.device.type):
             return self.compute(x, self.tensors(), look)
 

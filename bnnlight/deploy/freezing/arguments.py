@@ -23,8 +23,8 @@ def put_in_order(graph: fx.Graph, model: nn.Module) -> None:
     """
     for node in graph.nodes:
         if node.op == "call_module":
-            given = inspect.signature(model.get_submodule(node.target).forward).bind(*node.args, **node.kwargs)
-            node.args, node.kwargs = given.args, given.kwargs
+            bound = inspect.signature(model.get_submodule(node.target).forward).bind(*node.args, **node.kwargs)
+            node.args, node.kwargs = bound.args, bound.kwargs
         elif node.op in ("call_function", "call_method"):
             named: dict[str, Any] = {_OTHER_NAMES.get(name, name): value for name, value in node.kwargs.items()}
             first = next((name for name in _FIRST if name in named and not node.args), None)

@@ -36,10 +36,10 @@ def some_channels(t: Translation, node: fx.Node, index: tuple[Any, ...]) -> str:
     if index[-1] is Ellipsis:
         index = index[:-1]
     others = [i for place, i in enumerate(index) if place != 1]
-    wanted = index[1] if len(index) > 1 else slice(None)
-    if any(i != slice(None) for i in others) or not _is_range(wanted):
+    channels = index[1] if len(index) > 1 else slice(None)
+    if any(i != slice(None) for i in others) or not _is_range(channels):
         raise Unsupported("only channels side by side, or what drops sides of 1 px, can be shipped")
-    start, stop, _ = wanted.indices(shape_of(first(node))[0])
+    start, stop, _ = channels.indices(shape_of(first(node))[0])
     return _sliced(t, node, t.input(node), first(node), start, stop)
 
 
@@ -67,7 +67,7 @@ def reshaped(flatten: Callable) -> Callable:
     A shuffle is ``x.view(n, groups, C // groups, H, W).transpose(1, 2).reshape(n, C, H, W)``.
     """
 
-    def made(t: Translation, node: fx.Node) -> str:
+    def translated(t: Translation, node: fx.Node) -> str:
         value = first(node)
         before, after = shape_of(value), shape_of(node)
         if value in t.grouped:
@@ -81,7 +81,7 @@ def reshaped(flatten: Callable) -> Callable:
             return source
         return flatten(t, node)
 
-    return made
+    return translated
 
 
 def turned(t: Translation, node: fx.Node) -> str:
@@ -97,10 +97,10 @@ def turned(t: Translation, node: fx.Node) -> str:
 def contiguous(same: Callable) -> Callable:
     """Changes nothing, also within a shuffle."""
 
-    def made(t: Translation, node: fx.Node, *module: nn.Module) -> str:
+    def translated(t: Translation, node: fx.Node, *module: nn.Module) -> str:
         if first(node) not in t.grouped:
             return same(t, node, *module)
         t.grouped[node] = t.grouped[first(node)]
         return t.values[first(node)]
 
-    return made
+    return translated

@@ -66,10 +66,10 @@ def selected(t: Translation, node: fx.Node, condition: Any, yes: Any, no: Any) -
 
 
 def _operands(node: fx.Node) -> tuple[Any, Any]:
-    given = [*node.args, *(node.kwargs[name] for name in ("input", "other") if name in node.kwargs)]
-    if len(given) != 2 or not set(node.kwargs) <= {"input", "other"}:
+    operands = [*node.args, *(node.kwargs[name] for name in ("input", "other") if name in node.kwargs)]
+    if len(operands) != 2 or not set(node.kwargs) <= {"input", "other"}:
         raise Unsupported("with options")
-    return given[0], given[1]
+    return operands[0], operands[1]
 
 
 def _added(t: Translation, node: fx.Node, left: str, right: str) -> str:

@@ -56,7 +56,7 @@ def _is_monotone(step: Step) -> bool:
 def _into_thresholds(program: Program) -> Program:
     by_name = {step.name: step for step in program.steps}
     consumers = program.consumers()
-    made = []
+    steps = []
     for step in program.steps:
         chain: list[Step] = []
         source = step.inputs[0] if step.op == "binarize" else ""
@@ -64,8 +64,8 @@ def _into_thresholds(program: Program) -> Program:
         while source in by_name and len(consumers[source]) == 1 and _is_monotone(by_name[source]):
             chain.insert(0, by_name[source])
             source = by_name[source].inputs[0]
-        made.append(_compared(step, chain, source) if chain else step)
-    return _needed(replace(program, steps=tuple(made)))
+        steps.append(_compared(step, chain, source) if chain else step)
+    return _needed(replace(program, steps=tuple(steps)))
 
 
 def _compared(step: Step, chain: list[Step], source: str) -> Step:
@@ -90,20 +90,20 @@ def _is_multiply_add(step: Step) -> bool:
 
 def _without_identities(program: Program) -> Program:
     source: dict[str, str] = {}
-    kept = []
+    steps = []
     for step in program.steps:
         step = replace(step, inputs=tuple(source.get(name, name) for name in step.inputs))
         plain = _is_multiply_add(step) and "shift" not in step.tensors and (step.tensors["scale"] == 1).all()
         if plain and step.name != program.output:
             source[step.name] = step.inputs[0]
         else:
-            kept.append(step)
-    return replace(program, steps=tuple(kept))
+            steps.append(step)
+    return replace(program, steps=tuple(steps))
 
 
 def _into_bits(program: Program) -> Program:
     by_name = {step.name: step for step in program.steps}
-    made = []
+    steps = []
     for step in program.steps:
         before = by_name.get(step.inputs[0])
         signs = step.op in ("conv2d", "linear") and before is not None and before.op == "binarize"
@@ -113,8 +113,8 @@ def _into_bits(program: Program) -> Program:
             if step.op == "conv2d":
                 settings["padding_value"] = 0
             step = replace(step, op=f"binary_{step.op}", settings=settings, tensors={"bits": pack_signs(weight)})
-        made.append(step)
-    return replace(program, steps=tuple(made))
+        steps.append(step)
+    return replace(program, steps=tuple(steps))
 
 
 def _together(program: Program) -> Program:
@@ -144,9 +144,9 @@ def _is_sign(steps: dict[str, Step], name: str) -> bool:
 
 
 def _needed(program: Program) -> Program:
-    wanted, kept = {program.output}, []
+    needed, steps = {program.output}, []
     for step in reversed(program.steps):
-        if step.name in wanted:
-            wanted.update(step.inputs)
-            kept.insert(0, step)
-    return replace(program, steps=tuple(kept))
+        if step.name in needed:
+            needed.update(step.inputs)
+            steps.insert(0, step)
+    return replace(program, steps=tuple(steps))

@@ -88,13 +88,13 @@ def _unsqueeze(t: Translation, node: fx.Node) -> str:
 
 
 def _joined(op: str) -> Callable:
-    def made(t: Translation, node: fx.Node) -> str:
+    def translated(t: Translation, node: fx.Node) -> str:
         axis = argument(node, 1, "dim", 0)
         if axis % len(node.meta["shape"]) != 1:
             raise Unsupported(f"along axis {axis}: only along the channels, 1, can be shipped")
         return t.step(name_of(node), op, *(t.value(value) for value in first(node)))
 
-    return made
+    return translated
 
 
 def _clamp(t: Translation, node: fx.Node, least: Any, most: Any) -> str:
@@ -104,14 +104,14 @@ def _clamp(t: Translation, node: fx.Node, least: Any, most: Any) -> str:
     return t.step(name_of(node), "clamp", t.input(node), settings=dict(zip(("min", "max"), bounds, strict=True)))
 
 
-def _function(made: Callable, *names: str) -> Callable:
-    """Gives the arguments behind the first one by name, where they are given."""
+def _function(translated: Callable, *names: str) -> Callable:
+    """Gives the arguments behind the first one by name, where a call has them."""
 
     def of(t: Translation, node: fx.Node) -> str:
         missing = object()
-        given = {name: argument(node, 1 + i, name, missing) for i, name in enumerate(names)}
+        options = {name: argument(node, 1 + i, name, missing) for i, name in enumerate(names)}
         renamed = {"kernel_size": "kernel", "count_include_pad": "include", "divisor_override": "divisor"}
-        return made(t, node, **{renamed.get(k, k): v for k, v in given.items() if v is not missing})
+        return translated(t, node, **{renamed.get(k, k): v for k, v in options.items() if v is not missing})
 
     return of
 

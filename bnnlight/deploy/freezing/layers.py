@@ -64,10 +64,10 @@ def _function_conv2d(t: Translation, node: fx.Node) -> str:
 
 def _weight_and_bias(t: Translation, node: fx.Node, after: int = 1) -> tuple[Tensor, Tensor | None]:
     weight, bias = (argument(node, after + i, name) for i, name in enumerate(("weight", "bias")))
-    made = t.constant(weight), t.constant(bias)
-    if made[0] is None or (bias is not None and made[1] is None):
+    tensors = t.constant(weight), t.constant(bias)
+    if tensors[0] is None or (bias is not None and tensors[1] is None):
         raise Unsupported("its weights depend on the picture")
-    return made
+    return tensors
 
 
 def _linear(t: Translation, node: fx.Node, weight: Tensor, bias: Tensor | None) -> str:

@@ -27,7 +27,7 @@ def avg_pool(
 
 
 def adaptive(pool: Callable) -> Callable:
-    def made(t: Translation, node: fx.Node, *module: nn.Module) -> str:
+    def translated(t: Translation, node: fx.Node, *module: nn.Module) -> str:
         (_, *before), (_, *after) = shape_of(first(node)), shape_of(node)
         if before == after:
             return t.input(node)
@@ -44,7 +44,7 @@ def adaptive(pool: Callable) -> Callable:
             raise Unsupported(text + (f", or means up to {MAX_ADAPTIVE} px" if pool is avg_pool else ""))
         return t.step(name_of(node), "adaptive_avg_pool2d", t.input(node), settings={"size": after})
 
-    return made
+    return translated
 
 
 def mean(t: Translation, node: fx.Node) -> str:
@@ -52,8 +52,8 @@ def mean(t: Translation, node: fx.Node) -> str:
     shape = shape_of(first(node))
     if len(shape) != 3 or not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3]:
         raise Unsupported("only the mean over height and width can be shipped")
-    made = t.step(name_of(node), "mean2d", t.input(node))
-    return made if keep else t.step(f"{name_of(node)}.flat", "flatten", made)
+    means = t.step(name_of(node), "mean2d", t.input(node))
+    return means if keep else t.step(f"{name_of(node)}.flat", "flatten", means)
 
 
 def upsample(t: Translation, node: fx.Node, mode: str) -> str:

@@ -28,10 +28,10 @@ class _Known(fx.Proxy):
         self.overwritten = False
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.value, name)
-        if isinstance(found, Tensor):
+        attribute = getattr(self.value, name)
+        if isinstance(attribute, Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
-        return super().__getattr__(name) if callable(found) and name not in _OF_SHAPE else found
+        return super().__getattr__(name) if callable(attribute) and name not in _OF_SHAPE else attribute
 
     def __len__(self) -> int:
         return len(self.value)
@@ -67,7 +67,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, picture: Tensor) -> None:
         super().__init__()
         self.picture = picture
-        self.made: list[_Known] = []
+        self.proxies: list[_Known] = []
         self._running = False
 
     def create_args_for_root(self, root_fn: Callable, *rest: Any, **named: Any) -> tuple[Callable, list[Any]]:
@@ -91,19 +91,19 @@ class _Tracer(fx.Tracer):
         return super().create_arg(value)
 
     def create_proxy(self, kind: str, target: Any, args: tuple, kwargs: dict, *rest: Any, **named: Any) -> Any:
-        before = [version(known.value) if isinstance(known.value, Tensor) else 0 for known in self.made]
+        before = [version(proxy.value) if isinstance(proxy.value, Tensor) else 0 for proxy in self.proxies]
         value = self._run(kind, target, args, kwargs)
         node = super().create_proxy(kind, target, args, kwargs, *rest, **named).node
         if isinstance(value, Tensor):
             node.meta |= {"shape": tuple(value.shape), "dtype": value.dtype}
         elif isinstance(value, tuple | list) and value and all(isinstance(part, Tensor) for part in value):
             node.meta["parts"] = [tuple(part.shape) for part in value]
-        for known, then in zip(self.made, before, strict=True):
-            if isinstance(known.value, Tensor) and version(known.value) != then:
+        for proxy, then in zip(self.proxies, before, strict=True):
+            if isinstance(proxy.value, Tensor) and version(proxy.value) != then:
                 # changed in place: whoever holds it now holds what this node made of it
-                known.node, known.overwritten = node, not _same_view(known.value, value)
-        self.made.append(_Known(node, self, value))
-        return self.made[-1]
+                proxy.node, proxy.overwritten = node, not _same_view(proxy.value, value)
+        self.proxies.append(_Known(node, self, value))
+        return self.proxies[-1]
 
     def _run(self, kind: str, target: Any, args: tuple, kwargs: dict) -> Any:
         if kind == "placeholder":

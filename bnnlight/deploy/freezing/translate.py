@@ -58,9 +58,9 @@ def _first(texts: Sequence[str], count: int, between: str = ", ", what: str = ""
     """The first few of them, and how many more there are of what."""
     if len(texts) <= count:
         return between.join(texts)
-    more = len(texts) - count
-    unit = f" {what}{'s' * (more > 1)}" if what else ""
-    return f"{between.join(texts[:count])}{between if what else ' '}and {more} more{unit}"
+    rest = len(texts) - count
+    unit = f" {what}{'s' * (rest > 1)}" if what else ""
+    return f"{between.join(texts[:count])}{between if what else ' '}and {rest} more{unit}"
 
 
 def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
@@ -79,31 +79,31 @@ def translate(graph: fx.Graph, model: nn.Module) -> tuple[Step, ...]:
     Raises:
         Refused: layers or functions that cannot be shipped. The message has each kind and reason, and the first paths.
     """
-    made = Translation(model)
+    t = Translation(model)
     wrong: dict[tuple[str, str], list[str]] = {}
     output = INPUT
     for node in graph.nodes:
         try:
             if node.op == "placeholder":
-                made.values[node] = INPUT
+                t.values[node] = INPUT
             elif node.op == "output":
-                output = _output(made, node)
+                output = _output(t, node)
             elif node.op != "get_attr":  # constants are looked up by the functions that can use one
-                made.values[node] = _call(made, node)
+                t.values[node] = _call(t, node)
         except Unsupported as error:
             kind, path = _place(node, model)
             paths = wrong.setdefault((str(error), kind), [])
             if path not in paths:
                 paths.append(path)
-            made.values[node] = node.name
+            t.values[node] = node.name
     if wrong:
         raise Refused(wrong)
-    return tuple(made.steps[: 1 + [step.name for step in made.steps].index(output)])
+    return tuple(t.steps[: 1 + [step.name for step in t.steps].index(output)])
 
 
-def _call(made: Translation, node: fx.Node) -> str:
+def _call(t: Translation, node: fx.Node) -> str:
     if node.op == "call_module":
-        module = made.model.get_submodule(node.target)
+        module = t.model.get_submodule(node.target)
         kind = type(module)
         if kind not in LAYERS and kind not in MODULES:
             raise Unsupported("there is no operation for it")
@@ -113,20 +113,20 @@ def _call(made: Translation, node: fx.Node) -> str:
             raise Unsupported("it has hooks, which may change its value: remove them")
         translated, arguments = LAYERS.get(kind) or MODULES[kind], (module,)
     else:
-        known = FUNCTIONS if node.op == "call_function" else METHODS
-        if node.target not in known:
+        translations = FUNCTIONS if node.op == "call_function" else METHODS
+        if node.target not in translations:
             raise Unsupported("there is no operation for it")
-        translated, arguments = known[node.target], ()
-    return translated(made, node, *arguments)
+        translated, arguments = translations[node.target], ()
+    return translated(t, node, *arguments)
 
 
-def _output(made: Translation, node: fx.Node) -> str:
+def _output(t: Translation, node: fx.Node) -> str:
     (value,) = node.args
     if not isinstance(value, fx.Node):
         raise Unsupported("the network returns several values: ship one that returns a single tensor")
-    if made.values.get(value, INPUT) == INPUT:
+    if t.values.get(value, INPUT) == INPUT:
         raise Unsupported("the network does nothing with its input")
-    return made.value(value)
+    return t.value(value)
 
 
 def _place(node: fx.Node, model: nn.Module) -> tuple[str, str]:

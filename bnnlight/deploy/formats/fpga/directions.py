@@ -33,13 +33,13 @@ def rising(program: Program) -> Program:
 
 def _alone_behind(step: Step, consumers: dict[str, list[Step]]) -> list[Step]:
     """The multiply-adds, and a sign at their end, that alone take a step's value."""
-    found: list[Step] = []
+    behind: list[Step] = []
     while len(consumers[step.name]) == 1 and consumers[step.name][0].op in ("affine", "binarize"):
         step = consumers[step.name][0]
-        found.append(step)
+        behind.append(step)
         if step.op == "binarize":
             break
-    return found
+    return behind
 
 
 def _turned(step: Step, turn: np.ndarray) -> Step:

@@ -125,9 +125,9 @@ def to_qonnx(program: Program, picture: PictureInput) -> tuple[ModelProto, Preci
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *shapes[name]]) for name in (INPUT, program.output)
     ]
-    made = helper.make_graph(graph.nodes, "bnnlight", ends[:1], ends[1:], graph.constants)
+    onnx_graph = helper.make_graph(graph.nodes, "bnnlight", ends[:1], ends[1:], graph.constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bnnlight")
+    model = helper.make_model(onnx_graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="bnnlight")
     return model, graph.precision
 
 
@@ -233,11 +233,11 @@ def _layer(g: _Graph, step: Step, x: Whole) -> Whole:
     if binary:
         weight, exponent = unpack_signs(step.tensors["bits"], tuple(s["shape"])).astype(np.int64), 0
     else:
-        found = whole_weight(weight)
-        if found is None:
+        whole = whole_weight(weight)
+        if whole is None:
             kind = "FixedPointConv2d" if weight.ndim == 4 else "FixedPointLinear"
             raise Refused(f"its weights are no fixed-point numbers of {MAX_WEIGHT_BITS} bits: take bnnlight.nn.{kind}")
-        weight, exponent = found
+        weight, exponent = whole
     padded = weight.ndim == 4 and any(s["padding"])
     if weight.ndim == 4:
         for name, usual in (("groups", 1), ("dilation", [1, 1])):

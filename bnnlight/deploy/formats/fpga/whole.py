@@ -139,7 +139,7 @@ def multiply_add(
     for p in range(MAX_FRACTION + 1):
         half = (2 * k - 1) << p  # twice (k - 1/2) · 2^p
         a, b = (np.rint(part * 2.0**p).astype(np.int64) for part in near)
-        found = np.zeros(a.shape, bool)
+        is_exact = np.zeros(a.shape, bool)
         for factor in (a, a + 1, a - 1):
             # 2 (a n + b) > half from the first n on, and < half before it; k that no n reaches ask for one side alone
             least = np.where(reached, half - 2 * factor * first, -none).max(0) // 2 + 1
@@ -147,14 +147,14 @@ def multiply_add(
             bounded = (least > -none // 4) & (most < none // 4)
             summand = np.where(bounded, (least + most) // 2, np.clip(b, least, most))
             right = [
-                np.where(asked, (_float32(factor, summand, p, n) > k - 0.5) == above, True).all(0)
-                for asked, n, above in ((reached, first, True), (unreached, first - 1, False))
+                np.where(counts, (_float32(factor, summand, p, n) > k - 0.5) == above, True).all(0)
+                for counts, n, above in ((reached, first, True), (unreached, first - 1, False))
             ]
-            new = ~found & (factor >= 0) & (least <= most) & right[0] & right[1]
-            a, b, found = np.where(new, factor, a), np.where(new, summand, b), found | new
-        if found.all():
+            new = ~is_exact & (factor >= 0) & (least <= most) & right[0] & right[1]
+            a, b, is_exact = np.where(new, factor, a), np.where(new, summand, b), is_exact | new
+        if is_exact.all():
             break
-    # what is not found by now has a half too near for float32 to tell: the nearest numbers do, and at most a few n of
+    # what is not exact by now has a half too near for float32 to tell: the nearest numbers do, and at most a few n of
     # the channel round to the neighbour there
     return a, b, p
 

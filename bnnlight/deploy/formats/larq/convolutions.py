@@ -36,13 +36,13 @@ def conv2d(g: Graph, step: Step) -> None:
     if groups == 1:
         g.op(step, "CONV_2D", x, _real_weight(g, step, weight), bias, shape=g.shape(step), last=True, **options)
         return
-    made, size = [], outputs // groups
+    outputs_of_groups, size = [], outputs // groups
     for group, part in enumerate(_split(g, step, x, groups)):
         own = slice(group * size, (group + 1) * size)
         part_bias = g.file.constant(step.tensors["bias"][own] if "bias" in step.tensors else np.zeros(size, np.float32))
         kernels, shape = _real_weight(g, step, weight[own]), (*g.shape(step)[:3], size)
-        made.append(g.op(step, "CONV_2D", part, kernels, part_bias, shape=shape, last=False, **options))
-    g.op(step, "CONCATENATION", *made, shape=g.shape(step), last=True, Axis=3)
+        outputs_of_groups.append(g.op(step, "CONV_2D", part, kernels, part_bias, shape=shape, last=False, **options))
+    g.op(step, "CONCATENATION", *outputs_of_groups, shape=g.shape(step), last=True, Axis=3)
 
 
 def _split(g: Graph, step: Step, x: Value, groups: int) -> tuple[Value, ...]:
@@ -76,14 +76,14 @@ def binary_conv2d(g: Graph, step: Step) -> None:
         correction = 0 if whole else padding - 1
     options = {"padding": mode, "pad_values": pad_values}
     parts = _split(g, step, x, s["groups"]) if s["groups"] > 1 else (x,)
-    size, made = s["shape"][0] // s["groups"], []
+    size, sums = s["shape"][0] // s["groups"], []
     weight = unpack_signs(step.tensors["bits"], tuple(s["shape"]))
     for group, part in enumerate(parts):
         own = weight[group * size : (group + 1) * size]
-        made.append(_convolved(g, step, part, own, len(parts) == 1 and not correction, options))
-    y = made[0]
+        sums.append(_convolved(g, step, part, own, len(parts) == 1 and not correction, options))
+    y = sums[0]
     if len(parts) > 1:
-        y = g.op(step, "CONCATENATION", *made, shape=g.shape(step), last=not correction, Axis=3)
+        y = g.op(step, "CONCATENATION", *sums, shape=g.shape(step), last=not correction, Axis=3)
     if correction:
         g.simple(step, "ADD", y, _at_the_border(g, step, correction * weight, over))
 
@@ -148,6 +148,6 @@ def _real_weight(g: Graph, step: Step, weight: np.ndarray) -> Value:
     if not np.isfinite(half).all():
         largest = np.abs(weight).max()
         raise ValueError(f"step {step.name!r}: a weight of {largest:g} is beyond fp16; store it with fp32")
-    made = g.file.tensor(f"{step.name}:weight", weight.shape)
-    (value,) = g.file.operator("DEQUANTIZE", [g.file.constant(half)], [made])
+    output = g.file.tensor(f"{step.name}:weight", weight.shape)
+    (value,) = g.file.operator("DEQUANTIZE", [g.file.constant(half)], [output])
     return value

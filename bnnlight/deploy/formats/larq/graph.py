@@ -50,9 +50,9 @@ class Graph:
     def value(self, name: str) -> Value:
         """A step's value in real numbers."""
         if name not in self._values:
-            made = self.file.tensor(f"{name}:float", _channels_last(self.shapes[name]))
-            self.file.operator("LceDequantize", [self._bits[name]], [made])
-            self._values[name] = made
+            output = self.file.tensor(f"{name}:float", _channels_last(self.shapes[name]))
+            self.file.operator("LceDequantize", [self._bits[name]], [output])
+            self._values[name] = output
         return self._values[name]
 
     def bits(self, name: str) -> Value:
@@ -76,14 +76,14 @@ class Graph:
         self.keep_bits(step, self._packed(step.name, x))
 
     def _packed(self, name: str, x: Value) -> Value:
-        made = self.file.tensor(name, (*x.shape[:-1], -(-x.shape[-1] // WORD)), np.int32)
-        (bits,) = self.file.operator("LceQuantize", [x], [made])
+        output = self.file.tensor(name, (*x.shape[:-1], -(-x.shape[-1] // WORD)), np.int32)
+        (bits,) = self.file.operator("LceQuantize", [x], [output])
         return bits
 
     def op(self, step: Step, code: str, *inputs: Value | None, shape: tuple[int, ...], last: bool, **options) -> Value:
         """An operator with one real output, which is the step's value where it is the last of the step."""
-        made = self.file.tensor(step.name if last else f"{step.name}:{code}", shape)
-        (value,) = self.file.operator(code, inputs, [made], **options)
+        output = self.file.tensor(step.name if last else f"{step.name}:{code}", shape)
+        (value,) = self.file.operator(code, inputs, [output], **options)
         if last:
             self.keep(step, value)
         return value
@@ -116,9 +116,9 @@ class Graph:
         sides = self.file.constant(np.array([(0, 0), height, width, (0, 0)], np.int32))
         _, rows, columns, channels = x.shape
         shape = (1, rows + sum(height), columns + sum(width), channels)
-        made = self.file.tensor(f"{step.name}:padded", shape, self.file.dtype(x))
-        more = [] if number is None else [self.file.constant(np.asarray(number))]
-        (value,) = self.file.operator("PADV2" if more else "PAD", [x, sides, *more], [made])
+        output = self.file.tensor(f"{step.name}:padded", shape, self.file.dtype(x))
+        fill = [] if number is None else [self.file.constant(np.asarray(number))]
+        (value,) = self.file.operator("PADV2" if fill else "PAD", [x, sides, *fill], [output])
         return value
 
 

@@ -35,8 +35,8 @@ def refuse(program: Program, shapes: Mapping[str, Shape]) -> None:
         if reason := _reason(step, shapes):
             reasons.setdefault(reason, []).append(step.name)
     if reasons:
-        told = "; ".join(f"{_names(names)} ({reason})" for reason, names in reasons.items())
-        raise ValueError(f"Larq Compute Engine cannot take these layers: {told}")
+        layers = "; ".join(f"{_names(names)} ({reason})" for reason, names in reasons.items())
+        raise ValueError(f"Larq Compute Engine cannot take these layers: {layers}")
 
 
 def _reason(step: Step, shapes: Mapping[str, Shape]) -> str | None:

@@ -83,10 +83,10 @@ def _max_pool2d(g: Graph, step: Step) -> None:
     down, across = step.settings["stride"]
     if g.is_packed(name):
         x = g.padded(step, g.bits(name), over, np.int32(-1))  # all -1, which no maximum is of
-        made = g.file.tensor(step.name, (*g.shape(step)[:3], x.shape[3]), np.int32)
+        output = g.file.tensor(step.name, (*g.shape(step)[:3], x.shape[3]), np.int32)
         options = {"filter_height": high, "filter_width": wide, "stride_height": down, "stride_width": across}
-        g.file.operator("LceBMaxPool2d", [x], [made], padding=VALID, **options)
-        g.keep_bits(step, made)
+        g.file.operator("LceBMaxPool2d", [x], [output], padding=VALID, **options)
+        g.keep_bits(step, output)
         return
     x = g.padded(step, g.value(name), over, np.float32(-LARGEST))
     options = {"FilterHeight": high, "FilterWidth": wide, "Padding": VALID, **strides(step)}

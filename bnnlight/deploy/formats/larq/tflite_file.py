@@ -87,7 +87,7 @@ class TFLiteFile:
     def dtype(self, value: Value) -> np.dtype:
         """Of a tensor's numbers."""
         kind = self._tensors[value.index].kind
-        return next(dtype for dtype, known in TYPES.items() if known == kind)
+        return next(dtype for dtype, code in TYPES.items() if code == kind)
 
     def constant(self, array: np.ndarray) -> Value:
         """A constant; equal ones are stored once."""
