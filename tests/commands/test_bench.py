@@ -14,7 +14,8 @@ from bnnlight.deploy.formats.openvino import save_openvino
 from bnnlight.deploy.formats.packed import save_packed
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.proof.twin import TWINS
+from bnnlight.deploy.formats.openvino_floats import has_kernels_on_bits
+from bnnlight.deploy.proof.twin import TWINS, int8_twin
 from bnnlight.nn import BinaryConv2d
 
 SAVE = {"packed": save_packed, "openvino": save_openvino, "onnx": save_onnx}
@@ -62,7 +63,6 @@ def test_the_twin_has_real_convolutions_and_no_signs(form, network, tmp_path):
     wanted = network.classifier((x + y).mean((2, 3)))
     twin = TWINS[form](written(network, form, tmp_path / form), 1)
     found = twin(images.numpy())
-    found = found[0] if form == "openvino" else found
     assert np.allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
     # every weight of it takes four bytes; thresholds, and a table of signs in ONNX, come on top
     weights = sum(m.weight.numel() for m in (network.stem, network.classifier))
@@ -78,6 +78,8 @@ def test_figures_by_hand():
     # of the pairs 4, 1 and 3, not of the medians
     assert found["twin_over_model"] == pytest.approx(3)
     assert found["model"]["tenth_ms"] == pytest.approx(1.2)
+    found = compared({"model": [1.0, 2.0], "twin": [4.0, 4.0], "twin_int8": [3.0, 5.0]}, batch_size=1)
+    assert found["twin_int8_over_model"] == pytest.approx(2.75)
 
 
 def test_networks_take_turns():
@@ -102,9 +104,12 @@ def test_the_command(form, network, bnnlight, tmp_path):
     for row in record["threads"]:
         assert row["model"]["median_ms"] > 0
         assert row["model"]["pictures_per_s"] == pytest.approx(2000 / row["model"]["median_ms"])
+        assert row["twin_int8"]["median_ms"] > 0 and row["twin_int8_over_model"] > 0
+    # the weights are a quarter as large
+    assert record["twin_int8_bytes"] < 0.5 * record["twin_bytes"]
     code, out, _ = bnnlight(*command)
     assert code == 0
-    assert "twin" in out and "median ms" in out
+    assert "twin, float32" in out and "twin, int8" in out and "median ms" in out
 
 
 def test_wrong_options_are_named(bnnlight_error, tmp_path):
