@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnnlight.commands.bench import compared, in_turn
+from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import save_onnx
 from bnnlight.deploy.formats.openvino import save_openvino
 from bnnlight.deploy.formats.packed import save_packed
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.formats.openvino_floats import has_kernels_on_bits
 from bnnlight.deploy.proof.twin import TWINS, int8_twin
 from bnnlight.nn import BinaryConv2d
 
@@ -68,6 +68,25 @@ def test_the_twin_has_real_convolutions_and_no_signs(form, network, tmp_path):
     weights = sum(m.weight.numel() for m in (network.stem, network.classifier))
     weights += sum(layer.weight_shape.numel() for layer in (network.one, network.two))
     assert 4 * weights <= twin.num_bytes <= 4 * weights + 10_000
+
+
+@pytest.mark.parametrize("form", [*SAVE, "openvino, real layers on int8"])
+def test_the_twin_on_integers_is_the_twin(form, network, tmp_path):
+    images = torch.randn(8, 3, 8, 8).numpy()
+    form, _, int8 = form.partition(", ")
+    if int8:
+        program = freeze(network, (3, 8, 8))
+        manifest = Manifest("classification", "tests", PictureInput(3, 8, (0.0,) * 3, (1.0,) * 3, 8), tuple("abcd"))
+        file = save_openvino(program, manifest, tmp_path, ranges=find_ranges(program, [images]))
+    else:
+        file = written(network, form, tmp_path / form)
+    twin, rounded = TWINS[form](file, 1), int8_twin(file, form, 1)
+    wanted, found = twin(images), rounded(images)
+    assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+    assert rounded.num_bytes < 0.4 * twin.num_bytes
+    if int8:  # the weights are rounded in the file; numbers far beyond those seen are not cut off
+        exact = TWINS["packed"](written(network, "packed", tmp_path / "packed"), 1)(20 * images)
+        assert np.abs(twin(20 * images) - exact).max() < 0.02 * np.abs(exact).max()
 
 
 def test_figures_by_hand():
