@@ -130,7 +130,7 @@ def larq(python: str, threads: int, num_runs: int) -> dict[str, Any]:
     command = [python, str(script), "--threads", str(threads), "--runs", str(num_runs)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1]}
+        raise SystemExit(f"{python} {script}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -143,6 +143,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
     args = parser.parse_args()
     counts = sorted({1, num_cores()})
+    if args.larq_python:
+        larq(args.larq_python, 1, 1)  # what is missing is told now, not at the end
     start = time.time()
     with tempfile.TemporaryDirectory() as folder:
         results = [
