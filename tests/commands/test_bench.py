@@ -131,6 +131,14 @@ def test_the_command(form, network, bnnlight, tmp_path):
     assert "twin, float32" in out and "twin, int8" in out and "median ms" in out
 
 
+def test_a_format_without_a_twin_is_named(bnnlight_error, network, tmp_path, monkeypatch):
+    file = written(network, "packed", tmp_path)
+    monkeypatch.delitem(TWINS, "packed")
+    code, line = bnnlight_error("bench", "--model", file)
+    assert code == 2
+    assert "packed" in line and "openvino, onnx" in line
+
+
 def test_wrong_options_are_named(bnnlight_error, tmp_path):
     for args, parts in (
         (("--model", tmp_path / "none"), ("no such model", "none")),

@@ -69,7 +69,7 @@ def test_a_batch_of_eight_and_none_of_any_size(folder):
     assert np.array_equal(found, Runtime(folder / "model.xml")(images))
     model.reshape([-1, 3, 32, 32])
     with pytest.raises(RuntimeError, match="BinaryConvolution"):
-        ov.Core().compile_model(model, "CPU")(images)
+        ov.Core().compile_model(model, "CPU")
 
 
 def test_a_client_answers_as_runtime_does(folder):
