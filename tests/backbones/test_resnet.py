@@ -153,7 +153,7 @@ def test_spatial_scale_has_each_layers_size():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stem": "tiny"}, "'tiny'.*imagenet, small or half"),
+        ({"stem": "tiny"}, "'tiny'.*imagenet, light, small or half"),
         ({"shortcut": "none"}, "'none'.*block or conv"),
         ({"width": 0.001}, "width 0.001"),
         ({"scale": "spatial"}, "spatial.*shape"),
