@@ -39,7 +39,7 @@ def save_qonnx(program: Program, manifest: Manifest, folder: Path, real_dtype: L
     from onnx import helper
 
     from bnnlight.deploy.formats.container import write_bytes
-    from bnnlight.deploy.formats.fpga.graph import to_qonnx
+    from bnnlight.deploy.formats.fpga.model import to_qonnx
 
     if real_dtype != "fp32":
         raise ValueError("--real_dtype fp16 does not go with qonnx, whose real layers have fixed-point weights")
@@ -94,7 +94,7 @@ def qonnx_signs(file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     Raises:
         What :class:`QonnxEngine` raises.
     """
-    from bnnlight.deploy.formats.fpga.graph import BITS
+    from bnnlight.deploy.formats.fpga.operators import BITS
     from bnnlight.deploy.formats.onnx_bytes import with_outputs
 
     content, manifest = read_sealed(file)

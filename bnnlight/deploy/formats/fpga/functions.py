@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx import FunctionProto, NodeProto, helper
 
-from bnnlight.deploy.formats.fpga.graph import DOMAIN, OPSET
+from bnnlight.deploy.formats.fpga.graph import DOMAIN
+from bnnlight.deploy.formats.fpga.model import OPSET
 
 
 def _node(op: str, inputs: str, output: str, **attributes: object) -> NodeProto:
