@@ -78,21 +78,6 @@ def in_openvino(network: nn.Module, shape: tuple[int, int, int], threads: int) -
     return Compiled(model, threads)
 
 
-def with_light_stem(
-    name: str, threads: int, images: np.ndarray, manifest: Manifest, folder: Path
-) -> dict[str, Network]:
-    """The binary network with a light stem, as it is and with its real layers on 8-bit integers."""
-    torch.manual_seed(0)
-    network = ResNet18(stem="light") if name == "ResNet-18" else StackedHourglass(stem="light")
-    program = freeze(network.eval(), images.shape[1:])
-    found: dict[str, Network] = {}
-    for row, ranges in ((LIGHT, None), (f"{LIGHT}, real layers on int8", find_ranges(program, [images]))):
-        place = folder / f"{name} {row}"
-        place.mkdir(exist_ok=True)
-        found[row] = OpenVINOEngine(save_openvino(program, manifest, place, ranges=ranges), threads)
-    return found
-
-
 def measure(name: str, threads: int, num_runs: int, folder: Path) -> dict[str, Any]:
     """Milliseconds of every variant of a network, and their ratios to the binary one in OpenVINO."""
     binary, real, shape = binary_and_real(name)
@@ -158,6 +143,21 @@ def measure(name: str, threads: int, num_runs: int, folder: Path) -> dict[str, A
             for kind, asked in goals.items()
         },
     }
+
+
+def with_light_stem(
+    name: str, threads: int, images: np.ndarray, manifest: Manifest, folder: Path
+) -> dict[str, Network]:
+    """The binary network with a light stem, as it is and with its real layers on 8-bit integers."""
+    torch.manual_seed(0)
+    network = ResNet18(stem="light") if name == "ResNet-18" else StackedHourglass(stem="light")
+    program = freeze(network.eval(), images.shape[1:])
+    found: dict[str, Network] = {}
+    for row, ranges in ((LIGHT, None), (f"{LIGHT}, real layers on int8", find_ranges(program, [images]))):
+        place = folder / f"{name} {row}"
+        place.mkdir(exist_ok=True)
+        found[row] = OpenVINOEngine(save_openvino(program, manifest, place, ranges=ranges), threads)
+    return found
 
 
 def larq(python: str, threads: int, num_runs: int) -> dict[str, Any]:
