@@ -64,8 +64,8 @@ class StackedHourglass(nn.Module):
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
         stem: ``ordinary``: 7×7 convolution with stride 2, batch norm, ReLU. ``light``: to the same size at a sixth of
-            the multiply-adds, 3×3 convolution with stride 2 to a quarter of the channels, batch norm, ReLU, 1×1
-            convolution, batch norm, ReLU.
+            the multiply-adds, 3×3 convolution with stride 2 to a quarter of the channels (or 16, where there are as
+            many), batch norm, ReLU, 1×1 convolution, batch norm, ReLU.
 
     Shapes:
         ``(N, 3, H, W)`` → logits ``(N, stacks, num_joints, H/4, W/4)``; H and W multiples of 4·2^depth.

@@ -44,7 +44,7 @@ def hourglass_stem(kind: HourglassStem, out_channels: int) -> nn.Sequential:
         return nn.Sequential(*_seven(3, out_channels))
     if kind == "light":
         # at half the picture's resolution a depth-wise convolution would not see much more, and 1×1 ones cost most
-        hidden = max(1, out_channels // 4)
+        hidden = min(out_channels, max(16, out_channels // 4))
         layers = [*_convolution(3, hidden, 3, 2), nn.ReLU(inplace=True), *_convolution(hidden, out_channels, 1)]
         return nn.Sequential(*layers, nn.ReLU(inplace=True))
     raise ValueError(f"unknown stem {kind!r}: choose ordinary or light")

@@ -76,7 +76,7 @@ def test_the_light_stem_of_hourglasses_is_its_definition(scramble):
     network = scramble(StackedHourglass(num_joints=2, features=64, depth=1, stem="light")).eval()
     stem = network.stem[:6]
     x = torch.randn(2, 3, 16, 24, dtype=torch.float64)
-    assert stem[0].weight.shape == (4, 3, 3, 3) and stem[3].weight.shape == (16, 4, 1, 1)
+    assert stem[0].weight.shape == (16, 3, 3, 3) and stem[3].weight.shape == (16, 16, 1, 1)
     y = normalized(F.conv2d(F.pad(x, [1] * 4), stem[0].weight, stride=2), stem[1]).clamp(min=0)
     y = normalized(torch.einsum("nchw,oc->nohw", y, stem[3].weight[:, :, 0, 0]), stem[4]).clamp(min=0)
     torch.testing.assert_close(stem(x), y)
@@ -112,8 +112,10 @@ def test_a_light_stem_learns():
     assert (network(pictures).argmax(1) == labels).all() and loss < 0.1
 
 
-def test_a_stem_of_few_channels_keeps_one():
+def test_a_narrow_stem_keeps_what_the_picture_has():
     assert resnet_stem("light", 3, 1).eval()(torch.zeros(1, 3, 8, 8)).shape == (1, 1, 2, 2)
+    between = {channels: hourglass_stem("light", channels)[0].out_channels for channels in (4, 16, 32, 64, 128)}
+    assert between == {4: 4, 16: 16, 32: 16, 64: 16, 128: 32}
 
 
 def test_an_unknown_stem_is_told_in_one_line(check_one_line):
