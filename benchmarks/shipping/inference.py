@@ -1,9 +1,10 @@
 """Latency of shipped binary networks beside real-valued ones, all taking turns in one process.
 
-ResNet-18 at 224×224 against torchvision's real-valued ResNet-18, and the hourglass of configs/hg_mpii.yaml at 256×256
-against its real-valued twin: in OpenVINO and in torch (eager, channels last); with the exports of the other formats and
-with real layers on 8-bit integers beside them. Weights are random: they do not change the time. Larq Compute Engine
-joins where an environment of its own has it: `--larq_python ENV/bin/python`.
+ResNet-18 at 224×224 against torchvision's real-valued ResNet-18 and MobileNets, and the hourglass of
+configs/hg_mpii.yaml at 256×256 against its real-valued twin: in OpenVINO, in float32, in bfloat16 and on 8-bit
+integers, and in torch (eager, channels last); with the exports of the other formats beside them. Weights are random:
+they do not change the time. Larq Compute Engine and NNCF join where environments of their own have them:
+`--larq_python ENV/bin/python --nncf_python ENV/bin/python`.
 
     python benchmarks/shipping/inference.py --output results/inference
 """
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import openvino as ov
 import torch
 import torchvision
+from inference_networks import Network, in_torch, real_networks, small_networks, to_ir
 from torch import nn
 
 from bnnlight.backbones import ResNet18, StackedHourglass
@@ -31,8 +32,6 @@ from bnnlight.commands.bench import in_turn, machine, num_cores
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
 from bnnlight.deploy.formats.openvino import OpenVINOEngine, save_openvino
-from bnnlight.deploy.formats.openvino_compiled import Compiled
-from bnnlight.deploy.formats.openvino_graph import to_openvino
 from bnnlight.deploy.formats.packed import PackedEngine, save_packed
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
@@ -40,7 +39,6 @@ from bnnlight.experiment.save_config import provenance
 from bnnlight.imaging.skeletons import MPII
 from bnnlight.nn import real_valued
 
-Network = Callable[[np.ndarray], Any]
 MODEL, REAL, EAGER = "binary, OpenVINO", "real, OpenVINO", "real, torch eager, channels last"
 GOALS = {"ResNet-18": {REAL: 3.3, EAGER: 4.4}, "hourglass": {REAL: 3.0, EAGER: 4.0}}
 """How many times quicker the binary network must be."""
@@ -57,28 +55,7 @@ def binary_and_real(name: str) -> tuple[nn.Module, nn.Module, tuple[int, int, in
     return StackedHourglass(), real_valued(StackedHourglass()), (3, 256, 256)
 
 
-def in_torch(network: nn.Module, threads: int) -> Network:
-    """A network in torch, eager, its feature maps stored channels last."""
-    network = network.eval().to(memory_format=torch.channels_last)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        torch.set_num_threads(threads)
-        with torch.inference_mode():
-            return network(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
-
-    return run
-
-
-def in_openvino(network: nn.Module, shape: tuple[int, int, int], threads: int) -> Network:
-    """A real-valued network in OpenVINO: by OpenVINO's own converter, or as our exports are written."""
-    try:
-        model = to_openvino(freeze(network, shape))
-    except ValueError:
-        model = ov.convert_model(network.eval(), example_input=torch.zeros(1, *shape), input=[1, *shape])
-    return Compiled(model, threads)
-
-
-def measure(name: str, threads: int, num_runs: int, folder: Path) -> dict[str, Any]:
+def measure(name: str, threads: int, num_runs: int, folder: Path, nncf_python: str | None) -> dict[str, Any]:
     """Milliseconds of every variant of a network, and their ratios to the binary one in OpenVINO."""
     binary, real, shape = binary_and_real(name)
     program = freeze(binary.eval(), shape)
@@ -106,9 +83,14 @@ def measure(name: str, threads: int, num_runs: int, folder: Path) -> dict[str, A
         "binary, OpenVINO, real layers on int8": OpenVINOEngine(files["openvino int8"], threads),
         "binary, onnxruntime": OnnxEngine(files["onnx"], threads),
         "binary, packed, torch": PackedEngine(files["packed"], threads),
-        REAL: in_openvino(real, shape, threads),
         EAGER: in_torch(real, threads),
     }
+    found, sizes = real_networks(REAL, to_ir(real, shape), threads, images, folder, nncf_python)
+    networks |= found
+    small_bytes: dict[str, dict[str, int]] = {}
+    if name == "ResNet-18":
+        found, small_bytes = small_networks(threads, images, folder, nncf_python)
+        networks |= found
     kinds = engine.executed()
     networks |= with_light_stem(name, threads, images, manifest, folder)
     times = in_turn(networks, images, num_runs)
@@ -136,7 +118,9 @@ def measure(name: str, threads: int, num_runs: int, folder: Path) -> dict[str, A
             "real numbers": 4 * program.num_real,
             **{k: sum(part.stat().st_size for part in f.parent.iterdir()) for k, f in files.items()},
             "the real-valued network's numbers": 4 * real_numbers,
+            "the real-valued network, openvino int8": sizes["int8"],
         },
+        "small_bytes": small_bytes,
         "goals": {
             kind: {"asked": asked, "measured": rows[kind]["over_binary_openvino"], "at": at}
             for at, goals in (("least", GOALS[name]), ("most", MOST[name]))
@@ -166,7 +150,7 @@ def larq(python: str, threads: int, num_runs: int) -> dict[str, Any]:
     command = [python, str(script), "--threads", str(threads), "--runs", str(num_runs)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1]}
+        raise SystemExit(f"{python} {script}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -175,12 +159,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--runs", type=int, default=40, help="of each network, in turn")
     parser.add_argument("--larq_python", help="Python of an environment with larq-compute-engine")
+    parser.add_argument("--nncf_python", help="Python of an environment with nncf")
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
     args = parser.parse_args()
     counts = sorted({1, num_cores()})
+    if args.larq_python:
+        larq(args.larq_python, 1, 1)  # what is missing is told now, not at the end
     start = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        results = [measure(name, count, args.runs, Path(folder)) for name in GOALS for count in counts]
+        results = [
+            measure(name, count, args.runs, Path(folder), args.nncf_python) for name in GOALS for count in counts
+        ]
     record = {
         **provenance(),
         "machine": machine(),
@@ -209,7 +198,10 @@ def report(record: dict[str, Any]) -> str:
         "# Latency of shipped networks",
         "",
         f"One picture at a time, medians of {record['results'][0]['num_runs']} runs taken in turn in one process; the "
-        "ratio is the median of the pairs' ratios. Random weights.",
+        "ratio is the median of the pairs' ratios. Random weights. The real ResNet-18 and the MobileNets are "
+        "torchvision's, the real hourglass is the binary one's twin, MobileNets run in OpenVINO. Rows in int8 are "
+        "quantized as `bnnlight bench` does it; what NNCF makes of the same network stands beside them, where it was "
+        "at hand. Bfloat16 is what OpenVINO takes for real networks on such a processor unless it is told otherwise.",
     ]
     for result in record["results"]:
         size, count = result["input_shape"][-1], result["num_threads"]
@@ -236,6 +228,9 @@ def report(record: dict[str, Any]) -> str:
     by_name = {result["network"]: result["bytes"] for result in record["results"]}
     for kind in record["results"][0]["bytes"]:
         lines.append(f"| {kind} | " + " | ".join(f"{by_name[name][kind]:,}" for name in GOALS) + " |")
+    small = next(result["small_bytes"] for result in record["results"] if result["small_bytes"])
+    lines += ["", "| OpenVINO file of a real network | float32 | int8 |", "|---|---|---|"]
+    lines += [f"| {name} | {sizes['float32']:,} | {sizes['int8']:,} |" for name, sizes in small.items()]
     versions = ", ".join(f"{name} {text}" for name, text in record["versions"].items())
     command = f"python benchmarks/shipping/{record['command']}"
     lines += ["", f"Command: `{command}`, commit {record['commit']}, {record['machine']}, {versions}.", ""]

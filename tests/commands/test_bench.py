@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnnlight.commands.bench import compared, in_turn
+from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import save_onnx
 from bnnlight.deploy.formats.openvino import save_openvino
 from bnnlight.deploy.formats.packed import save_packed
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
-from bnnlight.deploy.proof.twin import TWINS
+from bnnlight.deploy.proof.twin import TWINS, int8_twin
 from bnnlight.nn import BinaryConv2d
 
 SAVE = {"packed": save_packed, "openvino": save_openvino, "onnx": save_onnx}
@@ -62,12 +63,30 @@ def test_the_twin_has_real_convolutions_and_no_signs(form, network, tmp_path):
     wanted = network.classifier((x + y).mean((2, 3)))
     twin = TWINS[form](written(network, form, tmp_path / form), 1)
     found = twin(images.numpy())
-    found = found[0] if form == "openvino" else found
     assert np.allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
     # every weight of it takes four bytes; thresholds, and a table of signs in ONNX, come on top
     weights = sum(m.weight.numel() for m in (network.stem, network.classifier))
     weights += sum(layer.weight_shape.numel() for layer in (network.one, network.two))
     assert 4 * weights <= twin.num_bytes <= 4 * weights + 10_000
+
+
+@pytest.mark.parametrize("form", [*SAVE, "openvino, real layers on int8"])
+def test_the_twin_on_integers_is_the_twin(form, network, tmp_path):
+    images = torch.randn(8, 3, 8, 8).numpy()
+    form, _, int8 = form.partition(", ")
+    if int8:
+        program = freeze(network, (3, 8, 8))
+        manifest = Manifest("classification", "tests", PictureInput(3, 8, (0.0,) * 3, (1.0,) * 3, 8), tuple("abcd"))
+        file = save_openvino(program, manifest, tmp_path, ranges=find_ranges(program, [images]))
+    else:
+        file = written(network, form, tmp_path / form)
+    twin, rounded = TWINS[form](file, 1), int8_twin(file, form, 1)
+    wanted, found = twin(images), rounded(images)
+    assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+    assert rounded.num_bytes < 0.4 * twin.num_bytes
+    if int8:  # the weights are rounded in the file; numbers far beyond those seen are not cut off
+        exact = TWINS["packed"](written(network, "packed", tmp_path / "packed"), 1)(20 * images)
+        assert np.abs(twin(20 * images) - exact).max() < 0.02 * np.abs(exact).max()
 
 
 def test_figures_by_hand():
@@ -78,6 +97,8 @@ def test_figures_by_hand():
     # of the pairs 4, 1 and 3, not of the medians
     assert found["twin_over_model"] == pytest.approx(3)
     assert found["model"]["tenth_ms"] == pytest.approx(1.2)
+    found = compared({"model": [1.0, 2.0], "twin": [4.0, 4.0], "twin_int8": [3.0, 5.0]}, batch_size=1)
+    assert found["twin_int8_over_model"] == pytest.approx(2.75)
 
 
 def test_networks_take_turns():
@@ -102,9 +123,20 @@ def test_the_command(form, network, bnnlight, tmp_path):
     for row in record["threads"]:
         assert row["model"]["median_ms"] > 0
         assert row["model"]["pictures_per_s"] == pytest.approx(2000 / row["model"]["median_ms"])
+        assert row["twin_int8"]["median_ms"] > 0 and row["twin_int8_over_model"] > 0
+    # the weights are a quarter as large
+    assert record["twin_int8_bytes"] < 0.5 * record["twin_bytes"]
     code, out, _ = bnnlight(*command)
     assert code == 0
-    assert "twin" in out and "median ms" in out
+    assert "twin, float32" in out and "twin, int8" in out and "median ms" in out
+
+
+def test_a_format_without_a_twin_is_named(bnnlight_error, network, tmp_path, monkeypatch):
+    file = written(network, "packed", tmp_path)
+    monkeypatch.delitem(TWINS, "packed")
+    code, line = bnnlight_error("bench", "--model", file)
+    assert code == 2
+    assert "packed" in line and "openvino, onnx" in line
 
 
 def test_wrong_options_are_named(bnnlight_error, tmp_path):

@@ -40,6 +40,7 @@ def to_openvino(program: Program, half: bool = False, ranges: dict[str, tuple[fl
     check(program)
     graph = _Graph(half, ranges or {})
     picture = opset13.parameter([1, *program.input_shape], np.float32, INPUT)
+    picture.output(0).get_tensor().set_names({INPUT})  # what servers call it; else OpenVINO numbers it anew each time
     graph.values[INPUT] = picture.output(0)
     for step in program.steps:
         node = MAKE[step.op](graph, step, *(graph.values[name] for name in step.inputs))
