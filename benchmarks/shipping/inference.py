@@ -42,6 +42,9 @@ from bnnlight.nn import real_valued
 MODEL, REAL, EAGER = "binary, OpenVINO", "real, OpenVINO", "real, torch eager, channels last"
 GOALS = {"ResNet-18": {REAL: 3.3, EAGER: 4.4}, "hourglass": {REAL: 3.0, EAGER: 4.0}}
 """How many times quicker the binary network must be."""
+LIGHT = "binary, light stem, OpenVINO"
+MOST = {"ResNet-18": {LIGHT: 0.55}, "hourglass": {}}
+"""How much of the binary network's time others may take."""
 
 
 def binary_and_real(name: str) -> tuple[nn.Module, nn.Module, tuple[int, int, int]]:
@@ -89,6 +92,7 @@ def measure(name: str, threads: int, num_runs: int, folder: Path, nncf_python: s
         found, small_bytes = small_networks(threads, images, folder, nncf_python)
         networks |= found
     kinds = engine.executed()
+    networks |= with_light_stem(name, threads, images, manifest, folder)
     times = in_turn(networks, images, num_runs)
     ours = np.array(times[MODEL])
     rows = {
@@ -118,10 +122,26 @@ def measure(name: str, threads: int, num_runs: int, folder: Path, nncf_python: s
         },
         "small_bytes": small_bytes,
         "goals": {
-            kind: {"asked": asked, "measured": rows[kind]["over_binary_openvino"]}
-            for kind, asked in GOALS[name].items()
+            kind: {"asked": asked, "measured": rows[kind]["over_binary_openvino"], "at": at}
+            for at, goals in (("least", GOALS[name]), ("most", MOST[name]))
+            for kind, asked in goals.items()
         },
     }
+
+
+def with_light_stem(
+    name: str, threads: int, images: np.ndarray, manifest: Manifest, folder: Path
+) -> dict[str, Network]:
+    """The binary network with a light stem, as it is and with its real layers on 8-bit integers."""
+    torch.manual_seed(0)
+    network = ResNet18(stem="light") if name == "ResNet-18" else StackedHourglass(stem="light")
+    program = freeze(network.eval(), images.shape[1:])
+    found: dict[str, Network] = {}
+    for row, ranges in ((LIGHT, None), (f"{LIGHT}, real layers on int8", find_ranges(program, [images]))):
+        place = folder / f"{name} {row}"
+        place.mkdir(exist_ok=True)
+        found[row] = OpenVINOEngine(save_openvino(program, manifest, place, ranges=ranges), threads)
+    return found
 
 
 def larq(python: str, threads: int, num_runs: int) -> dict[str, Any]:
@@ -162,8 +182,14 @@ def main() -> None:
     if args.output:
         args.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
         args.output.with_suffix(".md").write_text(report(record))
-    met = all(g["measured"] >= g["asked"] for r in results for g in r["goals"].values())
+    met = all(is_met(goal) for result in results for goal in result["goals"].values())
     sys.exit(0 if met else 1)
+
+
+def is_met(goal: dict[str, Any]) -> bool:
+    """Whether a ratio is on the right side of what was asked."""
+    least = goal["at"] == "least"
+    return goal["measured"] >= goal["asked"] if least else goal["measured"] <= goal["asked"]
 
 
 def report(record: dict[str, Any]) -> str:
@@ -183,7 +209,8 @@ def report(record: dict[str, Any]) -> str:
         lines += ["", f"## {result['network']}, {size}×{size}, {threads}", ""]
         lines += ["| network | median ms | 10 % to 90 % | times the binary one's | goal |", "|---|---|---|---|---|"]
         for kind, row in result["rows"].items():
-            goal = f"at least {result['goals'][kind]['asked']}" if kind in result["goals"] else ""
+            asked = result["goals"].get(kind)
+            goal = f"at {asked['at']} {asked['asked']}" if asked else ""
             spread = f"{row['tenth_ms']:.1f} to {row['ninetieth_ms']:.1f}"
             ratio = f"{row['over_binary_openvino']:.2f}"
             lines.append(f"| {kind} | {row['median_ms']:.1f} | {spread} | {ratio} | {goal} |")

@@ -1,4 +1,4 @@
-"""Binary networks: residual networks, the stacked hourglass, and the blocks that they are made of.
+"""Binary networks: residual networks, the stacked hourglass, and the stems and blocks that they are made of.
 
 Add your own backbone: a `torch.nn.Module` that builds `BinaryConv2d` layers and ends its constructor with
 `factorize(self, latent)` and `restart_alpha(self)`; then name the class in a config under `backbone:`.

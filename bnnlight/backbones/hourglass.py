@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlight.backbones.blocks import ActivationFactory, HierarchicalBlock
+from bnnlight.backbones.stems import HourglassStem, hourglass_stem
 from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
 
 STRIDE = 4
@@ -41,8 +42,8 @@ class Hourglass(nn.Module):
 class StackedHourglass(nn.Module):
     """Hourglasses of hierarchical blocks, one after the other, each with heat maps of its own.
 
-    The 3×3 convolutions are binary; the first convolution (7×7, stride 2), all 1×1 convolutions and the heads
-    are real. Newell et al., ECCV 2016, https://arxiv.org/abs/1603.06937; blocks of Bulat & Tzimiropoulos, ICCV
+    The convolutions of the blocks are binary; the stem in front of them, all 1×1 convolutions and the heads are
+    real. Newell et al., ECCV 2016, https://arxiv.org/abs/1603.06937; blocks of Bulat & Tzimiropoulos, ICCV
     2017, https://arxiv.org/abs/1703.00862.
 
     Args:
@@ -62,12 +63,15 @@ class StackedHourglass(nn.Module):
         image_size: height and width of the input in px; needed by scale ``spatial`` alone.
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
+        stem: ``ordinary``: 7×7 convolution with stride 2, batch norm, ReLU. ``light``: the same at a seventh of the
+            multiply-adds, with a 5×5 convolution of stride 2 to 10 channels and a 1×1 convolution in place of the
+            7×7 one.
 
     Shapes:
         ``(N, 3, H, W)`` → logits ``(N, stacks, num_joints, H/4, W/4)``; H and W multiples of 4·2^depth.
 
     Raises:
-        ValueError: a number out of range, an input of another size, or what the latent raises.
+        ValueError: a number out of range, an unknown stem, an input of another size, or what the latent raises.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class StackedHourglass(nn.Module):
         activation: ActivationFactory = nn.PReLU,
         image_size: int | None = None,
         lean: bool = False,
+        stem: HourglassStem = "ordinary",
     ) -> None:
         super().__init__()
         for name, value in (("num_joints", num_joints), ("stacks", stacks), ("depth", depth), ("heads", heads)):
@@ -104,9 +109,7 @@ class StackedHourglass(nn.Module):
         }
         quarter, half = features // 4, features // 2
         self.stem = nn.Sequential(
-            nn.Conv2d(3, quarter, 7, 2, 3, bias=False),
-            nn.BatchNorm2d(quarter),
-            nn.ReLU(inplace=True),
+            *hourglass_stem(stem, quarter),
             HierarchicalBlock(quarter, half, **unit),
             nn.MaxPool2d(2),
             HierarchicalBlock(half, half, **unit),

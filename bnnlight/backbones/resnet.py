@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 
 from bnnlight.backbones.blocks import ActivationFactory, BinaryBlock, ShortcutStyle
+from bnnlight.backbones.stems import Stem, resnet_stem
 from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
 from bnnlight.nn.compute.lean import recomputed
-
-Stem = Literal["imagenet", "small", "half"]
 
 
 class ResNet(nn.Module):
@@ -24,6 +22,8 @@ class ResNet(nn.Module):
         in_channels: channels of the input image.
         width: multiplier on 64, 128, 256, … channels.
         stem: ``imagenet``: 7×7 convolution with stride 2, batch norm, ReLU, 3×3 max pool with stride 2.
+            ``light``: the same at a seventh of the multiply-adds, with a 5×5 convolution of stride 2 to 10 channels
+            and a 1×1 convolution in place of the 7×7 one.
             ``small``: 3×3 convolution with stride 1 and batch norm, for images of some 32 px. ``half``: the
             same with stride 2, at a quarter of the cost.
         shortcut: ``conv``: round each convolution (Bi-Real Net). ``block``: round each pair (XNOR-Net).
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         if channels[0] < 1:
             raise ValueError(f"width {width} leaves no channel: 64 × width must be at least 1")
         self.lean = lean
-        self.stem = _stem(stem, in_channels, channels[0])
+        self.stem = resnet_stem(stem, in_channels, channels[0])
         unit = {
             "scale": "channel" if scale == "spatial" else scale,
             "activation_gradient": activation_gradient,
@@ -101,20 +101,6 @@ class ResNet(nn.Module):
         x = recomputed(self.stem, x, self.stem) if self.lean and self.training else self.stem(x)
         x = self.norm(self.stages(x))
         return self.classifier(self.pool(x).flatten(1))
-
-
-def _stem(kind: Stem, in_channels: int, out_channels: int) -> nn.Sequential:
-    if kind == "imagenet":
-        return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 7, 2, 3, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, 1),
-        )
-    if kind in ("small", "half"):
-        conv = nn.Conv2d(in_channels, out_channels, 3, 1 if kind == "small" else 2, 1, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
-    raise ValueError(f"unknown stem {kind!r}: choose imagenet, small or half")
 
 
 class ResNet18(ResNet):

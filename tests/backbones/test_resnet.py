@@ -20,7 +20,7 @@ def feature_sizes(model, images):
 
 
 @pytest.mark.parametrize("shortcut", ["conv", "block"])
-@pytest.mark.parametrize(("stem", "divisor"), [("small", 1), ("half", 2), ("imagenet", 4)])
+@pytest.mark.parametrize(("stem", "divisor"), [("small", 1), ("half", 2), ("imagenet", 4), ("light", 4)])
 def test_sizes_of_all_stems_and_styles(stem, divisor, shortcut):
     logits, sizes = feature_sizes(tiny(stem=stem, shortcut=shortcut, in_channels=1), torch.randn(2, 1, 64, 96))
     assert logits == (2, 10)
@@ -153,7 +153,7 @@ def test_spatial_scale_has_each_layers_size():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stem": "tiny"}, "'tiny'.*imagenet, small or half"),
+        ({"stem": "tiny"}, "'tiny'.*imagenet, light, small or half"),
         ({"shortcut": "none"}, "'none'.*block or conv"),
         ({"width": 0.001}, "width 0.001"),
         ({"scale": "spatial"}, "spatial.*shape"),

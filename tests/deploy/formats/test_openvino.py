@@ -161,7 +161,10 @@ def test_values_with_two_readers(tmp_path):
     assert np.allclose(found, wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("stem,style,size", [("small", "conv", 9), ("imagenet", "block", 41), ("half", "conv", 15)])
+RESIDUAL = [("small", "conv", 9), ("imagenet", "block", 41), ("light", "conv", 41), ("half", "conv", 15)]
+
+
+@pytest.mark.parametrize("stem,style,size", RESIDUAL)
 def test_residual_networks(stem, style, size, tmp_path):
     model = ResNet((1, 1), num_classes=7, width=0.2, stem=stem, shortcut=style, padding_value=1)
     wanted, found = compare(random_numbers(model), (3, size, size), tmp_path)

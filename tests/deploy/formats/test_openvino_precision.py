@@ -82,8 +82,10 @@ class Windows(nn.Module):
 NETWORKS = {
     "windows": (Windows, (3, 9, 11)),
     "residual": (lambda: ResNet((1, 1), num_classes=7, width=0.125, stem="imagenet", shortcut="block"), (3, 41, 41)),
+    "light stem": (lambda: ResNet((1, 1), num_classes=7, width=0.25, stem="light"), (3, 41, 41)),
     "ResNet-18": (ResNet18, (3, 64, 64)),
     "hourglass": (lambda: StackedHourglass(num_joints=4, features=16, stacks=2, depth=1), (3, 32, 32)),
+    "light hourglass": (lambda: StackedHourglass(num_joints=4, features=64, depth=1, stem="light"), (3, 32, 32)),
 }
 
 

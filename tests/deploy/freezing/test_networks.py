@@ -14,9 +14,9 @@ from bnnlight.nn import Holistic, Tucker, convert
 
 @pytest.mark.parametrize("latent", [Tucker, Holistic])
 @pytest.mark.parametrize("shortcut", ["conv", "block"])
-@pytest.mark.parametrize("stem", ["imagenet", "small", "half"])
+@pytest.mark.parametrize("stem", ["imagenet", "light", "small", "half"])
 def test_resnet18(stem, shortcut, latent, randomized, check_frozen):
-    size = 64 if stem == "imagenet" else 20
+    size = 64 if stem in ("imagenet", "light") else 20
     model = randomized(ResNet18(num_classes=5, width=0.125, stem=stem, shortcut=shortcut, latent=latent))
     program = freeze(model, (3, size, size))
     check_frozen(model, program, torch.randn(2, 3, size, size))
