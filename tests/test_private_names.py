@@ -197,7 +197,7 @@ def test_each_adapter_is_one_and_has_a_test(file):
     assert (ROOT / ADAPTERS[file].split("; ")[1]).is_file()
 
 
-FOREIGN = '''
+FOREIGN = """
 import threading
 import torch
 from torch import nn
@@ -219,7 +219,7 @@ getattr(net, "_backward_hooks")
 vars(net)["_buffers"], net.__dict__["_kept"], patch("torch.optim._functional"), f"{net}_best"
 Own(_flat=1), Own(net._kept), cast(net).x[0]._version
 ModelCheckpoint().__init__.__func__
-'''
+"""
 EXPECTED = [
     (6, "torch.nn.modules.batchnorm._BatchNorm"),
     (7, "torch._dynamo"),

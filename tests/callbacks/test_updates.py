@@ -105,5 +105,3 @@ def test_by_config(tmp_path, fit_probe):
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     found = [(row["step"], row["bnn/update_follows"]) for row in rows if "bnn/update_follows" in row]
     assert [step for step, _ in found] == [6, 12] and all(0.4 < share <= 1 for _, share in found)
-
-

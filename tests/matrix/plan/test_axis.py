@@ -64,9 +64,7 @@ def test_an_optimizer_may_have_seeds_and_take_the_rates_of_another(plan, write, 
     }  # fmt: skip
     read = read_plan(write(plan))
     rows = {
-        name: (row.rate_of, row.seeds, row.search.values)
-        for name, row in read.methods.items()
-        if "Nesterov" in name
+        name: (row.rate_of, row.seeds, row.search.values) for name, row in read.methods.items() if "Nesterov" in name
     }
     taken = ("dense, SGD", (8, 9), (0.1, 0.3, 1.0))
     assert rows == {"dense, Nesterov": taken, "low, Nesterov": taken}

@@ -13,6 +13,7 @@ from bnnlight.matrix.plan.plan import read_plan
 from bnnlight.matrix.report import figure
 from bnnlight.matrix.report.figure import draw
 from bnnlight.matrix.report.page import as_json, as_markdown
+from bnnlight.matrix.report.pairs import between_optimizers
 from bnnlight.matrix.report.record import as_record
 from bnnlight.matrix.runs.ledger import Ledger
 from bnnlight.matrix.runs.run import final_runs
@@ -91,6 +92,25 @@ def test_pairs_between_optimizers_and_between_methods_are_scipys(report):
     assert found["Tucker, SGD", "dense, SGD"]["p_holm"] == found["Tucker, SGD", "dense, SGD"]["p"]
     # those from the baseline are as ever, over all rows
     assert report["family"] == 3
+
+
+def test_a_variant_is_compared_with_the_optimizer_whose_rate_it_takes(plan, content):
+    names = ("AdamW", "SGD", "Adam")
+    own = {name: {"options": {"model.optimizer": f"torch.optim.{name}"}} for name in names[1:]}
+    variants = {
+        f"SGD {i}": {"options": {"model.optimizer": "torch.optim.SGD", "model.optimizer.momentum": i}, "rate_of": "SGD"}
+        for i in (0.5, 0.9)
+    }
+    search = {"option": "model.optimizer.lr", "values": [0.1, 0.2], "seeds": [7]}
+    pairs = between_optimizers(plan(optimizers={"AdamW": None, **own, **variants}, search=search))
+    assert [pair for pair in pairs if pair[0].startswith("dense")] == [
+        ("dense, SGD", "dense"),
+        ("dense, Adam", "dense"),
+        ("dense, Adam", "dense, SGD"),
+        ("dense, SGD 0.5", "dense, SGD"),
+        ("dense, SGD 0.9", "dense, SGD"),
+    ]
+    assert len(pairs) == 10
 
 
 def test_seconds_to_the_baselines_last_figure(report):
