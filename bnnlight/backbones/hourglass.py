@@ -64,8 +64,7 @@ class StackedHourglass(nn.Module):
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
         stem: ``ordinary``: 7×7 convolution with stride 2, batch norm, ReLU. ``light``: the same at a seventh of the
-            multiply-adds, with a 5×5 convolution of stride 2 to 10 channels and a 1×1 convolution in place of the
-            7×7 one.
+            multiply-adds (64 channels): 5×5 with stride 2 to 10 channels and 1×1 in place of the 7×7 convolution.
 
     Shapes:
         ``(N, 3, H, W)`` → logits ``(N, stacks, num_joints, H/4, W/4)``; H and W multiples of 4·2^depth.

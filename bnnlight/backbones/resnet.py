@@ -22,8 +22,8 @@ class ResNet(nn.Module):
         in_channels: channels of the input image.
         width: multiplier on 64, 128, 256, … channels.
         stem: ``imagenet``: 7×7 convolution with stride 2, batch norm, ReLU, 3×3 max pool with stride 2.
-            ``light``: the same at a seventh of the multiply-adds, with a 5×5 convolution of stride 2 to 10 channels
-            and a 1×1 convolution in place of the 7×7 one.
+            ``light``: the same at a seventh of the multiply-adds (64 channels): 5×5 with stride 2 to 10 channels and
+            1×1 in place of the 7×7 convolution.
             ``small``: 3×3 convolution with stride 1 and batch norm, for images of some 32 px. ``half``: the
             same with stride 2, at a quarter of the cost.
         shortcut: ``conv``: round each convolution (Bi-Real Net). ``block``: round each pair (XNOR-Net).

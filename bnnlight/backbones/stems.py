@@ -12,7 +12,7 @@ HourglassStem = Literal["ordinary", "light"]
 """Of hourglasses; see :class:`bnnlight.backbones.StackedHourglass`."""
 
 BETWEEN = 10
-"""Channels between the two convolutions of a light stem: as many as 20 million multiply-adds at 224×224 px allow."""
+"""Channels between the two convolutions of a light stem."""
 
 
 def resnet_stem(kind: Stem, in_channels: int, out_channels: int) -> nn.Sequential:

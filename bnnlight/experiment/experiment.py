@@ -43,6 +43,7 @@ from bnnlight.experiment.config.changes import check_changes
 from bnnlight.experiment.config.files import check_config_files
 from bnnlight.experiment.config.null_values import check_nulls, read_none_as_null
 from bnnlight.experiment.config.option_ranges import check_devices, check_ranges
+from bnnlight.experiment.config.printed import print_config_as_trained
 from bnnlight.experiment.config.swapped_classes import forget_replaced
 from bnnlight.experiment.factories import share_factories
 from bnnlight.experiment.finished import check_finished
@@ -155,6 +156,7 @@ class Experiment(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_config_files(self._args)
+        print_config_as_trained(parser, self._args)
         self.config = parser.parse_args(self._args)
         forget_replaced(self.config, self._args)
         check_nulls(self.config)

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,11 +66,33 @@ def test_it_says_what_it_is_and_keeps_a_connection(port):
         assert not reply.will_close
 
 
+def test_a_client_that_asks_before_it_sends_is_answered_at_once(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection:
+        picture = jpeg(2)
+        head = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {len(picture)}\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(12) == b"HTTP/1.1 100"  # the picture is not sent before
+        connection.sendall(picture)
+        rest = b""
+        while b"classes" not in rest:
+            rest += connection.recv(4096)
+        assert b"HTTP/1.1 200" in rest
+
+
+def test_what_follows_an_unread_body_is_no_request(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
+    connection.request("GET", "/", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    reply = connection.getresponse()
+    assert reply.status == 200 and reply.will_close
+
+
 def test_what_is_no_picture_is_told_and_the_service_goes_on(port):
-    for content in (b"no picture", jpeg(0)[:300], b""):
+    huge = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(huge, "PNG")
+    for content in (b"no picture", jpeg(0)[:300], b"", huge.getvalue()):
         status, answer = asked(port, content=content)
         assert status == 400 and "no picture" in answer["error"]
-    for length in ("99999999999", "-1", "a"):
+    for length, expected in (("99999999999", 413), ("-1", 411), ("a", 411)):
         status, answer = asked(port, headers={"Content-Length": length})
-        assert status == 413 and "at most" in answer["error"]
+        assert status == expected and "at most" in answer["error"]
     assert asked(port, content=jpeg(1))[0] == 200

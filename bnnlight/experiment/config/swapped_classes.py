@@ -87,12 +87,43 @@ def _sources(args: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
         if path[:1] not in ([], ["model"]):
             continue
         if path in ([], ["model"]) and Path(text).is_file():
-            yield path, read_config(Path(text))
+            yield path, _read_whole(Path(text))
             continue
         try:
             yield path, yaml.safe_load(text)
         except yaml.YAMLError:
             yield path, text
+
+
+def _read_whole(file: Path) -> dict[str, Any]:
+    """A config with names such as ``model.optimizer`` taken apart, and with the model's own file where it names one."""
+    content = _nested(read_config(file))
+    model = content.get("model")
+    if isinstance(model, str):  # by jsonargparse's rule: beside the config that names it
+        files = [path for path in (file.parent / model, Path(model)) if path.is_file()]
+        content["model"] = _nested(read_config(files[0])) if files else model
+    return content
+
+
+def _nested(value: Any) -> Any:
+    """Mappings in which no name has a dot."""
+    if not isinstance(value, Mapping):
+        return value
+    whole: dict[str, Any] = {}
+    for name, inner in value.items():
+        first, _, rest = str(name).partition(".")
+        inner = _nested({rest: inner} if rest else inner)
+        both = isinstance(inner, Mapping) and isinstance(whole.get(first), Mapping)
+        whole[first] = _merged(whole[first], inner) if both else inner
+    return whole
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    whole = {**one, **other}
+    for name in one.keys() & other.keys():
+        if isinstance(one[name], Mapping) and isinstance(other[name], Mapping):
+            whole[name] = _merged(one[name], other[name])
+    return whole
 
 
 def _descend(value: Any, path: Sequence[str]) -> Any:
@@ -114,9 +145,13 @@ def _is_same(one: str | None, other: str) -> bool:
 
 
 def _type_of(task: str, name: str) -> Any:
-    """The type of a task's option; None where it is not told."""
+    """The type of a task's option, or of one that it hands on as ``**kwargs``; None where it is not told."""
     target = find_object(task)
-    try:
-        return typing.get_type_hints(target.__init__ if isinstance(target, type) else target).get(name)
-    except (TypeError, NameError):
-        return None
+    for part in target.__mro__ if isinstance(target, type) else [target]:
+        try:
+            hints = typing.get_type_hints(part.__init__ if isinstance(part, type) else part)
+        except (TypeError, NameError):
+            continue
+        if name in hints:
+            return hints[name]
+    return None

@@ -9,6 +9,7 @@ import yaml
 import bnnlight.optim
 from bnnlight.console.config_errors import find_object
 from bnnlight.experiment.experiment import Experiment
+from bnnlight.tasks import ClassificationTask
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 ADAMW = "{class_path: torch.optim.AdamW, init_args: {lr: 0.07, weight_decay: 0.02, betas: [0.5, 0.6]}}"
@@ -41,6 +42,15 @@ def read(monkeypatch, tmp_path):
     )
     (tmp_path / "rate.yaml").write_text("model: {init_args: {optimizer: {init_args: {lr: 0.9}}}}\n")
     (tmp_path / "short.yaml").write_text("model: {optimizer: {lr: 0.8}}\n")
+
+    dotted = {
+        "dots": "model.init_args.optimizer: {class_path: bnnlight.optim.SOAP, init_args: {weight_decay: 0.5}}",
+        "inner": "model: {init_args.optimizer: {class_path: bnnlight.optim.SOAP, init_args: {weight_decay: 0.5}}}",
+        "ends": "model: {init_args: {optimizer.class_path: bnnlight.optim.SOAP, "
+        "optimizer.init_args.weight_decay: 0.5}}",
+    }
+    for name, text in dotted.items():
+        (tmp_path / f"{name}.yaml").write_text(text + "\n")
 
     def run(*args, option="optimizer"):
         with pytest.raises(Read) as end:
@@ -98,6 +108,53 @@ def test_nor_of_it_where_the_first_config_names_another(read, args):
     name, options = read("--config", "first.yaml", *args)
     own = OWN | {"weight_decay": 0.25, "lr": 0.9 if args else OWN["lr"]}
     assert name == SOAP and {key: options[key] for key in OWN} == own
+
+
+@pytest.mark.parametrize("file", ["dots", "inner", "ends"])
+def test_names_with_dots_in_a_config(read, file):
+    name, options = read("--config", "adamw.yaml", "--config", f"{file}.yaml")
+    assert name == SOAP and {key: options[key] for key in OWN} == OWN | {"weight_decay": 0.5}
+
+
+def test_the_models_own_file_within_a_config(read, tmp_path):
+    whole = yaml.safe_load((tmp_path / "first.yaml").read_text())
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "model.yaml").write_text(yaml.safe_dump(whole["model"]))
+    (tmp_path / "parts" / "all.yaml").write_text(yaml.safe_dump(whole | {"model": "model.yaml"}))
+    name, options = read("--config", "parts/all.yaml")
+    assert name == SOAP and {key: options[key] for key in OWN} == OWN | {"weight_decay": 0.25}
+
+
+class Own(ClassificationTask):
+    """A task with an option of its own that hands the others on."""
+
+    def __init__(self, extra: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize("args", [(), ("--model.optimizer", SOAP)])
+def test_a_task_of_ones_own_that_hands_options_on(read, tmp_path, args):
+    own = f"{Own.__module__}.Own"
+    text = (tmp_path / ("adamw.yaml" if args else "first.yaml")).read_text()
+    (tmp_path / "own.yaml").write_text(text.replace("bnnlight.tasks.ClassificationTask", own))
+    name, options = read("--config", "own.yaml", *args)
+    assert name == SOAP and {key: options[key] for key in OWN} == (OWN if args else OWN | {"weight_decay": 0.25})
+
+
+@pytest.mark.parametrize("flag", ["--print_config", "--print_config=skip_null"])
+def test_print_config_prints_what_is_trained(read, capsys, flag):
+    args = ("--config", "first.yaml", "--model.optimizer.lr=0.3")
+    _, trained = read(*args)
+    with pytest.raises(SystemExit) as end:
+        Reader("summary", "", [*args, flag])
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["optimizer"]
+    assert end.value.code == 0 and printed["class_path"] == SOAP
+    assert printed["init_args"] == {
+        key: list(v) if isinstance(v, tuple) else v
+        for key, v in trained.items()
+        if v is not None or "skip_null" not in flag
+    }
+    assert printed["init_args"]["lr"] == 0.3 and printed["init_args"]["betas"] == list(OWN["betas"])
 
 
 def test_shipped_configs_change_what_they_name_and_nothing_else(read):
