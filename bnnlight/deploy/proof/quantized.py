@@ -68,11 +68,11 @@ def _rounded_alike(values: Sequence[ov.Output]) -> list[list[ov.Output]]:
     """What is rounded: groups of values that have one scale. A value that is rounded already is in none."""
     groups: list[dict[tuple[str, int], ov.Output]] = []
     for value in values:
-        found = _sources(value)
-        while joined := next((group for group in groups if group.keys() & found.keys()), None):
+        sources = _sources(value)
+        while joined := next((group for group in groups if group.keys() & sources.keys()), None):
             groups.remove(joined)
-            found |= joined
-        groups.append(found)
+            sources |= joined
+        groups.append(sources)
     return [list(group.values()) for group in groups if group]
 
 

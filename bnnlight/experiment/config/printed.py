@@ -24,10 +24,10 @@ def print_config_as_trained(parser: ArgumentParser, args: Sequence[str]) -> None
         parser: of the command line.
         args: the command line behind the verb.
     """
-    asked = [word for word in args if word.partition("=")[0] == _OPTION]
-    if not asked:
+    flags = [word for word in args if word.partition("=")[0] == _OPTION]
+    if not flags:
         return
-    rest = [word for word in args if word not in asked]
+    rest = [word for word in args if word not in flags]
     try:
         config = parser.parse_args(rest)
         forget_replaced(config, rest)
@@ -37,4 +37,4 @@ def print_config_as_trained(parser: ArgumentParser, args: Sequence[str]) -> None
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "config.yaml"
         whole.write_text(parser.dump(config, skip_none=False), encoding="utf-8")
-        parser.parse_args([f"--config={whole}", asked[-1]])
+        parser.parse_args([f"--config={whole}", flags[-1]])
