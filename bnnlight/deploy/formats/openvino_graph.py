@@ -83,16 +83,18 @@ class _Graph:
         """The input of a real layer, rounded to 8 bits where that was asked for."""
         if step.name not in self.ranges:
             return x
-        low, high = self.ranges[step.name]
-        if low >= 0:
-            low, high = 0.0, max(high, 1e-6)
-        else:
-            # symmetric, so that zero, with which convolutions pad, is a value of its own
-            unit = max(-low / 128, high / 127, 1e-8)
-            low, high = -128 * unit, 127 * unit
-        bounds = np.float32(low), np.float32(high)
+        bounds = eight_bit_bounds(*self.ranges[step.name])
         # Rounding to integers is written anew when it is compiled, and loses its mark; its neighbour's holds for both.
         return opset13.fake_quantize(_apart(x), *bounds, *bounds, 256)
+
+
+def eight_bit_bounds(low: float, high: float) -> tuple[np.float32, np.float32]:
+    """Where 256 steps begin and end that hold the numbers from ``low`` to ``high``."""
+    if low >= 0:
+        return np.float32(0), np.float32(max(high, 1e-6))
+    # symmetric, so that zero, with which convolutions pad, is a value of its own
+    unit = max(-low / 128, high / 127, 1e-8)
+    return np.float32(-128 * unit), np.float32(127 * unit)
 
 
 def _rank(x: ov.Output | ov.Node) -> int:

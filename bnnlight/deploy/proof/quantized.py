@@ -16,6 +16,7 @@ from openvino import opset13
 from openvino.passes import ConstantFolding, Manager
 
 from bnnlight.deploy.formats.openvino_compiled import Compiled
+from bnnlight.deploy.formats.openvino_graph import eight_bit_bounds
 
 LAYERS = {"Convolution": 1, "GroupConvolution": 2, "MatMul": 1}
 """What runs on integers → leading axes of its weight that have a scale of their own."""
@@ -103,13 +104,7 @@ def _ranges(model: ov.Model, groups: list[list[ov.Output]], images: np.ndarray) 
 
 
 def _rounded(value: ov.Output, low: float, high: float) -> ov.Output:
-    if low >= 0:
-        low, high = 0.0, max(high, 1e-6)
-    else:
-        # symmetric, so that zero, with which convolutions pad, is a value of its own
-        unit = max(-low / 128, high / 127, 1e-8)
-        low, high = -128 * unit, 127 * unit
-    bounds = np.float32(low), np.float32(high)
+    bounds = eight_bit_bounds(low, high)
     return opset13.fake_quantize(value, *bounds, *bounds, 256).output(0)
 
 
