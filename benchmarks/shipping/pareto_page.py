@@ -81,11 +81,11 @@ def report(record: Mapping[str, Any], picture: str) -> str:
         lines += [f"## {task['title']}, timed at {task['size']}×{task['size']} px", "", *_table(task), ""]
     lines += [
         "Trained from scratch under one budget, the same pictures, epochs and optimizer, each network at its own "
-        "learning rate; so networks that take long to learn stand lower than elsewhere. Accuracy is that of the shipped file in "
-        "OpenVINO, on the whole test set and in the size that was trained with; time is the median of "
-        f"{record['num_runs']} runs of one larger picture, one thread, all networks of a table in turn. Int8: of binary "
-        f"networks `bnnlight export --int8`, of real ones {record['int8']}. Bytes are those of `model.bin`. With several "
-        "seeds, means ± standard deviation; timed are the files of the first.",
+        "learning rate; so networks that take long to learn stand lower than elsewhere. Accuracy is that of the "
+        "shipped file in OpenVINO, on the whole test set and in the size that was trained with; time is the median of "
+        f"{record['num_runs']} runs of one larger picture, one thread, all networks of a table in turn. Int8: of "
+        f"binary networks `bnnlight export --int8`, of real ones {record['int8']}. Bytes are those of `model.bin`. "
+        "With several seeds, means ± standard deviation; timed are the files of the first.",
         "",
         f"Command: `python benchmarks/shipping/{record['command']}`, commit {record['commit']}, {record['machine']}, "
         f"torch {record['versions']['torch']}, OpenVINO {record['versions']['openvino']}.",
