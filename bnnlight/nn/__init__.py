@@ -19,7 +19,7 @@ The rooms of this folder, each of whose docstrings says what its files do, and t
 | `torch_internals.py` | what of torch is private: a module made another one in place, hooks, transforms |
 | `running.py` | a network run once |
 | `real.py` | the real-valued twin of a binary network |
-| `start.py` `start_weights.py` | a binary network started from the weights of a trained one; files with such weights |
+| `start.py` | a binary network started from the weights of a trained one |
 | `inspect.py` | how callbacks, optimizers, guards, summary and deployment look at a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,13 @@ from bnnlight.nn.factorize import factorize, restart_alpha, sharing, trains
 from bnnlight.nn.inspect import first_few
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryLayer
-from bnnlight.nn.start_weights import read_weights
+
+BACKBONE = "backbone."
+"""What the names of a network's weights begin with in a checkpoint of ``bnnlight fit``."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""What wrapped networks put in front of all names: DataParallel and DDP, ``torch.compile``."""
+CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
+"""Names under which files hold the weights: Lightning's and mmpose's first, then those of other training scripts."""
 
 _follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -62,7 +70,7 @@ def start_from(
     Args:
         model: any module with binary layers; whatever latents it has give way, unless ``latent`` is None.
         checkpoint: path of a checkpoint of ``bnnlight fit``, of a ``state_dict`` of the network, or of a dictionary
-            with one; see :func:`bnnlight.nn.start_weights.read_weights`.
+            with one under a name of :data:`CONTAINERS`. ``module.`` or ``_orig_mod.`` in front of all names does no harm.
         latent: maps a dense weight ``(O, I, *kernel)`` to a latent. None keeps the model's own latents, and fills them
             with those of the checkpoint, which must be of the same kind and ranks.
         leave_out: parts of the network that keep the weights that it has: paths of modules, or shell patterns of
@@ -89,7 +97,7 @@ def start_from(
     if _follow.get():
         return model if latent is None else restart_alpha(factorize(model, latent))
     own = model.state_dict()
-    state = {name: value for name, value in read_weights(checkpoint, own).items() if not left_out(name)}
+    state = {name: value for name, value in _read_weights(checkpoint, own).items() if not left_out(name)}
     own = {name: value for name, value in own.items() if not left_out(name)}
     paths = {path: layer for path, layer in paths.items() if not left_out(f"{path}latent.")}
     if latent is None:
@@ -151,6 +159,43 @@ def _left_out(model: nn.Module, parts: Sequence[str]) -> Callable[[str], bool]:
             there = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"leave_out has {part}, which {type(model).__name__} has not: its parts are {there}")
     return lambda name: any(within(part, name) for part in parts)
+
+
+def _read_weights(path: str, own: Collection[str]) -> dict[str, Tensor]:
+    """What a file has for a network with entries of those names."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        text = "fit needs it to begin a run and to go on with one; the other verbs do without"
+        raise FileNotFoundError(f"checkpoint to start from not found: {path} ({text})")
+    try:
+        state = _inside(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # whatever a damaged file makes the reader stumble over
+        raise ValueError(f"{path} is not a checkpoint to start from, or is damaged") from error
+    if state is None:
+        raise ValueError(f"{path} is not a checkpoint to start from: it holds no network's weights")
+    return _named_as(_named_as(state, own), own)
+
+
+def _inside(content: Any) -> dict[str, Tensor] | None:
+    if not isinstance(content, Mapping):
+        return None
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return dict(content)
+    return next((state for name in CONTAINERS if (state := _inside(content.get(name))) is not None), None)
+
+
+def _named_as(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The state without what other programs put in front of its names; a network may have such names itself."""
+    for prefix in (*WRAPPERS, BACKBONE, *WRAPPERS):
+        theirs = [name for name in state if name.startswith(prefix)]
+        # a task has other entries beside its network's; a wrapper is in front of all
+        if (
+            theirs
+            and not any(name.startswith(prefix) for name in own)
+            and (prefix == BACKBONE or len(theirs) == len(state))
+        ):
+            state = {name.removeprefix(prefix): state[name] for name in theirs}
+    return state
 
 
 def _take_weight(state: dict[str, Tensor], path: str, checkpoint: str) -> Tensor | None:
