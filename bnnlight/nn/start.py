@@ -70,7 +70,7 @@ def start_from(
     Args:
         model: any module with binary layers; whatever latents it has give way, unless ``latent`` is None.
         checkpoint: path of a checkpoint of ``bnnlight fit``, of a ``state_dict`` of the network, or of a dictionary
-            with one under a name of :data:`CONTAINERS`. ``module.`` or ``_orig_mod.`` in front of all names does no harm.
+            with one under a name of :data:`CONTAINERS`; ``module.`` or ``_orig_mod.`` may stand in front of all names.
         latent: maps a dense weight ``(O, I, *kernel)`` to a latent. None keeps the model's own latents, and fills them
             with those of the checkpoint, which must be of the same kind and ranks.
         leave_out: parts of the network that keep the weights that it has: paths of modules, or shell patterns of
