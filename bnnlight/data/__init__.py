@@ -36,6 +36,7 @@ Add your own data set:
 from bnnlight.data.classes.digits import DigitsDataModule
 from bnnlight.data.classes.image_folder import ImageFolderDataModule
 from bnnlight.data.classes.vision import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule
+from bnnlight.data.keypoints.coco import COCOKeypointsDataModule
 from bnnlight.data.keypoints.lsp import LSPDataModule
 from bnnlight.data.keypoints.mpii import MPIIDataModule
 from bnnlight.data.keypoints.people import PeopleDataModule
@@ -43,6 +44,7 @@ from bnnlight.data.keypoints.people import PeopleDataModule
 __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "COCOKeypointsDataModule",
     "DigitsDataModule",
     "FashionMNISTDataModule",
     "ImageFolderDataModule",
