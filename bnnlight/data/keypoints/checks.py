@@ -1,6 +1,8 @@
 """Checks pose annotations before training, and reads MATLAB files; errors name the entry."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,32 @@ def list_pictures(folder: Path, advice: str) -> set[str]:
         raise FileNotFoundError(f"pictures not found: looked for the folder {folder}; {advice}")
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries}
+
+
+def in_folders(people: PosePeople, root: Path, folders: Sequence[str], advice: str) -> PosePeople:
+    """The same people, whose pictures' names begin with the one of the folders that has the picture.
+
+    A picture that is in none keeps its name.
+
+    Args:
+        people: with names from one of the folders.
+        root: of the folders.
+        folders: below it.
+        advice: what to do if a folder is missing.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a picture is in two of them.
+    """
+    there = [(folder, list_pictures(root / folder, advice)) for folder in folders]
+    names, index = np.unique(people.images, return_inverse=True)
+    places = []
+    for name in names.tolist():
+        found = [f"{folder}/{name}" for folder, content in there if name in content or (root / folder / name).is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{people.file}: its picture {name} is {' and '.join(found)}: put the folder before its name")
+        places.append(found[0] if found else name)
+    return replace(people, images=np.array(places, str)[index])
 
 
 def check_pictures(people: PosePeople, folder: Path, advice: str) -> None:

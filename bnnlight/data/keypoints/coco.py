@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople
-from bnnlight.data.keypoints.checks import and_more, check_finite, check_inside, check_pictures, stored_sizes
+from bnnlight.data.keypoints.checks import and_more, check_finite, check_inside, check_pictures, in_folders, stored_sizes
 from bnnlight.data.keypoints.coco_boxes import BoxFrom, check_boxes
 from bnnlight.data.keypoints.coco_json import CocoFile, read_coco
 from bnnlight.data.keypoints.coco_skeleton import LimbsFrom, coco_skeleton
@@ -47,7 +48,7 @@ class COCOKeypointsDataModule(PoseDataModule):
     Args:
         root: folder that the other paths are relative to.
         train_annotations, val_annotations: JSON files.
-        images: folder that pictures are named from.
+        images: folder that pictures are named from; or several, each picture being in one of them.
         test_annotations: JSON file; None tests on the validation people.
         box_padding: side of the square that is cut out by the longer side of the box.
         box_from: "box", the annotated one; "keypoints", the extent of the annotated joints; None takes the box where
@@ -76,7 +77,7 @@ class COCOKeypointsDataModule(PoseDataModule):
         root: str,
         train_annotations: str,
         val_annotations: str,
-        images: str = ".",
+        images: list[str] | str = ".",
         test_annotations: str | None = None,
         box_padding: float = 1.25,
         box_from: BoxFrom | None = None,
@@ -98,7 +99,9 @@ class COCOKeypointsDataModule(PoseDataModule):
         self.root = Path(root).expanduser()
         self.train_file, self.val_file = self.root / train_annotations, self.root / val_annotations
         self.test_file = self.val_file if test_annotations is None else self.root / test_annotations
-        self.folder = self.root / images
+        self.images = images
+        # with several folders pictures are named from the root
+        self.folder = self.root / images if isinstance(images, str) else self.root
         self.reading = {
             "category": category,
             "visible": visible,
@@ -186,7 +189,10 @@ class COCOKeypointsDataModule(PoseDataModule):
 
     def _content(self, path: Path) -> CocoFile:
         if path not in self._read:
-            self._read[path] = read_coco(path, _FILES, **self.reading)
+            content = read_coco(path, _FILES, **self.reading)
+            if not isinstance(self.images, str):
+                content = replace(content, people=in_folders(content.people, self.root, self.images, _PICTURES))
+            self._read[path] = content
         return self._read[path]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from bnnlight.data.keypoints.annotations import PosePeople
-from bnnlight.data.keypoints.joint_sides import flip_pairs_by_name, side_and_rest
+from bnnlight.imaging.joint_sides import flip_pairs_by_name, side_and_rest
 from bnnlight.imaging.skeletons import Skeleton
 
 LimbsFrom = Literal[0, 1]
