@@ -271,13 +271,13 @@ def _wanted(
             known = ", ".join(f"{key} {value.get('name', '')}".strip() for key, value in categories.items()) or "none"
             raise ValueError(f"{path}: it has no category {category!r}: set data.category to a name or id of {known}")
         return found, sum(number for key, number in count.items() if key not in found)
+    if unknown := [key for key in count if categories and key not in categories]:
+        raise ValueError(f"{path}: category_id {unknown[0]} is none of its categories: add it to them")
     if len({_signature(categories.get(key, {})) for key in count}) > 1:
         raise ValueError(
             f"{path}: its keypoints are of {len(count)} categories with different joints, {', '.join(names)}: "
             "set data.category to the name or id of one"
         )
-    if unknown := [key for key in count if categories and key not in categories]:
-        raise ValueError(f"{path}: category_id {unknown[0]} is none of its categories: add it to them")
     return set(count), 0
 
 
