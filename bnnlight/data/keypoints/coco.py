@@ -175,7 +175,8 @@ class COCOKeypointsDataModule(PoseDataModule):
         people, joints = content.people, self.skeleton.joints
         if people.joints.shape[1] != len(joints):
             raise ValueError(
-                f"{path} has {people.joints.shape[1]} joints and another of the files {len(joints)}: give files of one kind"
+                f"{path} has {people.joints.shape[1]} joints, and another of the files has {len(joints)} joints: give files "
+                "of one kind"
             )
         if content.names is not None and content.names != joints:
             index = next(i for i, pair in enumerate(zip(content.names, joints, strict=True)) if pair[0] != pair[1])
