@@ -12,9 +12,9 @@ from typing import Any
 
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.cli import LightningArgumentParser
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from PIL import Image
 from rich.table import Table
 
 from bnnlight.callbacks.pictures import contact_sheet
@@ -38,7 +38,9 @@ class _CheckExperiment(Experiment):
         super().add_arguments_to_parser(parser)
         text = "Processes that read; one for each available CPU core by default."
         parser.add_argument("--num_workers", type=NonNegativeInt | None, default=None, help=text)
-        text = f"Where to draw annotated crops of pose data, each beside its mirror image; {SHEET} by default, null draws none."
+        text = (
+            f"Where to draw annotated crops of pose data beside their mirror images; {SHEET} by default, null: nowhere."
+        )
         parser.add_argument("--sheet", type=str | None, default=SHEET, help=text)
         parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 
@@ -53,8 +55,8 @@ def check(args: list[str]) -> None:
     """Read all pictures of a config's data in full, before a long run, and name those that cannot be read.
 
     Each goes through its transform too. Told besides: sizes of sets and classes, annotated joints, and files with the
-    same content among the training pictures and those to measure on. Of pose data a sheet of annotated crops is drawn, and
-    the network is asked whether it has as many joints.
+    same content among the training pictures and those to measure on. Of pose data a sheet of annotated crops is drawn,
+    and the network is asked whether it has as many joints.
     """
     example = "Example: bnnlight check --config resnet18_imagenet --data.root DIR"
     experiment = _CheckExperiment("check", f"{check.__doc__} {example}", args)

@@ -43,15 +43,17 @@ def flip_pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 def without_side(name: str) -> str:
     """A joint's name without its side, in words joined by "_"; "Left_Eye" is "eye". For one of a pair."""
-    return next((rest for _, rest in _readings(name)), "").replace("*", "").strip("_").replace("__", "_") or name
+    return next((_rest(reading) for _, reading in _readings(name)), "") or name
 
 
 def side_and_rest(name: str) -> tuple[str, str]:
     """A joint's side ("left", "right" or "" where none is clear) and its name without it, in small letters."""
-    side, rest = next(_readings(name, joined=False), ("", ""))
-    if not side:
-        return "", "_".join(_words(name))
-    return side, without_side(name)
+    side, reading = next(_readings(name, joined=False), ("", ""))
+    return (side, _rest(reading)) if side else ("", "_".join(_words(name)))
+
+
+def _rest(reading: str) -> str:
+    return reading.replace("*", "").strip("_").replace("__", "_")
 
 
 def _words(name: str) -> list[str]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.data.keypoints import heatmaps
-from bnnlight.imaging.joint_sides import without_side
 from bnnlight.imaging.heatmaps import to_heatmap, to_input
+from bnnlight.imaging.joint_sides import without_side
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
@@ -96,9 +96,10 @@ class PoseTask(L.LightningModule):
 
     Logs ``train/loss``; ``val/loss``; where the data have head boxes ``val/pckh`` (PCKh@0.5) and ``val/pckh01``
     (PCKh@0.1); where shoulder and hip are annotated ``val/pck`` (PCK@0.2 of the torso's length); where people have
-    annotated boxes ``val/pck_box`` (PCK@0.2 of the box's longer side); the same under ``test/``. These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and
-    ``…_wrist`` a joint's, left and right averaged. All are shares in [0, 1]. Joints that the skeleton excludes
-    (MPII: pelvis and thorax) are in no mean.
+    annotated boxes ``val/pck_box`` (PCK@0.2 of the box's longer side, as mmpose has it); the same under ``test/``.
+    These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and ``…_wrist`` a
+    joint's, left and right averaged, unless there are very many. All are shares in [0, 1]. Joints that the skeleton
+    excludes (MPII: pelvis and thorax) are in no mean.
 
     With a teacher of weight w it minimizes (1 − w) · loss against the annotation + w · loss against the teacher's
     answer (Zhang, Zhu, Ye 2019, https://arxiv.org/abs/1811.05419), on every stack and for the joints that are

@@ -89,7 +89,9 @@ def in_folders(people: PosePeople, root: Path, folders: Sequence[str], advice: s
     for name in names.tolist():
         found = [f"{folder}/{name}" for folder, content in there if name in content or (root / folder / name).is_file()]
         if len(found) > 1:
-            raise ValueError(f"{people.file}: its picture {name} is {' and '.join(found)}: put the folder before its name")
+            raise ValueError(
+                f"{people.file}: its picture {name} is {' and '.join(found)}: put the folder before its name"
+            )
         places.append(found[0] if found else name)
     return replace(people, images=np.array(places, str)[index])
 

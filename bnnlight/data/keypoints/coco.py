@@ -10,7 +10,14 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople
-from bnnlight.data.keypoints.checks import and_more, check_finite, check_inside, check_pictures, in_folders, stored_sizes
+from bnnlight.data.keypoints.checks import (
+    and_more,
+    check_finite,
+    check_inside,
+    check_pictures,
+    in_folders,
+    stored_sizes,
+)
 from bnnlight.data.keypoints.coco_boxes import BoxFrom, check_boxes
 from bnnlight.data.keypoints.coco_json import CocoFile, read_coco
 from bnnlight.data.keypoints.coco_skeleton import LimbsFrom, coco_skeleton
@@ -32,15 +39,14 @@ _FAR = 1.0
 class COCOKeypointsDataModule(PoseDataModule):
     """Keypoints in COCO's JSON form, as CVAT, Label Studio and many public sets write it.
 
-    Any number of joints, any number of people, hands, faces, animals or things in a picture; each is one item, cut out by
-    its box. Names of joints and limbs are those of the file's category; joints without names are numbered,
-    ``keypoint_0`` and so on. What is left and what is right, which a mirror image swaps, follows from the names, or from
-    ``flip_pairs``. See :func:`bnnlight.data.keypoints.coco_json.read_coco` for what the file may leave out.
+    Any number of joints, and of people, hands, faces, animals or things in a picture; each is one item, cut out by its
+    box. Names of joints and limbs are those of the file's category; joints without names are numbered,
+    ``keypoint_0`` and so on. What is left and what is right, which a mirror image swaps, follows from the names, or
+    from ``flip_pairs``. See :func:`bnnlight.data.keypoints.coco_json.read_coco` for what the file may leave out.
 
     Coordinates are taken as COCO has them by custom: (0, 0) is the middle of the top left pixel, for joints and boxes
-    alike. COCO's documentation leaves half a pixel open: its outlines count from the picture's corner. The box's own half
-    pixel is nothing beside its padding; where the joints' half pixel matters, as in files that count from the corner
-    (0.5) or from 1, set ``origin``.
+    alike. Strictly COCO's boxes count from the picture's corner, half a pixel away, which is nothing beside the
+    padding. For files that count otherwise, from the corner (0.5) or from 1, set ``origin``.
 
     All people have a box, so that PCK by the box (``val/pck_box``, 0.2 of the longer side) can always be measured; the
     torso's PCK (``val/pck``) where a left shoulder and a right hip are among the joints. There are no head boxes.
@@ -175,14 +181,14 @@ class COCOKeypointsDataModule(PoseDataModule):
         people, joints = content.people, self.skeleton.joints
         if people.joints.shape[1] != len(joints):
             raise ValueError(
-                f"{path} has {people.joints.shape[1]} joints, and another of the files has {len(joints)} joints: give files "
-                "of one kind"
+                f"{path} has {people.joints.shape[1]} joints, and another of the files has {len(joints)} joints: give "
+                "files of one kind"
             )
         if content.names is not None and content.names != joints:
             index = next(i for i, pair in enumerate(zip(content.names, joints, strict=True)) if pair[0] != pair[1])
             raise ValueError(
-                f"{path}: joint {index} is {content.names[index]}, and {joints[index]} in another of the files: give files "
-                "with the same joints in the same order"
+                f"{path}: joint {index} is {content.names[index]}, and {joints[index]} in another of the files: give "
+                "files with the same joints in the same order"
             )
         check_finite(people, self.skeleton)
         check_pictures(people, self.folder, _PICTURES)
@@ -204,6 +210,6 @@ def _compare_sizes(people: PosePeople, told: np.ndarray, stored: np.ndarray) -> 
         index = int(other.argmax())
         sizes = [f"{width}×{height}" for width, height in (stored[index], told[index])]
         rank_zero_warn(
-            f"{people.where(index)}: its picture is stored with {sizes[0]} px, and the file says "
-            f"{sizes[1]}{and_more(len(np.unique(people.images[other])) - 1)}: look at the crops that `bnnlight check` draws"
+            f"{people.where(index)}: its picture is stored with {sizes[0]} px, and the file says {sizes[1]}"
+            f"{and_more(len(np.unique(people.images[other])) - 1)}: look at the crops that `bnnlight check` draws"
         )

@@ -153,8 +153,9 @@ def _tell_of_sides(file: Path, joints: Sequence[str], pairs: Sequence[tuple[int,
         )
     elif not pairs and (not named or all(name.isdecimal() for name in joints)):
         rank_zero_warn(
-            f"{file}: its {len(joints)} joints have no names that tell left from right: in a mirror image each stays what "
-            "it is; set data.flip_pairs ([] if that is right), or data.augmentation.flip to 0 and model.flip_test to false"
+            f"{file}: its {len(joints)} joints have no names that tell left from right: in a mirror image each stays "
+            "what it is; set data.flip_pairs ([] if that is right), or data.augmentation.flip to 0 and model.flip_test "
+            "to false"
         )
 
 

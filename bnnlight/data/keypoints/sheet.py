@@ -1,4 +1,4 @@
-"""Draws annotated crops, each beside its mirror image, so that a wrong order or a wrong side is seen before training."""
+"""Draws annotated crops, each beside its mirror image, so that a wrong order or side is seen before training."""
 
 from __future__ import annotations
 

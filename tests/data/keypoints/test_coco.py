@@ -82,7 +82,7 @@ def test_real_sides_and_limbs(real_data):
 
 
 def as_coco(people, skeleton, name, boxes):
-    """COCO's form of people that another module has read, in pixels from the corner, with the boxes that are handed in."""
+    """COCO's form of people that another module has read, in pixels from the corner, with boxes if there are any."""
     names = sorted(set(people.images.tolist()))
     annotations = []
     for index in range(len(people)):
@@ -152,7 +152,9 @@ def test_mpii_as_coco_gives_what_the_mpii_module_gives(real_data, tmp_path):
     theirs.setup()
     people = theirs.val_set.items.people
     corners = people.center + 0.5 - people.side_px[:, None] / 2
-    boxes = [[*map(float, corner), float(side), float(side)] for corner, side in zip(corners, people.side_px, strict=True)]
+    boxes = [
+        [*map(float, corner), float(side), float(side)] for corner, side in zip(corners, people.side_px, strict=True)
+    ]
     (tmp_path / "five.json").write_text(json.dumps(as_coco(people, MPII, "person", boxes)))
     name = str(tmp_path / "five.json")
     ours = COCOKeypointsDataModule(str(root), name, name, "images", box_padding=1, origin=0.5, **options)

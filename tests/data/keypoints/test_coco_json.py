@@ -60,7 +60,10 @@ VARIATIONS = {
     "a category without joints": lambda c: {**c, "categories": [{"id": 1, "name": "face", "keypoints": []}]},
     "joints are a number": lambda c: {**c, "categories": [{"id": 1, "keypoints": len(JOINTS)}]},
     "joints have numbers for names": lambda c: {**c, "categories": [{"id": 1, "keypoints": [1, 2, 3, 4, 5]}]},
-    "pictures have no size": lambda c: {**c, "images": [{"id": i["id"], "file_name": i["file_name"]} for i in c["images"]]},
+    "pictures have no size": lambda c: {
+        **c,
+        "images": [{"id": i["id"], "file_name": i["file_name"]} for i in c["images"]],
+    },
     "more pictures": lambda c: {**c, "images": [*c["images"], {"id": 99, "file_name": "not/there.jpg"}]},
 }
 
@@ -203,7 +206,7 @@ WRONG = {
     "joint is a word": (with_points(1, 3, "x"), "entry 2 of 4 (1.jpg)", "keypoints", "numbers", "correct"),
     "joint far away": (with_points(1, 3, 5000), "entry 2 of 4 (1.jpg)", "left_eye", "outside the picture"),
     "a joint too few": (at(3, keypoints=keypoints(0, 4)), "entry 4 of 4 (1.jpg)", "12 numbers", "5 joints", "15"),
-    "keypoints are a number": (at(3, keypoints=5), "entry 4 of 4 (1.jpg)", "no list of numbers"),
+    "keypoints are a number": (at(3, keypoints=5), "entry 4 of 4 (1.jpg)", "not a list of numbers"),
     "no image_id": (lambda c: c["annotations"][0].pop("image_id") and c, "entry 1 of 4", "no image_id"),
     "image_id of none": (at(0, image_id=77), "entry 1 of 4", "image_id 77", "none of its images"),
     "an annotation is a list": (lambda c: c["annotations"].__setitem__(1, []) or c, "entry 2 of 4 is a list"),

@@ -122,11 +122,11 @@ def test_limbs_without_0_and_k_by_what_they_join(tmp_path, told):
     # from 0 hip and knee of each side; from 1 nose and left hip, left knee and right hip
     assert skeleton_of(tmp_path, names, [[1, 2], [3, 4]]).limbs == ((1, 2), (3, 4))
     assert skeleton_of(tmp_path, names, [[2, 3], [4, 5]]).limbs == ((1, 2), (3, 4))
-    assert [("count from 0", "limbs_from to 1"), ("count from 1", "limbs_from to 0")] == [
+    assert [
         (line[line.index("count") :].split(";")[0], line[line.index("limbs_from") :].split(" if")[0])
         for line in told
         if "neither a 0 nor a 6" in line
-    ]
+    ] == [("count from 0", "limbs_from to 1"), ("count from 1", "limbs_from to 0")]
 
 
 @pytest.mark.parametrize(("places", "expected"), [([0, 50, 52, 100], ((1, 2),)), ([50, 52, 100, 0], ((0, 1),))])
@@ -166,7 +166,10 @@ def test_names_of_the_file_that_has_them(tmp_path, check_one_line):
     write_coco(tmp_path, coco_content(joints=["a", "b"]), "two.json")
     for files in ({"val_annotations": "nameless.json"}, {"train_annotations": "nameless.json"}):
         assert ready(tmp_path, **files).skeleton.joints == tuple(JOINTS)
-    for train, parts in (("other.json", ("joint 0 is a, and nose", "same order")), ("two.json", ("2 joints", "5 joints"))):
+    for train, parts in (
+        ("other.json", ("joint 0 is a, and nose", "same order")),
+        ("two.json", ("2 joints", "5 joints")),
+    ):
         with pytest.raises(ValueError) as error:
             ready(tmp_path, train_annotations=train)
         check_one_line(error, tmp_path / train, *parts)
