@@ -18,9 +18,9 @@ from bnnlight.data.keypoints.checks import (
     in_folders,
     stored_sizes,
 )
-from bnnlight.data.keypoints.coco_boxes import BoxFrom, check_boxes
-from bnnlight.data.keypoints.coco_json import CocoFile, read_coco
-from bnnlight.data.keypoints.coco_skeleton import LimbsFrom, coco_skeleton
+from bnnlight.data.keypoints.coco_files.boxes import BoxFrom, check_boxes
+from bnnlight.data.keypoints.coco_files.reading import CocoFile, read_coco
+from bnnlight.data.keypoints.coco_files.skeleton import LimbsFrom, coco_skeleton
 from bnnlight.data.keypoints.data_module import PoseDataModule
 from bnnlight.data.keypoints.transforms import PoseAugmentation
 from bnnlight.data.loading.bad_images import OnBadImage
@@ -42,7 +42,8 @@ class COCOKeypointsDataModule(PoseDataModule):
     Any number of joints, and of people, hands, faces, animals or things in a picture; each is one item, cut out by its
     box. Names of joints and limbs are those of the file's category; joints without names are numbered,
     ``keypoint_0`` and so on. What is left and what is right, which a mirror image swaps, follows from the names, or
-    from ``flip_pairs``. See :func:`bnnlight.data.keypoints.coco_json.read_coco` for what the file may leave out.
+    from ``flip_pairs``. What a file may leave out stands at
+    :func:`bnnlight.data.keypoints.coco_files.reading.read_coco`.
 
     Coordinates are taken as COCO has them by custom: (0, 0) is the middle of the top left pixel, for joints and boxes
     alike. Strictly COCO's boxes count from the picture's corner, half a pixel away, which is nothing beside the

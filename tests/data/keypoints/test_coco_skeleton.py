@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fixtures.coco_files import JOINTS, coco_content, module, ready, write_coco
 
-from bnnlight.data.keypoints.coco_skeleton import COCO_JOINTS, COCO_SIGMAS
+from bnnlight.data.keypoints.coco_files.skeleton import COCO_JOINTS, COCO_SIGMAS
 from bnnlight.imaging.joint_sides import flip_pairs_by_name, side_and_rest, without_side
 
 

@@ -15,8 +15,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from bnnlight.data.keypoints.annotations import PosePeople
 from bnnlight.data.keypoints.checks import and_more
-from bnnlight.data.keypoints.coco_boxes import BoxFrom, square_boxes
-from bnnlight.data.keypoints.coco_content import CocoContent, first_twice, ids_as_array, key_of, load_coco
+from bnnlight.data.keypoints.coco_files.boxes import BoxFrom, square_boxes
+from bnnlight.data.keypoints.coco_files.content import CocoContent, first_twice, ids_as_array, key_of, load_coco
 
 
 @dataclass(frozen=True)
