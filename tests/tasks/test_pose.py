@@ -209,7 +209,7 @@ def people(num=7, boxes=False):
         head = float("nan") if index == 1 else rng.uniform(4, 12)
         made.append((found, sample(found, truth, annotated=annotated, head_px=head, torso_px=rng.uniform(10, 30))))
         if boxes:
-            made[-1][1]["box_px"] = torch.tensor(float("nan") if index == 2 else rng.uniform(8, 25))
+            made[-1][1]["box_px"] = torch.tensor(float("nan") if index == 2 else 8.0 + 2 * index)
     return made
 
 
