@@ -12,7 +12,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `backbones` | binary residual networks, one of whole numbers, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, without torch: numpy, Pillow, OpenCV | nothing of the package |
 | `data.classes` | digits, Fashion-MNIST, CIFAR, any folder of classes | `data.loading` |
-| `data.keypoints` | MPII, LSP, drawn people: boxes, augmentation, heat maps | `data.loading`, `imaging` |
+| `data.keypoints` | COCO's form, MPII, LSP, drawn people: boxes, augmentation, heat maps | `data.loading`, `imaging` |
 | `data.loading` | what both share: loaders, order and seeds, workers, bad pictures, transforms | `imaging` |
 | `optim` | optimizers for latent weights: SOAP, Muon, Bop; what a parameter group is | parts of `nn` |
 | `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |

@@ -28,6 +28,8 @@ def test_there_are_configs():
         "hg_lsp.yaml",
         "hg_lsp_small.yaml",
         "hg_people.yaml",
+        "hg_coco.yaml",
+        "hg_coco_small.yaml",
     }
 
 

@@ -1,11 +1,13 @@
 """Times the pose data pipeline on one core: a 1280×720 JPEG to a 256×256 augmented crop with its targets.
 
-    python benchmarks/training/pose_data.py [--root DIR]
+    python benchmarks/training/pose_data.py [--root DIR] [--people 150000]
 
 In the same run, in turn with it: decoding the JPEG alone, in full, with the same library. Persons have the sizes
 that people have in MPII's validation list (0.1, 0.5 and 0.9 quantile of the box's side), and one small enough that
 nothing can be saved in decoding. Pictures are drawn, or with --root those of an MPII folder (annot/sample5.json).
-Prints JSON; times are medians of the processor time that a picture takes, ratios are of those.
+People of median size are read from a JSON file in COCO's form too. With --people, a file of so many is made by
+repetition, and its reading is timed; the memory is that of the process that made it too. Prints JSON; times are
+medians of the processor time that a picture takes, ratios are of those.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -22,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 
-from bnnlight.data import MPIIDataModule
+from bnnlight.data import COCOKeypointsDataModule, MPIIDataModule
 from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople
 from bnnlight.data.keypoints.data_module import PoseView
 from bnnlight.data.keypoints.heatmaps import render
@@ -68,6 +71,42 @@ def people_in(folder: Path, names: list[str], side_px: float) -> PosePeople:
     )
 
 
+def write_coco(folder: Path, people: PosePeople, count: int, name: str) -> None:
+    """A JSON file in COCO's form of so many people, over and over the same ones; an outline of 60 numbers each."""
+    images = [
+        {"id": i, "file_name": name, "width": 1280, "height": 720} for i, name in enumerate(people.images.tolist())
+    ]
+    flags = np.full((len(people), 16, 1), 2)
+    points = np.concatenate((people.joints.round(2).astype(float), flags), 2).reshape(len(people), -1).tolist()
+    side = float(people.side_px[0]) / 1.25
+    entries = []
+    for number in range(count):
+        i = number % len(people)
+        entry = {
+            "id": number,
+            "image_id": i,
+            "category_id": 1,
+            "keypoints": points[i],
+            "num_keypoints": 16,
+            "iscrowd": 0,
+        }
+        entry |= {"bbox": [640 - side / 2, 360 - side / 2, side, side], "area": side**2 / 2}
+        entries.append({**entry, "segmentation": [[float(x) for x in range(60)]]})
+    category = {"id": 1, "name": "person", "keypoints": list(MPII.joints), "skeleton": []}
+    (folder / name).write_text(json.dumps({"images": images, "annotations": entries, "categories": [category]}))
+
+
+def read_coco(folder: Path, name: str) -> tuple[COCOKeypointsDataModule, dict[str, float]]:
+    """The data module, ready to train, and what its start took."""
+    start = time.process_time()
+    data = COCOKeypointsDataModule(str(folder), name, name, image_size=IMAGE_SIZE, num_workers=0)
+    data.prepare_data()
+    data.setup("fit")
+    took = {"num_people": len(data.train_set), "file_mb": (folder / name).stat().st_size / 1e6}
+    took["start_s"] = time.process_time() - start
+    return data, {**took, "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+
+
 def measure(view: PoseView, paths: list[Path], repeats: int) -> dict[str, float]:
     """Milliseconds of both, taken in turn picture by picture, and their ratio."""
     decoding, pipeline = [], []
@@ -97,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--root", help="an MPII folder with images/ and annot/sample5.json")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--people", type=int, default=0, help="in a JSON file in COCO's form whose reading is timed")
     args = parser.parse_args()
     torch.set_num_threads(1)
     augmentation = PoseAugmentation()
@@ -115,7 +155,16 @@ def main() -> None:
             people = people_in(Path(folder), names, side_px)
             view = PoseView(PoseFiles(people, Path(folder), IMAGE_SIZE, augmentation), transform)
             results[f"drawn, {size} ({side_px:.0f} px)"] = measure(view, paths, args.repeats)
+        people = people_in(Path(folder), names, SIDES_PX["median"])
+        write_coco(Path(folder), people, len(names), "coco.json")
+        data, _ = read_coco(Path(folder), "coco.json")
+        results["drawn, median, in COCO's form"] = measure(data.train_set, paths, args.repeats)
+        reading = None
+        if args.people:
+            write_coco(Path(folder), people, args.people, "large.json")
+            _, reading = read_coco(Path(folder), "large.json")
     record = {"machine": platform.machine(), "opencv": cv2.__version__, "repeats": args.repeats, "results": results}
+    record |= {"reading": reading} if reading else {}
     print(json.dumps(record, indent=2, ensure_ascii=False))
 
 

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.cli import LightningArgumentParser
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bnnlight.callbacks.pictures import contact_sheet
 from bnnlight.console.tables import print_whole
+from bnnlight.data.keypoints.data_module import PoseDataModule
+from bnnlight.data.keypoints.sheet import annotated_crops
 from bnnlight.data.loading.checking import Split, examine, shared_files
 from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.experiment.experiment import Experiment
 
 MAX_LINES = 20
 """Of one kind on the terminal."""
+SHEET = "check_crops.png"
+NUM_CROPS = 11
+"""On the sheet of annotated crops, besides the key to the joints."""
 _SETS = {"train": "train_set", "val": "val_set", "test": "test_set"}
 
 
@@ -29,6 +38,10 @@ class _CheckExperiment(Experiment):
         super().add_arguments_to_parser(parser)
         text = "Processes that read; one for each available CPU core by default."
         parser.add_argument("--num_workers", type=NonNegativeInt | None, default=None, help=text)
+        text = (
+            f"Where to draw annotated crops of pose data beside their mirror images; {SHEET} by default, null: nowhere."
+        )
+        parser.add_argument("--sheet", type=str | None, default=SHEET, help=text)
         parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 
     def before_instantiate_classes(self) -> None:
@@ -42,12 +55,16 @@ def check(args: list[str]) -> None:
     """Read all pictures of a config's data in full, before a long run, and name those that cannot be read.
 
     Each goes through its transform too. Told besides: sizes of sets and classes, annotated joints, and files with the
-    same content among the training pictures and those to measure on.
+    same content among the training pictures and those to measure on. Of pose data a sheet of annotated crops is drawn,
+    and the network is asked whether it has as many joints.
     """
     example = "Example: bnnlight check --config resnet18_imagenet --data.root DIR"
     experiment = _CheckExperiment("check", f"{check.__doc__} {example}", args)
     config = experiment.config
     sets = data_sets(experiment.datamodule)
+    is_pose = isinstance(experiment.datamodule, PoseDataModule)
+    if is_pose and hasattr(experiment.model, "check_data"):
+        experiment.model.check_data(experiment.datamodule, "fit")
     num_workers = num_cores() if config.num_workers is None else config.num_workers
     splits: dict[str, Split] = {}
     # a set that is another one under a second name is read once
@@ -58,10 +75,15 @@ def check(args: list[str]) -> None:
             splits[name] = splits[first] if first != name else examine(view, num_workers, advance)
     same = {name: names[id(view)] for name, view in sets.items() if names[id(view)] != name}
     record = as_record(splits, same, getattr(experiment.datamodule, "classes", None))
+    sheet = _draw_sheet(experiment.datamodule, sets, config.sheet) if is_pose and config.sheet else None
+    if sheet:
+        record["sheet"] = str(sheet)
     if config.json:
         print(json.dumps(record, indent=2))
     else:
         _print(record)
+        if sheet:
+            print(f"annotated crops, each beside its mirror image: {sheet}")
     _warn(record)
     bad = {file for split in splits.values() for file in split.unreadable}
     if bad:
@@ -70,6 +92,22 @@ def check(args: list[str]) -> None:
             f"{len(bad)} of {number} pictures cannot be read: replace or remove them, "
             "or train with --data.on_bad_image skip"
         )
+
+
+def _draw_sheet(data: PoseDataModule, sets: dict[str, Any], name: str) -> Path | None:
+    """Path of the sheet; None where there is nothing to draw, or where it cannot be written."""
+    view = sets.get("train", next(iter(sets.values())))
+    tiles = annotated_crops(data, view, NUM_CROPS)
+    path = Path(name).expanduser().absolute()
+    try:
+        if tiles:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(contact_sheet(tiles)).save(path)
+    except (OSError, ValueError) as error:
+        # what was read is worth more than the picture
+        print(f"warning: cannot write {path} ({error}): pass --sheet with another place", file=sys.stderr)
+        return None
+    return path if tiles else None
 
 
 def data_sets(data: Any) -> dict[str, Any]:
@@ -83,15 +121,28 @@ def data_sets(data: Any) -> dict[str, Any]:
     if hasattr(data, "on_bad_image"):
         # damaged headers are to be listed with all else, and not to end the check
         data.on_bad_image = "skip"
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
+    with _told():
+        data.prepare_data()
+        data.setup("fit")
+        data.setup("test")
     sets = {name: getattr(data, attribute, None) for name, attribute in _SETS.items()}
     sets = {name: view for name, view in sets.items() if view is not None}
     if not sets:
         names = ", ".join(_SETS.values())
         raise ValueError(f"{type(data).__name__} has none of {names} after setup: set them, so that they can be read")
     return sets
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What data modules tell of their files, as how many people they leave out, is what a check is for."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def as_record(splits: dict[str, Split], same: dict[str, str], classes: list[str] | None) -> dict[str, Any]:

@@ -6,8 +6,9 @@ The rooms of this folder; the docstring of each says what its files do:
 ``classes``   `DigitsDataModule`, `FashionMNISTDataModule`, `CIFAR10DataModule`,
               `CIFAR100DataModule`, and `ImageFolderDataModule`: ImageNet's layout, or any
               folder of class folders
-``keypoints`` `MPIIDataModule`, `LSPDataModule`, and `PeopleDataModule`: drawn people, part
-              of the installation
+``keypoints`` `COCOKeypointsDataModule`: keypoints of anything in COCO's form;
+              `MPIIDataModule`, `LSPDataModule`, and `PeopleDataModule`: drawn people, part of the
+              installation
 ``loading``   what both share: loaders, order and seeds, workers, pictures that cannot be
               read, transforms; it imports neither of the two
 ============= ==========================================================================
@@ -27,8 +28,9 @@ Add your own data set:
    ``val_set`` and ``test_set`` from anything that has a length and yields (picture, label):
    ``self.augmented(items)`` to train on, ``self.plain(items)`` to measure on.
    `DigitsDataModule` is the shortest example.
-3. People with joints: write MPII's JSON lists and use `MPIIDataModule`, if they have MPII's 16
-   joints; else subclass `bnnlight.data.keypoints.data_module.PoseDataModule`, as `LSPDataModule` does.
+3. People, or anything else, with joints: write a JSON file in COCO's form and use
+   `COCOKeypointsDataModule`; else subclass
+   `bnnlight.data.keypoints.data_module.PoseDataModule`, as `LSPDataModule` does.
 4. Name the class in YAML: ``data: {class_path: my_package.MyDataModule}``. Nothing is
    registered anywhere.
 """
@@ -36,6 +38,7 @@ Add your own data set:
 from bnnlight.data.classes.digits import DigitsDataModule
 from bnnlight.data.classes.image_folder import ImageFolderDataModule
 from bnnlight.data.classes.vision import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule
+from bnnlight.data.keypoints.coco import COCOKeypointsDataModule
 from bnnlight.data.keypoints.lsp import LSPDataModule
 from bnnlight.data.keypoints.mpii import MPIIDataModule
 from bnnlight.data.keypoints.people import PeopleDataModule
@@ -43,6 +46,7 @@ from bnnlight.data.keypoints.people import PeopleDataModule
 __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "COCOKeypointsDataModule",
     "DigitsDataModule",
     "FashionMNISTDataModule",
     "ImageFolderDataModule",

@@ -88,6 +88,7 @@ _HUB_METRICS = {
     "test/acc5": ("accuracy", "top-5 accuracy"),
     "test/pckh": ("pckh", METRICS["test/pckh"]),
     "test/pck": ("pck", METRICS["test/pck"]),
+    "test/pck_box": ("pck", METRICS["test/pck_box"]),
 }
 """A test's figure → its type on the hub, and its name."""
 

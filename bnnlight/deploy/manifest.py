@@ -166,13 +166,28 @@ def _skeleton(record: Any) -> Skeleton | None:
     joints = tuple(_text(name, "joints") for name in _list(record.pop("joints"), "joints"))
     limbs = [_list(limb, "limbs") for limb in _list(record.pop("limbs"), "limbs")]
     torso, excluded = (_list(record.pop(name), name) for name in ("torso", "excluded"))
+    # files that were written before there were any have none
+    sigmas = tuple(_number(value, "sigmas") for value in _list(record.pop("sigmas", []), "sigmas"))
+    flip_pairs = record.pop("flip_pairs", None)
+    pairs = [_list(pair, "flip_pairs") for pair in _list(flip_pairs or [], "flip_pairs")]
     _check_empty(record, "skeleton")
     if len(joints) > MAX_JOINTS or len({*joints}) != len(joints):
         raise ValueError(f"its manifest's skeleton has more than {MAX_JOINTS} joints, or one twice")
-    indices = [*(i for limb in limbs for i in limb), *torso, *excluded]
-    if any(type(i) is not int or not 0 <= i < len(joints) for i in indices) or {2} != {len(p) for p in (*limbs, torso)}:
+    sided = [i for pair in pairs for i in pair]
+    indices = [*(i for limb in limbs for i in limb), *torso, *excluded, *sided]
+    known = all(type(i) is int and 0 <= i < len(joints) for i in indices)
+    if not known or {2} != {2, *(len(pair) for pair in (*limbs, *pairs, *([torso] if torso else ())))}:
         raise ValueError("its manifest's skeleton names joints that are not there")
-    skeleton = Skeleton(joints, tuple(map(tuple, limbs)), tuple(torso), tuple(excluded))
+    if len({*sided}) != len(sided) or len(sigmas) not in (0, len(joints)) or any(sigma <= 0 for sigma in sigmas):
+        raise ValueError("its manifest's skeleton has a joint in two flip_pairs, or sigmas that do not fit its joints")
+    skeleton = Skeleton(
+        joints,
+        tuple(map(tuple, limbs)),
+        tuple(torso),
+        tuple(excluded),
+        sigmas,
+        None if flip_pairs is None else tuple(map(tuple, pairs)),
+    )
     try:
         skeleton.mirrored  # noqa: B018  (a left joint without a right one has no mirror image)
     except ValueError as error:

@@ -19,6 +19,7 @@ _ACCURACIES = {
     "val/acc1": "top-1, validation",
     "val/pckh": "PCKh@0.5, validation",
     "val/pck": "PCK@0.2, validation",
+    "val/pck_box": "PCK@0.2 of the box, validation",
 }
 
 

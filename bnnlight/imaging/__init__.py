@@ -10,6 +10,7 @@ Training and shipped models share this folder, so it imports neither torch nor L
 ``pose_crop.py``       a person cut out of a picture as the input of a pose network
 ``heatmaps.py``        heat maps to joints, and pixels of one to those of the other
 ``skeletons.py``       names of joints, sides, limbs
+``joint_sides.py``     left and right told by the names of joints
 ``pose_pictures.py``   skeletons drawn into pictures
 ``answer_folder.py``   the folder that `bnnlight predict` writes: pictures and JSON
 ====================== ===================================================================

@@ -96,6 +96,6 @@ def _cross(canvas: np.ndarray, joint: np.ndarray, radius: float, thickness: int)
 
 
 def _color(skeleton: Skeleton, a: int, b: int) -> tuple[int, int, int]:
-    sides = {skeleton.joints[i].split(" ")[0] for i in (a, b)} & {"left", "right"}
+    sides = {skeleton.sides[i] for i in (a, b)} - {""}
     # from hip to hip there is no side
     return {frozenset({"left"}): LEFT, frozenset({"right"}): RIGHT}.get(frozenset(sides), MIDDLE)

@@ -13,20 +13,38 @@ class Skeleton:
 
     Attributes:
         joints: names, in the order of the annotations. Those of a left and a right joint begin with "left "
-            and "right ".
+            and "right ", unless ``flip_pairs`` says which they are.
         limbs: pairs of joint indices between which a line is drawn.
-        torso: indices of left shoulder and right hip; their distance is PCK's reference length.
+        torso: indices of left shoulder and right hip; their distance is PCK's reference length. Empty where there
+            are no such joints.
         excluded: indices of joints that the data set's metric leaves out of its means.
+        sigmas: one a joint, how much annotators differ about its place: the constants of OKS. Empty where they are
+            not known.
+        flip_pairs: indices of a left and a right joint, pair by pair; None: as the names say.
     """
 
     joints: tuple[str, ...]
     limbs: tuple[tuple[int, int], ...]
-    torso: tuple[int, int]
+    torso: tuple[int, int] | tuple[()]
     excluded: tuple[int, ...] = ()
+    sigmas: tuple[float, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """For each joint "left", "right", or "" where it has no side."""
+        if self.flip_pairs is None:
+            firsts = (name.split(" ")[0] for name in self.joints)
+            return tuple(first if first in ("left", "right") else "" for first in firsts)
+        side = {left: "left" for left, _ in self.flip_pairs} | {right: "right" for _, right in self.flip_pairs}
+        return tuple(side.get(index, "") for index in range(len(self.joints)))
 
     @property
     def mirrored(self) -> tuple[int, ...]:
         """For each joint the index of the joint that a mirror image shows in its place."""
+        if self.flip_pairs is not None:
+            other = dict(self.flip_pairs) | {right: left for left, right in self.flip_pairs}
+            return tuple(other.get(index, index) for index in range(len(self.joints)))
         swap = {"left": "right", "right": "left"}
         names = (name.split(" ", 1) for name in self.joints)
         return tuple(self.joints.index(" ".join([swap.get(side, side), *rest])) for side, *rest in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, Literal
 
 import lightning as L
@@ -15,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from bnnlight.data.keypoints import heatmaps
 from bnnlight.imaging.heatmaps import to_heatmap, to_input
+from bnnlight.imaging.joint_sides import without_side
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
@@ -26,8 +28,16 @@ from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
 from bnnlight.tasks.teacher import Teacher
 
-MEASURES = {"pckh": ("head_px", 0.5), "pckh01": ("head_px", 0.1), "pck": ("torso_px", 0.2)}
-"""Name in the log → reference length in the batch, threshold: PCKh@0.5, PCKh@0.1 and PCK@0.2."""
+MEASURES = {
+    "pckh": ("head_px", 0.5),
+    "pckh01": ("head_px", 0.1),
+    "pck": ("torso_px", 0.2),
+    "pck_box": ("box_px", 0.2),
+}
+"""Name in the log → reference length in the batch, threshold: PCKh@0.5, PCKh@0.1, PCK@0.2, and PCK@0.2 by the box."""
+
+MAX_NAMED = 60
+"""Of more joints, left and right counted once, the single ones are not logged."""
 
 PICTURE_PX = 256
 """About how wide a person is shown."""
@@ -60,11 +70,13 @@ def _skeleton_of(data: Any, default: Skeleton | None = None) -> Skeleton:
 
 
 def _groups(skeleton: Skeleton) -> dict[str, list[int]]:
-    """Joints by their name without left and right."""
+    """Joints by their name without left and right; none where there are too many to be looked at one by one."""
     groups: dict[str, list[int]] = {}
-    for index, name in enumerate(skeleton.joints):
-        groups.setdefault(name.removeprefix("left ").removeprefix("right ").replace(" ", "_"), []).append(index)
-    return groups
+    for index, (name, side) in enumerate(zip(skeleton.joints, skeleton.sides, strict=True)):
+        # a key's parts are told by "/", and some loggers take letters, digits, "_", "-" and "." alone
+        group = re.sub(r"[^\w.-]+", "_", without_side(name) if side else name)
+        groups.setdefault(group, []).append(index)
+    return groups if len(groups) <= MAX_NAMED else {}
 
 
 def _check_maps(maps: Any, skeleton: Skeleton) -> None:
@@ -83,10 +95,11 @@ class PoseTask(L.LightningModule):
     """Trains a network to find joints: heat maps, PCKh and PCK.
 
     Logs ``train/loss``; ``val/loss``; where the data have head boxes ``val/pckh`` (PCKh@0.5) and ``val/pckh01``
-    (PCKh@0.1); where shoulder and hip are annotated ``val/pck`` (PCK@0.2 of the torso's length); the same under
-    ``test/``. These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and
-    ``…_wrist`` a joint's, left and right averaged. All are shares in [0, 1]. Joints that the skeleton excludes
-    (MPII: pelvis and thorax) are in no mean.
+    (PCKh@0.1); where shoulder and hip are annotated ``val/pck`` (PCK@0.2 of the torso's length); where people have
+    annotated boxes ``val/pck_box`` (PCK@0.2 of the box's longer side, as mmpose has it); the same under ``test/``.
+    These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and ``…_wrist`` a
+    joint's, left and right averaged, unless there are very many. All are shares in [0, 1]. Joints that the skeleton
+    excludes (MPII: pelvis and thorax) are in no mean.
 
     With a teacher of weight w it minimizes (1 − w) · loss against the annotation + w · loss against the teacher's
     answer (Zhang, Zhu, Ye 2019, https://arxiv.org/abs/1811.05419), on every stack and for the joints that are
@@ -180,8 +193,13 @@ class PoseTask(L.LightningModule):
     def logged(self, data: L.LightningDataModule) -> set[str]:
         """Keys that it logs while training, any of which can be monitored."""
         taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
-        names = ["pck", *(["pckh", "pckh01"] if getattr(data, "has_head_sizes", True) else [])]
-        ends = ["", "_mean", *(f"_{group}" for group in _groups(_skeleton_of(data)))]
+        skeleton = _skeleton_of(data)
+        names = [
+            *(["pck"] if skeleton.torso else []),
+            *(["pckh", "pckh01"] if getattr(data, "has_head_sizes", True) else []),
+            *(["pck_box"] if getattr(data, "has_boxes", False) else []),
+        ]
+        ends = ["", "_mean", *(f"_{group}" for group in _groups(skeleton))]
         return {"train/loss", "val/loss", *taught, *(f"val/{name}{end}" for name in names for end in ends)}
 
     def on_train_epoch_start(self) -> None:
@@ -227,7 +245,8 @@ class PoseTask(L.LightningModule):
             return self._decode(self._maps(batch["image"]), batch)
 
     def draw(self, batch: dict[str, Tensor], outputs: dict[str, Tensor], count: int) -> list[np.ndarray]:
-        """Truth and prediction side by side, wrong joints marked: by PCKh@0.5, or PCK@0.2 without head boxes.
+        """Truth and prediction side by side, wrong joints marked: by PCKh@0.5, or PCK@0.2 without head boxes, of the
+        torso or else of the box.
 
         Args:
             batch: as it was handed to the step.
@@ -277,10 +296,13 @@ class PoseTask(L.LightningModule):
         self.losses[split].update(self._loss(maps, batch), weight=batch["weight"].sum())
         self.log(f"{split}/loss", self.losses[split], on_step=False, on_epoch=True)
         for name, (reference, _) in MEASURES.items():
-            measure = self.measures[f"{split}/{name}"]
-            measure.update(predictions["joints"], batch["truth"], batch["annotated"], batch[reference])
-        # what a picture marks as wrong: by the head where there is one, else by the torso
-        reference = torch.where(batch["head_px"] > 0, 0.5 * batch["head_px"], 0.2 * batch["torso_px"])
+            if reference in batch:  # a data set of one's own may have no boxes
+                measure = self.measures[f"{split}/{name}"]
+                measure.update(predictions["joints"], batch["truth"], batch["annotated"], batch[reference])
+        # what a picture marks as wrong: by the head where there is one, else by the torso, else by the box
+        torso_px, box_px = batch["torso_px"], batch.get("box_px", batch["torso_px"])
+        reference = 0.2 * torch.where(torso_px > 0, torso_px, box_px)
+        reference = torch.where(batch["head_px"] > 0, 0.5 * batch["head_px"], reference)
         predictions["correct"] = pck_correct(predictions["joints"], batch["truth"], reference, 1.0)
         return predictions
 

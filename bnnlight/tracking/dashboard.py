@@ -93,8 +93,14 @@ _CURVES = {
     "val/pckh": "Validation PCKh@0.5",
     "val/pckh01": "Validation PCKh@0.1",
     "val/pck": "Validation PCK@0.2",
+    "val/pck_box": "Validation PCK@0.2 of the box",
 }
-_TESTED = {"test/acc1": "Test accuracy", "test/pckh": "Test PCKh@0.5", "test/pck": "Test PCK@0.2"}
+_TESTED = {
+    "test/acc1": "Test accuracy",
+    "test/pckh": "Test PCKh@0.5",
+    "test/pck": "Test PCK@0.2",
+    "test/pck_box": "Test PCK@0.2 of the box",
+}
 _RANKS = {"effective": "Effective rank", "stable": "Stable rank", "energy": "Rank by energy", "nominal": "Nominal rank"}
 _MODES = {r"mode\d": "the weight's unfoldings", r"factor\w+": "the factors"}
 _MODES_APART = {

@@ -18,6 +18,7 @@ _CURVES = {
     "val/acc1": "top-1, validation",
     "val/pckh": "PCKh@0.5, validation",
     "val/pck": "PCK@0.2, validation",
+    "val/pck_box": "PCK@0.2 of the box, validation",
 }
 _PROCESSOR_TIME = "time/processor"
 _COLORS = qualitative.Safe

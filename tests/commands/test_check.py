@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from fixtures.coco_files import SIZE, coco_content, write_coco
 from PIL import Image
 
+from bnnlight.imaging.pose_pictures import LEFT, RIGHT
 from bnnlight.imaging.skeletons import MPII
 
 CLASSES = ("ant", "bee", "cat")
@@ -134,6 +136,51 @@ def test_several_lists_of_people(check, write_lsp):
     assert [line["file"] for line in record["unreadable"]] == [f"{lspet}/images/im00002.jpg"]
     assert [record["splits"][name]["num_items"] for name in ("train", "val", "test")] == [11, 1, 4]
     assert record["in_both"] == [{"train": f"{lsp}/images/im0001.jpg", "test": f"{lsp}/images/im0008.jpg"}]
+
+
+def test_annotated_crops_are_drawn_beside_their_mirror_image(check, tmp_path):
+    root = tmp_path / "set"
+    content = coco_content(4, num_pictures=1)
+    # nothing but grey, so that the colours are those of the drawing
+    picture = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+    for entry in content["annotations"]:
+        entry["keypoints"] = [70, 40, 2, 100, 50, 2, 40, 50, 2, 90, 80, 2, 50, 80, 2]
+    write_coco(root, content)
+    Image.fromarray(picture).save(root / "0.jpg")
+    files = ("--data.train_annotations=people.json", "--data.val_annotations=people.json", "--data.images=.")
+    options = (f"--data.root={root}", *files, "--model.backbone.num_joints=5", "--num_workers=0")
+    small = ("--model.backbone.features=16", "--model.backbone.depth=1", "--data.image_size=64")
+    code, out, err = check("hg_coco.yaml", *options, *small, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["sheet"] == str(tmp_path / "check_crops.png")
+    assert record["splits"]["train"]["num_joints"] == 20
+    sheet = np.asarray(Image.open(record["sheet"])).astype(int)
+    # the key and four people, in tiles of two crops of 320 px with 2 px between them, below a line of 18 px
+    columns, rows = (sheet.shape[1] + 6) // 648, (sheet.shape[0] + 6) // 344
+    assert columns * rows >= 5
+    tile = sheet[344 : 344 + 338, :642] if columns == 1 else sheet[:338, 648 : 648 + 642]
+    for crop, mirrored in ((tile[18:, :320], False), (tile[18:, 322:], True)):
+        # the box is (20, 30, 100, 60), 125 px of it are shown: from (7.5, -2.5) on, 2.56 px each
+        for joint, side in (((100, 50), LEFT), ((40, 50), RIGHT), ((90, 80), LEFT), ((50, 80), RIGHT)):
+            x, y = ((place - corner) * 2.56 for place, corner in zip(joint, (7.5, -2.5), strict=True))
+            # mirrored, the left side is shown where the right one was
+            color = side if not mirrored else {LEFT: RIGHT, RIGHT: LEFT}[side]
+            x = 320 - x if mirrored else x
+            assert np.abs(crop[round(y), round(x)] - color).max() < 40, (joint, mirrored)
+    code, out, _ = check("hg_coco.yaml", *options, *small, "--sheet=null")
+    assert (code, "mirror" in out) == (0, False)
+
+
+def test_a_network_with_another_number_of_joints_is_told(bnnlight_error, configs, tmp_path):
+    root = write_coco(tmp_path / "set")
+    files = ("--data.train_annotations=people.json", "--data.val_annotations=people.json", "--data.images=.")
+    small = ("--model.backbone.features=16", "--model.backbone.depth=1", "--num_workers=0")
+    options = ("--config", configs / "hg_coco.yaml", f"--data.root={root}", *files, *small)
+    code, line = bnnlight_error("check", *options)
+    assert code == 2
+    assert "5 joints" in line
+    assert line.endswith("set model.backbone.num_joints to 5")
 
 
 def test_data_without_files_is_drawn(check):

@@ -6,7 +6,7 @@ import pytest
 
 from bnnlight.deploy.manifest import FORMAT, Manifest, PictureInput, read_seal
 from bnnlight.deploy.seal import EMPTY, PREFIX
-from bnnlight.imaging.skeletons import LSP, MPII
+from bnnlight.imaging.skeletons import LSP, MPII, Skeleton
 
 CLASSES = Manifest(
     *("classification", "networks.Small", PictureInput(1, 8, (0.5,), (0.25,), 9), ("ant", "bee", "ζῷον")),
@@ -95,6 +95,11 @@ REFUSED = [
     (POSE, ("skeleton", "limbs", 0), [[0], [1]], "not there"),
     (POSE, ("skeleton", "torso"), [13], "not there"),
     (POSE, ("skeleton", "excluded"), {"6": 7}, "excluded"),
+    (POSE, ("skeleton", "sigmas"), [0.1] * 15, "sigmas that do not fit"),
+    (POSE, ("skeleton", "sigmas"), [0.0] * 16, "sigmas that do not fit"),
+    (POSE, ("skeleton", "flip_pairs"), [[0, 5], [5, 1]], "two flip_pairs"),
+    (POSE, ("skeleton", "flip_pairs"), [[0, 16]], "not there"),
+    (POSE, ("skeleton", "flip_pairs"), [[0, 1, 2]], "not there"),
 ]
 
 
@@ -160,7 +165,13 @@ def test_a_model_without_class_names_fits_any_number_of_them():
     assert nameless.check_fits((1, 8, 8), (1000,)) is None
 
 
-def test_both_skeletons_are_accepted():
-    for skeleton in (MPII, LSP):
+def test_all_skeletons_are_accepted():
+    own = Skeleton(("L_Eye", "R_Eye", "nose"), ((0, 2),), (), sigmas=(0.1, 0.2, 0.3), flip_pairs=((0, 1),))
+    for skeleton in (MPII, LSP, own, Skeleton(("left eye",), (), (), flip_pairs=())):
         manifest = Manifest("pose", "x", POSE.input, (), skeleton)
         assert Manifest.from_json(manifest.to_json())[0].skeleton == skeleton
+    # files that were written before there were any
+    record = json.loads(manifest.to_json())
+    record["skeleton"] = {name: record["skeleton"][name] for name in ("joints", "limbs", "excluded")} | {"torso": []}
+    record["skeleton"]["joints"] = ["tail"]
+    assert Manifest.from_json(json.dumps(record))[0].skeleton == Skeleton(("tail",), (), ())

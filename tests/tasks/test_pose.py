@@ -39,10 +39,14 @@ class Given(nn.Module):
         return torch.stack([-maps] * (self.stacks - 1) + [maps], 1)
 
 
-def sample(found, truth, to_image=((1, 0, 0), (0, 1, 0)), annotated=(1, 1, 1), head_px=float("nan"), torso_px=1e9):
+def sample(
+    found, truth, to_image=((1, 0, 0), (0, 1, 0)), annotated=(1, 1, 1), head_px=float("nan"), torso_px=1e9, box_px=None
+):
     """A sample whose image shows joints at ``found``, in heat-map pixels, on 8×8 maps."""
     maps = render(torch.tensor([found], dtype=torch.float32), SIZE // STRIDE, SIZE // STRIDE)[0]
+    box = {} if box_px is None else {"box_px": torch.tensor(box_px)}
     return {
+        **box,
         "image": maps.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2),
         "joints": torch.tensor(truth, dtype=torch.float32),
         "weight": torch.tensor(annotated, dtype=torch.float32),
@@ -175,6 +179,8 @@ def metrics_by_hand(samples, split):
     """Loops over people and joints: what must be logged."""
     logged = {}
     measures = (("pckh", "head_px", 0.5), ("pckh01", "head_px", 0.1), ("pck", "torso_px", 0.2))
+    if "box_px" in samples[0][1]:
+        measures += (("pck_box", "box_px", 0.2),)
     for name, reference, threshold in measures:
         right, count = [0] * 3, [0] * 3
         for found, item in samples:
@@ -193,7 +199,7 @@ def metrics_by_hand(samples, split):
     return logged
 
 
-def people(num=7):
+def people(num=7, boxes=False):
     rng = np.random.default_rng(0)
     made = []
     for index in range(num):
@@ -202,12 +208,15 @@ def people(num=7):
         annotated = (rng.random(3) < 0.8).tolist() if index else [1, 1, 1]
         head = float("nan") if index == 1 else rng.uniform(4, 12)
         made.append((found, sample(found, truth, annotated=annotated, head_px=head, torso_px=rng.uniform(10, 30))))
+        if boxes:
+            made[-1][1]["box_px"] = torch.tensor(float("nan") if index == 2 else 8.0 + 2 * index)
     return made
 
 
+@pytest.mark.parametrize("boxes", [False, True])
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_logged_figures_against_loops(split):
-    samples = people()
+def test_logged_figures_against_loops(split, boxes):
+    samples = people(boxes=boxes)
     run = trainer()
     measure = run.validate if split == "val" else run.test
     (logged,) = measure(task(), Data([item for _, item in samples]), verbose=False)
@@ -269,6 +278,34 @@ def test_two_processes_give_the_figures_of_one(tmp_path, request):
     assert logged.keys() == alone.keys()
     for name, value in alone.items():
         assert logged[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_keys_of_any_skeleton():
+    def logged(joints, boxes=True, torso=(), **options):
+        data = SimpleNamespace(skeleton=Skeleton(joints, (), torso, **options), has_head_sizes=False, has_boxes=boxes)
+        return task().logged(data) - {"train/loss", "val/loss"}
+
+    # left and right under one name, what cannot stand in a key as "_"
+    keys = logged(("L_Eye", "R_Eye", "nose tip/end"), flip_pairs=((0, 1),))
+    assert keys == {f"val/pck_box{end}" for end in ("", "_mean", "_eye", "_nose_tip_end")}
+    assert logged(("left eye", "right eye"), boxes=False, torso=(0, 1)) == {
+        f"val/pck{end}" for end in ("", "_mean", "_eye")
+    }
+    # of very many joints the single ones are not logged
+    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {"val/pck_box", "val/pck_box_mean"}
+
+
+def test_a_picture_is_marked_by_the_box_where_there_is_no_torso():
+    made = task()
+    made.trainer = SimpleNamespace(datamodule=Data([]))
+    made.setup("validate")
+    made.log = lambda *args, **kwargs: None
+    truth = [in_input(joint) for joint in FOUND]
+    moved = [[x + 5, y] for x, y in truth]
+    sizes = {"torso_px": float("nan"), "box_px": 24.0}, {"torso_px": float("nan"), "box_px": 26.0}
+    batch = batch_of(*[sample(FOUND, moved, **size) for size in sizes])
+    # 5 px are less than 0.2 of the second box alone
+    assert made.validation_step(batch, 0)["correct"].tolist() == [[False] * 3, [True] * 3]
 
 
 def test_draws_truth_beside_prediction_and_marks_what_is_wrong():

@@ -33,6 +33,10 @@ class PosePeople:
         center: ``(N, 2)`` float32, px.
         side_px: ``(N,)`` float32.
         head_px: ``(N,)`` float32; NaN where not known.
+        area: ``(N,)`` float32, px² of the person; NaN where not known. None where the file has no such thing, as
+            the next three.
+        box: ``(N, 4)`` float32, x, y, width, height of the box that was annotated, px; x and y of its corner.
+        image_ids, ids: ``(N,)`` int64 or str, of the picture and of the annotation, as in the file.
     """
 
     file: Path
@@ -45,6 +49,10 @@ class PosePeople:
     center: np.ndarray
     side_px: np.ndarray
     head_px: np.ndarray
+    area: np.ndarray | None = None
+    box: np.ndarray | None = None
+    image_ids: np.ndarray | None = None
+    ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,7 +60,8 @@ class PosePeople:
     def take(self, chosen: np.ndarray) -> PosePeople:
         """Return some of the people, by index or by a mask ``(N,)``."""
         names = ("numbers", "images", "joints", "annotated", "center", "side_px", "head_px")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+        filled = [name for name in ("area", "box", "image_ids", "ids") if getattr(self, name) is not None]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in (*names, *filled)})
 
     def where(self, index: int) -> str:
         """Tell for a message where in the file a person stands."""
@@ -66,6 +75,8 @@ class PosePeople:
             self.center[index],
             float(self.side_px[index]),
             float(self.head_px[index]),
+            float("nan") if self.box is None else float(self.box[index, 2:].max()),
+            float("nan") if self.area is None else float(self.area[index]),
         )
 
 

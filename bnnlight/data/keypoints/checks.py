@@ -1,6 +1,8 @@
 """Checks pose annotations before training, and reads MATLAB files; errors name the entry."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +68,48 @@ def list_pictures(folder: Path, advice: str) -> set[str]:
         return {entry.name for entry in entries}
 
 
+def in_folders(people: PosePeople, root: Path, folders: Sequence[str], advice: str) -> PosePeople:
+    """The same people, whose pictures' names begin with the one of the folders that has the picture.
+
+    A picture that is in none keeps its name.
+
+    Args:
+        people: with names from one of the folders.
+        root: of the folders.
+        folders: below it.
+        advice: what to do if a folder is missing.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a picture is in two of them.
+    """
+    there = [(folder, list_pictures(root / folder, advice)) for folder in folders]
+    names, index = np.unique(people.images, return_inverse=True)
+    places = []
+    for name in names.tolist():
+        found = [f"{folder}/{name}" for folder, content in there if name in content or (root / folder / name).is_file()]
+        if len(found) > 1:
+            raise ValueError(
+                f"{people.file}: its picture {name} is {' and '.join(found)}: put the folder before its name"
+            )
+        places.append(found[0] if found else name)
+    return replace(people, images=np.array(places, str)[index])
+
+
 def check_pictures(people: PosePeople, folder: Path, advice: str) -> None:
     """Check that all pictures are there.
 
     Raises:
         FileNotFoundError: If the folder or a picture is missing.
     """
-    names = list_pictures(folder, advice)
-    missing = [i for i, name in enumerate(people.images.tolist()) if name not in names]
+    there = list_pictures(folder, advice)
     # a picture may lie in a folder below, "day1/a.jpg"
-    missing = [i for i in missing if not (folder / str(people.images[i])).is_file()]
+    wanted = np.unique(people.images).tolist()
+    missing = {name for name in wanted if name not in there and not (folder / name).is_file()}
     if missing:
+        index = next(i for i, name in enumerate(people.images.tolist()) if name in missing)
         raise FileNotFoundError(
-            f"{people.where(missing[0])}: its picture is not in {folder}{and_more(len(missing) - 1)}; {advice}"
+            f"{people.where(index)}: its picture is not in {folder}{and_more(len(missing) - 1)}; {advice}"
         )
 
 
@@ -95,18 +126,31 @@ def check_finite(people: PosePeople, skeleton: Skeleton) -> None:
         raise ValueError(f"{people.where(index)}: {skeleton.joints[joint]} is at ({x}, {y}); correct the entry")
 
 
-def check_inside(people: PosePeople, folder: Path, skeleton: Skeleton, on_bad_image: OnBadImage = "stop") -> None:
-    """Compare the joints with the sizes of the pictures, which are read from the files' headers.
+def stored_sizes(people: PosePeople, folder: Path, on_bad_image: OnBadImage = "stop") -> np.ndarray:
+    """Width and height of each one's picture, ``(N, 2)``, px, from the files' headers; 0 of one that is skipped.
+
+    Raises:
+        OSError: If the header of a picture cannot be read, unless such pictures are skipped.
+    """
+    names, index = np.unique(people.images, return_inverse=True)
+    return picture_sizes([folder / name for name in names.tolist()], on_bad_image)[index]
+
+
+def check_inside(people: PosePeople, sizes: np.ndarray, skeleton: Skeleton, far: float = FAR) -> None:
+    """Compare the joints with the sizes of the pictures.
 
     Annotators put some joints a little outside, such as the top of a head that the edge cuts off: those are
     worth a warning. Of a picture that is skipped, nothing is known.
 
+    Args:
+        people: whose joints to compare.
+        sizes: of their pictures, see :func:`stored_sizes`.
+        skeleton: names of the joints.
+        far: how far a joint may lie outside at all, as a share of the picture's longer side.
+
     Raises:
-        ValueError: If a joint lies farther outside than a quarter of the picture's longer side.
-        OSError: If the header of a picture cannot be read, unless such pictures are skipped.
+        ValueError: If a joint lies farther outside.
     """
-    names, index = np.unique(people.images, return_inverse=True)
-    sizes = picture_sizes([folder / name for name in names.tolist()], on_bad_image)[index]
     sizes = np.where(sizes > 0, sizes, _ANY_PX)
     # joints that are not annotated stand at 0, which is inside
     outside_px = np.maximum(-0.5 - people.joints, people.joints - (sizes[:, None] - 0.5)).max(2)
@@ -117,10 +161,11 @@ def check_inside(people: PosePeople, folder: Path, skeleton: Skeleton, on_bad_im
         name = skeleton.joints[joint]
         return f"{people.where(person)}: {name} at ({x:.1f}, {y:.1f}) lies outside the picture of {width}×{height} px"
 
-    far = np.argwhere(outside_px > FAR * sizes.max(1)[:, None])
-    if len(far):
+    wrong = np.argwhere(outside_px > far * sizes.max(1)[:, None])
+    if len(wrong):
+        share = "a quarter of its longer side" if far == FAR else f"{far:g} × its longer side"
         raise ValueError(
-            f"{describe(far[0])} by more than a quarter of its longer side{and_more(len(far) - 1)}; "
+            f"{describe(wrong[0])} by more than {share}{and_more(len(wrong) - 1)}; "
             "take the annotations and the pictures from the same release, pictures in their original size"
         )
     near = np.argwhere(outside_px > ROUNDING_PX)

@@ -35,7 +35,8 @@ class PoseDataModule(ImageDataModule):
     :class:`bnnlight.data.keypoints.transforms.PoseTransform` for its entries.
 
     Args:
-        skeleton: names of the joints, pairs, limbs.
+        skeleton: names of the joints, pairs, limbs; None where a subclass has the attribute itself, and hands it to the
+            transforms, once its files are read.
         image_size: width and height of the network's input, px.
         augmentation: of the training pictures; None is none.
         batch_size: pictures in a batch, per process.
@@ -45,16 +46,18 @@ class PoseDataModule(ImageDataModule):
     Attributes:
         num_channels: 3 (RGB).
         has_head_sizes: whether people to measure on have head boxes, without which there is no PCKh.
+        has_boxes: whether they have boxes, without which there is no PCK by the box.
         eval_transform: from a :class:`PosePicture` to a sample, without randomness.
     """
 
     view = PoseView
     num_channels = 3
     has_head_sizes = True
+    has_boxes = False
 
     def __init__(
         self,
-        skeleton: Skeleton,
+        skeleton: Skeleton | None,
         image_size: int,
         augmentation: PoseAugmentation | None,
         batch_size: int,
@@ -62,7 +65,9 @@ class PoseDataModule(ImageDataModule):
         on_bad_image: OnBadImage = "stop",
     ) -> None:
         super().__init__(batch_size, num_workers, on_bad_image)
-        self.skeleton, self.image_size = skeleton, image_size
+        if skeleton is not None:
+            self.skeleton = skeleton
+        self.image_size = image_size
         self.train_transform = PoseTransform(skeleton, image_size, augmentation)
         self.eval_transform = PoseTransform(skeleton, image_size)
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import ConcatDataset
 
 from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople, hold_out
-from bnnlight.data.keypoints.checks import and_more, check_finite, check_inside, list_pictures, read_mat
+from bnnlight.data.keypoints.checks import and_more, check_finite, check_inside, list_pictures, read_mat, stored_sizes
 from bnnlight.data.keypoints.data_module import PoseDataModule
 from bnnlight.data.keypoints.transforms import PoseAugmentation
 from bnnlight.data.loading.bad_images import OnBadImage
@@ -84,10 +84,10 @@ class LSPDataModule(PoseDataModule):
         """
         if self._is_checked:
             return
-        check_inside(self._lsp, self.lsp_root / "images", LSP, self.on_bad_image)
+        check_inside(self._lsp, stored_sizes(self._lsp, self.lsp_root / "images", self.on_bad_image), LSP)
         # to measure a network, nobody needs the training pictures
         if "lspet" in self.train_on and self.lspet_root.is_dir():
-            check_inside(self._lspet, self.lspet_root / "images", LSP, self.on_bad_image)
+            check_inside(self._lspet, stored_sizes(self._lspet, self.lspet_root / "images", self.on_bad_image), LSP)
         self._is_checked = True
 
     def setup(self, stage: str | None = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from bnnlight.data.keypoints.annotations import PoseFiles, PosePeople, hold_out
-from bnnlight.data.keypoints.checks import and_more, check_inside, check_pictures
+from bnnlight.data.keypoints.checks import and_more, check_inside, check_pictures, stored_sizes
 from bnnlight.data.keypoints.data_module import PoseDataModule
 from bnnlight.data.keypoints.mpii_heads import match, with_heads
 from bnnlight.data.keypoints.mpii_json import Boxes, read_json
@@ -98,10 +98,10 @@ class MPIIDataModule(PoseDataModule):
         """
         if self._is_checked:
             return
-        check_inside(self._val, self.folder, MPII, self.on_bad_image)
+        check_inside(self._val, stored_sizes(self._val, self.folder, self.on_bad_image), MPII)
         # to measure a network, nobody needs the training list
         if self.train_file.is_file():
-            check_inside(self._train, self.folder, MPII, self.on_bad_image)
+            check_inside(self._train, stored_sizes(self._train, self.folder, self.on_bad_image), MPII)
         self._is_checked = True
 
     def setup(self, stage: str | None = None) -> None:

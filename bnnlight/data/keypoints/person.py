@@ -18,6 +18,9 @@ class Person:
         center: ``(2,)`` float32, middle of the square box that is cut out.
         side_px: side of the box.
         head_px: 0.6 × the diagonal of the head box, the reference length of PCKh; NaN where there is none.
+        box_px: longer side of the box that was annotated, without padding, the reference length of PCK by the box;
+            NaN where there is none.
+        area: of the person in px², the reference of OKS; NaN where it is not known.
     """
 
     joints: np.ndarray
@@ -25,6 +28,8 @@ class Person:
     center: np.ndarray
     side_px: float
     head_px: float = float("nan")
+    box_px: float = float("nan")
+    area: float = float("nan")
 
 
 @dataclass(frozen=True)

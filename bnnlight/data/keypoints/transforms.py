@@ -70,18 +70,22 @@ class PoseTransform:
     to_image   (2, 3)         float32, affine map from the crop's pixels to the stored picture's
     head_px    ()             float32, reference length of PCKh; NaN where it is not known
     torso_px   ()             float32, reference length of PCK; NaN where it is not known
+    box_px     ()             float32, reference length of PCK by the box; NaN where it is not known
+    area       ()             float32, px² of the stored picture, for OKS; NaN where it is not known
     ========== ============== =====================================================================
 
     A flipped sample has its joints in swapped order throughout.
 
     Args:
-        skeleton: tells left from right, and the torso.
+        skeleton: tells left from right, and the torso; None where no joint is known, as in a prediction.
         image_size: width and height of the crop, px.
         augmentation: None makes the transform deterministic. Random numbers come from torch's global
             generator, which :class:`bnnlight.data.keypoints.data_module.PoseView` seeds for each picture and epoch.
     """
 
-    def __init__(self, skeleton: Skeleton, image_size: int, augmentation: PoseAugmentation | None = None) -> None:
+    def __init__(
+        self, skeleton: Skeleton | None, image_size: int, augmentation: PoseAugmentation | None = None
+    ) -> None:
         self.skeleton, self.image_size, self.augmentation = skeleton, image_size, augmentation
 
     def __call__(self, picture: PosePicture) -> dict[str, Tensor]:
@@ -105,8 +109,8 @@ class PoseTransform:
         height, width = (picture.shrink * side for side in picture.image.shape[:2])
         inside = _within(joints, size, size) & _within(truth, width, height)
         image = self._colours(warp(picture.image, to_image, size, picture.shrink), u[3:6])
-        left, right = self.skeleton.torso
-        torso_px = np.linalg.norm(truth[left] - truth[right]) if annotated[left] and annotated[right] else np.nan
+        torso = list(self.skeleton.torso) if self.skeleton else []
+        torso_px = np.linalg.norm(truth[torso[0]] - truth[torso[1]]) if torso and annotated[torso].all() else np.nan
         return {
             "image": torch.from_numpy(image),
             "joints": torch.from_numpy(joints.astype(np.float32)),
@@ -116,6 +120,8 @@ class PoseTransform:
             "to_image": torch.from_numpy(to_image.astype(np.float32)),
             "head_px": torch.tensor(person.head_px, dtype=torch.float32),
             "torso_px": torch.tensor(torso_px, dtype=torch.float32),
+            "box_px": torch.tensor(person.box_px, dtype=torch.float32),
+            "area": torch.tensor(person.area, dtype=torch.float32),
         }
 
     def _colours(self, pixels: np.ndarray, u: list[float]) -> np.ndarray:

@@ -36,6 +36,6 @@ def check_samples():
 def told(monkeypatch):
     """Collect what the readers tell on rank zero: whether loggers pass it on depends on what ran before."""
     lines = []
-    for module in ("mpii", "mpii_json", "mpii_release"):
+    for module in ("mpii", "mpii_json", "mpii_release", "coco_files.reading", "coco_files.skeleton"):
         monkeypatch.setattr(f"bnnlight.data.keypoints.{module}.rank_zero_info", lines.append)
     return lines
