@@ -10,10 +10,11 @@ from PIL import Image
 
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.imaging import heatmaps
+from bnnlight.imaging.boxes import Square
 from bnnlight.imaging.class_input import class_input
 from bnnlight.imaging.classes import softmax, top_classes
-from bnnlight.imaging.pose_crop import whole_picture
-from bnnlight.imaging.reading import turned, upright
+from bnnlight.imaging.pose_crop import cut_out
+from bnnlight.imaging.reading import turned
 
 Network = Callable[[np.ndarray], np.ndarray]
 """``(N, C, H, W)`` float32 → the network's output."""
@@ -46,23 +47,29 @@ def name_classes(
     return [{"classes": top_classes(row, manifest.classes, top)} for row in softmax(logits)]
 
 
-def find_joints(network: Network, manifest: Manifest, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-    """The joints of the one person that fills each picture.
+def find_joints(
+    network: Network, manifest: Manifest, images: Sequence[np.ndarray], squares: Sequence[Square]
+) -> list[dict[str, Any]]:
+    """The joints of one person in each picture.
 
     Args:
         network: gives heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
         manifest: of a pose network.
-        pictures: of any 8-bit mode and any size; at least one.
+        images: ``(H, W, 3)`` uint8 each, RGB; at least one.
+        squares: middle and side of what is cut out of each.
 
     Returns:
         For each picture ``{"joints": [{"joint": …, "x": …, "y": …, "confidence": …}, …]}``, in pixels of the
-        picture held upright; (0, 0) is the middle of the top left one.
+        picture; (0, 0) is the middle of the top left one.
 
     Raises:
-        ValueError: a picture has more than 8 bits a channel, or the output is of another kind.
+        ValueError: the output is of another kind.
     """
     form, skeleton = manifest.input, manifest.skeleton
-    crops = [whole_picture(upright(picture), form.size_px, form.mean, form.std) for picture in pictures]
+    crops = [
+        cut_out(image, *square, form.size_px, form.mean, form.std)
+        for image, square in zip(images, squares, strict=True)
+    ]
     images, to_image = (np.stack(part) for part in zip(*crops, strict=True))
     maps = _answer(network, images, manifest)
     if manifest.flip_test:

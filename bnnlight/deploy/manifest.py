@@ -32,6 +32,8 @@ class PictureInput:
         mean, std: of each channel, on the scale 0..1.
         resize_px: classification: length to which the shorter side is brought before the middle is cut out; None
             for pose, where the square round the picture is brought to ``size_px``.
+        box_padding: pose: side of the square that is cut out by the longer side of a person's box, as in training; None
+            where that is not known.
     """
 
     channels: int
@@ -39,6 +41,7 @@ class PictureInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize_px: int | None = None
+    box_padding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,11 +155,17 @@ def _input(record: dict[str, Any]) -> PictureInput:
     channels, size = (_whole(record.pop(name), name, 2**14) for name in ("channels", "size_px"))
     resize = record.pop("resize_px")
     mean, std = (tuple(_number(v, name) for v in _list(record.pop(name), name)) for name in ("mean", "std"))
+    # files that were written before there was one have none
+    padding = record.pop("box_padding", None)
+    padding = None if padding is None else _number(padding, "box_padding")
     _check_empty(record, "input")
     # a std that float32 takes for 0 would be divided by
     if channels not in (1, 3) or {len(mean), len(std)} != {channels} or min(std) < MIN_STD:
         raise ValueError(f"its manifest's input needs 1 or 3 channels, and a mean and a std from {MIN_STD} on for each")
-    return PictureInput(channels, size, mean, std, resize if resize is None else _whole(resize, "resize_px", 2**14))
+    if padding is not None and padding < MIN_STD:
+        raise ValueError(f"its manifest's box_padding must be above 0: {shown(padding)}")
+    resize = None if resize is None else _whole(resize, "resize_px", 2**14)
+    return PictureInput(channels, size, mean, std, resize, padding)
 
 
 def _skeleton(record: Any) -> Skeleton | None:

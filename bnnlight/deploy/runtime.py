@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,8 @@ from bnnlight.deploy.answers import find_joints, name_classes
 from bnnlight.deploy.hub import PREFIX, downloaded
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.shipped import shipped_models
-from bnnlight.imaging.reading import as_picture
+from bnnlight.imaging.boxes import PADDING, check_boxes, find_people
+from bnnlight.imaging.reading import as_picture, upright
 
 FORMATS = {
     ".xml": ("openvino", "bnnlight.deploy.formats.openvino", "OpenVINOEngine"),
@@ -121,7 +123,12 @@ class Runtime:
             ) from error
 
     def predict(
-        self, pictures: Sequence[Image.Image | np.ndarray], top: int = 5, batch_size: int = 32
+        self,
+        pictures: Sequence[Image.Image | np.ndarray],
+        top: int = 5,
+        batch_size: int = 32,
+        boxes: Sequence[Any] | None = None,
+        box_padding: float | None = None,
     ) -> list[dict[str, Any]]:
         """Classes or joints of pictures.
 
@@ -129,29 +136,56 @@ class Runtime:
             pictures: PIL images of any 8-bit mode, which are turned upright as their EXIF tag says, or uint8 arrays
                 ``(H, W, 3)``, RGB, or ``(H, W)``, grey.
             top: classification: how many classes to name, best first.
-            batch_size: most pictures that the network is handed at once.
+            batch_size: most pictures, or boxes, that the network is handed at once.
+            boxes: pose: for each picture the boxes ``(N, 4)`` of the people in it: x and y of the corner, width,
+                height, px of the picture held upright.
+            box_padding: side of the square that is cut out by the longer side of a box; None: as in training, 1.25
+                where the manifest does not tell.
 
         Returns:
             For each picture, as its task is, ``{"classes": [{"class": …, "probability": …}, …]}``, or
             ``{"joints": [{"joint": …, "x": …, "y": …, "confidence": …}, …]}`` with all joints of the one person
-            that fills the picture, in pixels of the picture held upright.
+            that fills the picture, in pixels of the picture held upright. With boxes
+            ``{"people": [{"box": …, "score": …, "joints": …}, …]}``, in their order; the score is that of
+            :func:`bnnlight.imaging.boxes.pose_score`, to be multiplied by a box's own.
 
         Raises:
-            ValueError: something is no picture, or has more than 8 bits a channel.
+            ValueError: something is no picture or no box, a picture has more than 8 bits a channel, or boxes are
+                given to a model of classes.
         """
         if isinstance(pictures, Image.Image) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
             raise ValueError("predict takes several pictures: put a single one into a list")
         if top < 1 or batch_size < 1:
             raise ValueError(f"top is {top}, batch_size is {batch_size}: give at least 1")
+        if boxes is not None:
+            boxes = self._checked_boxes(boxes, len(pictures))
+        padding = box_padding if box_padding is not None else self.manifest.input.box_padding or PADDING
+        if not 0 < padding < np.inf:
+            raise ValueError(f"box_padding is {box_padding}: give a factor above 0, such as {PADDING}")
         answers: list[dict[str, Any]] = []
         for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
-            some = [_checked(picture, start + index) for index, picture in enumerate(batch)]
+            batch = slice(start, start + batch_size)
+            some = [_checked(picture, start + index) for index, picture in enumerate(pictures[batch])]
             if self.manifest.task == "pose":
-                answers += find_joints(self, self.manifest, some)
+                images, of_batch = [upright(picture) for picture in some], boxes[batch] if boxes is not None else None
+                find = partial(find_joints, self, self.manifest)
+                answers += find_people(images, of_batch, padding, batch_size, find)
             else:
                 answers += name_classes(self, self.manifest, some, top)
         return answers
+
+    def _checked_boxes(self, boxes: Sequence[Any], num_pictures: int) -> list[np.ndarray]:
+        if self.manifest.task != "pose":
+            raise ValueError(f"{self.file}: boxes are for models that find joints, and this one names classes")
+        if len(boxes) != num_pictures:
+            raise ValueError(f"boxes of {len(boxes)} pictures are given to {num_pictures}: give a list for each")
+        checked = []
+        for index, some in enumerate(boxes):
+            try:
+                checked.append(check_boxes(some))
+            except ValueError as error:
+                raise ValueError(f"picture {index}: {error}") from error
+        return checked
 
 
 def _checked(picture: Image.Image | np.ndarray, index: int) -> Image.Image:

@@ -83,8 +83,8 @@ class AnswerFolder:
         return name
 
 
-def write_answer(room: Path, record: list[dict], errors: list[dict]) -> None:
-    """Writes both lists, that of errors where there are any."""
+def write_answer(room: Path, record: dict | list[dict], errors: list[dict]) -> None:
+    """Writes both, the list of errors where there are any."""
     for name, entries in ((ANSWERS, record), (ERRORS, errors)):
         if entries or name == ANSWERS:
             # half a file is seen by nobody: it is moved to its place once it is whole
@@ -98,12 +98,17 @@ def _files_of(listing: Path) -> Iterator[Path]:
         entries = json.loads(listing.read_bytes())
     except (ValueError, OSError) as error:
         raise ValueError(refused) from error
-    key = "picture" if listing.name == ANSWERS else "error"
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and {"image", key} <= e.keys() for e in entries):
+    if isinstance(entries, dict) and "version" in entries:
+        entries = entries.get("images")
+    # the second is COCO's form, which names no pictures; lists of the first were written before there was a version
+    keys = ({"image", "picture"}, {"image_id", "keypoints"}) if listing.name == ANSWERS else ({"image", "error"},)
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and any(some <= entry.keys() for some in keys) for entry in entries
+    ):
         raise ValueError(refused)
     yield listing
     for entry in entries:
-        name = entry.get("picture")
+        name = entry.get("picture") if "image" in entry else None
         if isinstance(name, str) and name == Path(name).name and name.endswith(".png"):
             picture = listing.parent / name
             # where an answer lies among its own images

@@ -93,13 +93,20 @@ def square_round(image: np.ndarray) -> tuple[np.ndarray, float]:
     return np.array([(width - 1) / 2, (height - 1) / 2]), float(max(height, width))
 
 
-def whole_picture(
-    image: np.ndarray, size: int, mean: Sequence[float] | np.ndarray = MEAN, std: Sequence[float] | np.ndarray = STD
+def cut_out(
+    image: np.ndarray,
+    center: np.ndarray,
+    side_px: float,
+    size: int,
+    mean: Sequence[float] | np.ndarray = MEAN,
+    std: Sequence[float] | np.ndarray = STD,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The network's input of a picture that one person fills.
+    """The network's input of a square of a picture.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB.
+        center: ``(2,)``, middle of the square, px.
+        side_px: of the square; what of it lies outside the picture gets the mean colour.
         size: width and height of the input, px.
         mean, std: of each channel, on the scale 0..1.
 
@@ -107,5 +114,12 @@ def whole_picture(
         ``(3, size, size)`` float32, normalized, and ``(2, 3)`` float32, the affine map from the input's pixels to
         the picture's.
     """
-    to_image = crop_to_image(*square_round(image), 0.0, False, size)
+    to_image = crop_to_image(center, side_px, 0.0, False, size)
     return normalize(warp(image, to_image, size, mean=mean), mean, std), to_image.astype(np.float32)
+
+
+def whole_picture(
+    image: np.ndarray, size: int, mean: Sequence[float] | np.ndarray = MEAN, std: Sequence[float] | np.ndarray = STD
+) -> tuple[np.ndarray, np.ndarray]:
+    """The network's input of a picture that one person fills: :func:`cut_out` of the square round it."""
+    return cut_out(image, *square_round(image), size, mean, std)

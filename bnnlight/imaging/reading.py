@@ -183,3 +183,25 @@ def upright(picture: Image.Image) -> np.ndarray:
     picture = turned(picture)
     # to convert is to copy, which takes its time for a photograph
     return np.asarray(picture if picture.mode == "RGB" else as_grey_or_rgb(picture, 3))
+
+
+def as_stored(picture: Image.Image) -> Image.Image:
+    """The same pixels without anything that says how to turn them."""
+    return Image.fromarray(np.asarray(picture))
+
+
+def upright_size(path: str | Path, turn: bool = True) -> tuple[int, int] | None:
+    """Width and height of a picture as :func:`turned` shows it, px, from its header; None where it cannot be read.
+
+    Args:
+        path: of the file.
+        turn: whether it is turned as its EXIF tag says.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == "TIFF":  # it turns itself, and only when it is read
+                image.load()
+            quarter = turn and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return image.size[::-1] if quarter else image.size
+    except Exception:  # whatever a damaged file made Pillow stumble over; it is told when the file is read
+        return None

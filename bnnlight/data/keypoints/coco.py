@@ -103,6 +103,7 @@ class COCOKeypointsDataModule(PoseDataModule):
         super().__init__(None, image_size, augmentation, batch_size, num_workers, on_bad_image)
         if not 0 < box_padding < np.inf:
             raise ValueError(f"box_padding is {box_padding}: give a factor above 0, such as 1.25")
+        self.box_padding = box_padding
         self.root = Path(root).expanduser()
         self.train_file, self.val_file = self.root / train_annotations, self.root / val_annotations
         self.test_file = self.val_file if test_annotations is None else self.root / test_annotations

@@ -47,6 +47,7 @@ class PoseDataModule(ImageDataModule):
         num_channels: 3 (RGB).
         has_head_sizes: whether people to measure on have head boxes, without which there is no PCKh.
         has_boxes: whether they have boxes, without which there is no PCK by the box.
+        box_padding: side of the square that is cut out by the longer side of a box; None where people have no boxes.
         eval_transform: from a :class:`PosePicture` to a sample, without randomness.
     """
 
@@ -54,6 +55,7 @@ class PoseDataModule(ImageDataModule):
     num_channels = 3
     has_head_sizes = True
     has_boxes = False
+    box_padding: float | None = None
 
     def __init__(
         self,

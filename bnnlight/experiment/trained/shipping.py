@@ -48,7 +48,10 @@ def describe(experiment: Experiment, checkpoint: Path, config: Path | None) -> M
         "origin": origin,
     }
     if isinstance(task, PoseTask):
-        picture = PictureInput(3, data.image_size, tuple(map(float, MEAN)), tuple(map(float, STD)))
+        colours = {"mean": tuple(map(float, MEAN)), "std": tuple(map(float, STD))}
+        # a data module of one's own may say nothing of boxes
+        padding = getattr(data, "box_padding", None)
+        picture = PictureInput(3, data.image_size, **colours, box_padding=padding and float(padding))
         heatmaps = {"sigmoid": task.loss == "bce", "flip_test": task.flip_test}
         return Manifest("pose", input=picture, skeleton=task.skeleton, **heatmaps, **common)
     form = data.image_format
