@@ -47,9 +47,9 @@ def test_predict_takes_its_name(bnnlight, tmp_path, monkeypatch, name):
     Image.fromarray(draw_person(0, 1).image).save("person.png")
     code, _, err = bnnlight("predict", "person.png", "--model", name)
     assert code == 0, err
-    (found,) = json.loads(Path("predictions/predictions.json").read_text())
-    if "joints" in found:
-        assert [joint["joint"] for joint in found["joints"]] == list(LSP.joints)
+    (found,) = json.loads(Path("predictions/predictions.json").read_text())["images"]
+    if "people" in found:
+        assert [joint["joint"] for joint in found["people"][0]["joints"]] == list(LSP.joints)
     else:
         assert len(found["classes"]) == 5 and {entry["class"] for entry in found["classes"]} <= {*CIFAR10_CLASSES}
         assert 0.5 < sum(entry["probability"] for entry in found["classes"]) <= 1.0001

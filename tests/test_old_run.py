@@ -68,7 +68,7 @@ def test_it_is_shipped_and_used(form, old_run, bnnlight, tmp_path):
     assert re.search(r"same answer +│ 100\.00 %", out)
     code, _, err = bnnlight("predict", tmp_path / "digits", "--ckpt_path", checkpoint, "--output", tmp_path / "answers")
     assert code == 0, err
-    answers = json.loads((tmp_path / "answers/predictions.json").read_text())
+    answers = json.loads((tmp_path / "answers/predictions.json").read_text())["images"]
     shipped = Runtime(tmp_path / "model")
     for picture, answer in zip(pictures, answers, strict=True):
         probabilities = {c["class"]: c["probability"] for c in answer["classes"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from bnnlight.deploy.check import METRICS, Check
 from bnnlight.deploy.hub import LIBRARY, PREFIX
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.runtime import FILES
+from bnnlight.imaging.boxes import PADDING
 
 MOST_NAMES = 30
-"""More classes than that are not listed."""
+"""More classes, or joints, than that are not listed."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,24 @@ def _what(manifest: Manifest) -> str:
     network = manifest.network.rsplit(".", 1)[-1]
     if manifest.skeleton:
         joints = manifest.skeleton.joints
-        named = f"It finds the {len(joints)} joints of the one person that fills a picture: {', '.join(joints)}."
+        named = f"It finds {len(joints)} joints of whatever fills a picture, or a box in it: {_names(joints)}."
     elif manifest.classes:
-        shown = ", ".join(manifest.classes[:MOST_NAMES])
-        count = len(manifest.classes)
-        rest = f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else ""
-        named = f"It tells {count:,} classes apart: {shown}{rest}."
+        named = f"It tells {len(manifest.classes):,} classes apart: {_names(manifest.classes)}."
     else:
         named = "It tells classes apart, which it knows by number."
-    task = "human pose" if manifest.skeleton else "image classification"
+    task = "keypoints" if manifest.skeleton else "image classification"
     return (
         f"# {network}: {task}\n\n"
         "A binary neural network: the weights and activations of its inner layers are one bit. "
         f"{named}\n\n"
         f"It is a `{manifest.network}`, trained and exported by bnnlight."
     )
+
+
+def _names(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    # a name may hold anything, and a card is read as Markdown
+    return ", ".join(re.sub(r"([\\`*\[\]<>|])", r"\\\1", name) for name in names[:MOST_NAMES]) + rest
 
 
 def _training(manifest: Manifest) -> str:
@@ -154,7 +159,8 @@ def _input(manifest: Manifest, channels_last: bool) -> str:
     if manifest.skeleton:
         cut = (
             f"The picture is held upright (its EXIF orientation applied), the square round it is brought to "
-            f"{form.size_px}×{form.size_px} px, and what lies outside the picture gets the mean colour."
+            f"{form.size_px}×{form.size_px} px, and what lies outside the picture gets the mean colour. Of a box it is "
+            f"the square round its middle, {form.box_padding or PADDING:g} × its longer side."
         )
     else:
         cut = (
@@ -184,10 +190,11 @@ def _use(folder: str, manifest: Manifest, files: Sequence[str], repo: str | None
     extras = ["hub"] * bool(repo) + ["deploy"] * (FILES["onnx"] in files)
     install = f"pip install '{LIBRARY}[{','.join(extras)}]'" if extras else f"pip install {LIBRARY}"
     answer = "joints" if manifest.skeleton else "classes"
+    boxes = f"\nbnnlight predict --model {place} photos/ --boxes detections.json" if manifest.skeleton else ""
     parts = [
         "## How to use it",
         "On the command line, for files and folders of pictures:",
-        f"```sh\n{install}\nbnnlight predict --model {place} photos/\n```",
+        f"```sh\n{install}\nbnnlight predict --model {place} photos/{boxes}\n```",
         "In Python, with everything before and behind the network:",
         "```python\nfrom PIL import Image\nfrom bnnlight.deploy import Runtime\n\n"
         f'print(Runtime("{place}").predict([Image.open("photo.jpg")])[0]["{answer}"])\n```',

@@ -8,6 +8,12 @@ Training and shipped models share this folder, so it imports neither torch nor L
 ``classes.py``         logits to the names of classes
 ``class_pictures.py``  pictures with the classes that a network names below them
 ``pose_crop.py``       a person cut out of a picture as the input of a pose network
+``boxes.py``           people in boxes: the square that is cut out, all of a picture, their score
+``box_files.py``       boxes in COCO's detection form, and the pictures of its annotations
+``given_pictures.py``  which picture a box is in, and which boxes are looked at
+``given_boxes.py``     what a command line gives of boxes, for each picture
+``image_files.py``     image files in folders
+``answers_json.py``    answers as JSON: bnnlight's own form, and COCO's results
 ``heatmaps.py``        heat maps to joints, and pixels of one to those of the other
 ``skeletons.py``       names of joints, sides, limbs
 ``joint_sides.py``     left and right told by the names of joints

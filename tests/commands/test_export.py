@@ -67,7 +67,7 @@ def test_every_format_answers_as_the_checkpoint(form, bnnlight, best, digit_file
     answers = {}
     for name, model in (("checkpoint", best), ("shipped", tmp_path / "model")):
         assert bnnlight("predict", digit_files, "--model", model, "--output", tmp_path / name)[0] == 0
-        answers[name] = json.loads((tmp_path / name / "predictions.json").read_text())
+        answers[name] = json.loads((tmp_path / name / "predictions.json").read_text())["images"]
     for one, other in zip(answers["checkpoint"], answers["shipped"], strict=True):
         assert [c["class"] for c in one["classes"]] == [c["class"] for c in other["classes"]]
         sure = [[c["probability"] for c in record["classes"]] for record in (one, other)]
@@ -337,4 +337,4 @@ def test_shipped_models_run_without_the_code_that_trains(form, loaded, bnnlight,
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].split() == ["LOADED", *loaded]
-    assert len(json.loads((tmp_path / "out/predictions.json").read_text())) == 12
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 12

@@ -30,7 +30,7 @@ def test_folder_and_file(bnnlight, digits_run, digit_files, tmp_path):
         *("--output", tmp_path / "out", "--top", 3, "--batch_size", 4),
     )
     assert code == 0, err
-    record = json.loads((tmp_path / "out/predictions.json").read_text())
+    record = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [entry["image"] for entry in record] == [*map(str, digit_files), str(single)]
     # every image has a picture of its own, also where file names are the same
     assert len({entry["picture"] for entry in record}) == 7
@@ -46,13 +46,13 @@ def test_folder_and_file(bnnlight, digits_run, digit_files, tmp_path):
 def test_probabilities_are_those_of_the_network(bnnlight, digits_run, digit_files, tmp_path):
     import torch
 
-    from bnnlight.commands.predict import load_run
+    from bnnlight.experiment.trained.predictor import load_run
 
     run_dir, _ = digits_run
     checkpoint = run_dir / "checkpoints/best.ckpt"
     code, _, err = bnnlight("predict", digit_files[4], "--ckpt_path", checkpoint, "--top", 1)
     assert code == 0, err
-    (entry,) = json.loads((tmp_path / "predictions/predictions.json").read_text())
+    (entry,) = json.loads((tmp_path / "predictions/predictions.json").read_text())["images"]
     task, _ = load_run(checkpoint, None)
     pixels = torch.from_numpy(np.asarray(Image.open(digit_files[4]), dtype=np.float32))
     # normalized by hand, with the mean and spread that the data module states for digits in 0..255

@@ -70,7 +70,7 @@ def photos(tmp_path):
 
 
 def answers(folder):
-    record = json.loads((folder / "predictions.json").read_text())
+    record = json.loads((folder / "predictions.json").read_text())["images"]
     return {entry["image"].split("/")[-1]: entry["classes"][0]["class"] for entry in record}
 
 
@@ -87,7 +87,7 @@ def test_photographs_are_classified_and_drawn_upright(bnnlight, model, tmp_path)
         Image.fromarray(np.ascontiguousarray(store(picture))).save(tmp_path / f"photos/{orientation}.png", exif=exif)
     code, _, err = bnnlight("predict", tmp_path / "photos", "--model", model, "--top", 3)
     assert code == 0, err
-    record = json.loads((tmp_path / "predictions/predictions.json").read_text())
+    record = json.loads((tmp_path / "predictions/predictions.json").read_text())["images"]
     assert len(record) == 8
     for entry in record:
         assert entry["classes"] == record[0]["classes"]
@@ -162,7 +162,7 @@ def test_an_earlier_answer_is_refused_or_replaced_whole(bnnlight, bnnlight_error
     cut_off(photos / "d.jpg")
     command = ("predict", photos, "--model", model, "--output", out)
     assert bnnlight(*command)[0] == 1
-    record = json.loads((out / "predictions.json").read_text())
+    record = json.loads((out / "predictions.json").read_text())["images"]
     assert [entry["picture"] for entry in record] == ["a.png", "b-2.png", "c.png"]
     before = content(out)
     assert mine.items() <= before.items()
@@ -212,7 +212,8 @@ def test_nothing_but_pictures_beside_it_is_removed(bnnlight, model, photos, tmp_
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (tmp_path / "a.png").write_text("mine too")
-    (out / "predictions.json").write_text(json.dumps([{"image": "a", "picture": name}]))
+    entries = [{"image": "a", "picture": name}]
+    (out / "predictions.json").write_text(json.dumps({"version": 1, "images": entries} if name else entries))
     code, _, err = bnnlight("predict", photos, "--model", model, "--output", out, "--overwrite")
     assert code == 0, err
     assert (out / "notes.txt").read_text() == "mine" and (tmp_path / "a.png").read_text() == "mine too"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bnnlight.commands.predict import load_run
 from bnnlight.data import DigitsDataModule
 from bnnlight.data.keypoints.people import draw_person
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import find_model
+from bnnlight.experiment.trained.predictor import load_run
 from bnnlight.imaging.pose_crop import MEAN, STD
 
 TINY_POSE = (
@@ -38,7 +38,7 @@ def photos(tmp_path):
 
 
 def results(folder):
-    record = json.loads((folder / "predictions.json").read_text())
+    record = json.loads((folder / "predictions.json").read_text())["images"]
     return record, [np.asarray(Image.open(folder / entry["picture"])) for entry in record]
 
 
@@ -94,7 +94,7 @@ def test_joints_are_those_of_the_checkpoint(bnnlight, configs, quick, ship, phot
     manifest = Manifest("pose", "bnnlight.backbones.StackedHourglass", told, skeleton=task.skeleton, **flags)
     shipped = find_model(ship(task.backbone, manifest))
     found = assert_same(bnnlight, photos, tmp_path, checkpoint, shipped)
-    assert found[1, "joints", 15, "joint"] == task.skeleton.joints[15]
+    assert found[1, "people", 0, "joints", 15, "joint"] == task.skeleton.joints[15]
     # where some joints are drawn and some are not, at the widest gap between confidences
     sure = np.sort([value for place, value in found.items() if place[-1] == "confidence"])
     widest = np.diff(sure).argmax()
@@ -139,6 +139,7 @@ from types import SimpleNamespace
 from bnnlight.cli import main
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import find_model
+from bnnlight.experiment.trained.predictor import load_run
 
 class Engine:
     told = PictureInput(3, 8, (0.5,) * 3, (0.25,) * 3, 8)

@@ -64,15 +64,17 @@ def test_pictures_and_joints_in_pixels_of_the_upright_photograph(bnnlight, peopl
         *("predict", photos, "--ckpt_path", run_dir / "checkpoints/best.ckpt", "--output", tmp_path / "out")
     )
     assert code == 0, err
-    first, second = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [entry["joint"] for entry in first["joints"]] == list(MPII.joints)
-    for entry in first["joints"]:
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    first, second = content["images"]
+    (person,), (turned,) = first["people"], second["people"]
+    assert [entry["joint"] for entry in person["joints"]] == list(MPII.joints)
+    for entry in person["joints"]:
         assert 0 <= entry["confidence"] <= 1
         # the box is the square round the picture of 160×192
         assert -16.5 <= entry["x"] <= 175.5
         assert -0.5 <= entry["y"] <= 191.5
     # the same person, turned upright
-    assert second["joints"] == first["joints"]
+    assert turned["joints"] == person["joints"]
     for entry in (first, second):
         assert Image.open(tmp_path / "out" / entry["picture"]).size == (160, 192)
 
@@ -82,8 +84,8 @@ def test_joints_below_the_confidence_are_in_the_record_but_not_in_the_picture(bn
     options = ("--ckpt_path", run_dir / "checkpoints/best.ckpt", "--output", tmp_path / "out")
     code, _, err = bnnlight("predict", photos / "a.png", *options, "--min_confidence", 1)
     assert code == 0, err
-    (entry,) = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert len(entry["joints"]) == 16
+    (entry,) = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert len(entry["people"][0]["joints"]) == 16
     drawn = np.asarray(Image.open(tmp_path / "out" / entry["picture"]))
     np.testing.assert_array_equal(drawn, np.asarray(Image.open(photos / "a.png")))
 

@@ -139,7 +139,7 @@ def test_predict_runs_a_model_of_the_hub_without_what_trains(hub, tmp_path):
     command = ("predict", tmp_path / "a.png", "--output", tmp_path / "out", "--model")
     done = light(*command, "hf://me/cifar10", absent=lacking, env=env)
     assert done.returncode == 0, done.stderr
-    (found,) = json.loads((tmp_path / "out/predictions.json").read_text())
+    (found,) = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     (expected,) = Runtime("cifar10").predict([Image.open(tmp_path / "a.png")])
     assert [c["class"] for c in found["classes"]] == [c["class"] for c in expected["classes"]]
     # one line, and nothing is written
