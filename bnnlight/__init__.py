@@ -10,7 +10,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `nn.latents` | latent weights: dense, decomposed, rotated; ranks and unfoldings | parts of `nn`; tensorly |
 | `nn.compute` | the binary convolution as one function, products, lean training, kernels | parts of `nn` |
 | `backbones` | binary residual networks, one of whole numbers, binary stacked hourglass | `nn` |
-| `imaging` | pictures before and behind a network, boxes of people, answers as JSON; without torch | nothing of the package |
+| `imaging` | pictures before and behind a network, boxes, answers, without torch | nothing of the package |
 | `data.classes` | digits, Fashion-MNIST, CIFAR, any folder of classes | `data.loading` |
 | `data.keypoints` | COCO's form, MPII, LSP, drawn people: boxes, augmentation, heat maps | `data.loading`, `imaging` |
 | `data.loading` | what both share: loaders, order and seeds, workers, bad pictures, transforms | `imaging` |

@@ -153,9 +153,8 @@ def _draw_parts(
     limb_color: tuple[int, int, int] | None = None,
     hollow: bool = False,
 ) -> None:
-    """Draws into the canvas; None takes the colours of the sides for limbs too. Hollow are thin limbs and rings."""
-    line = 1 if hollow else thickness
-    for width, outline in ((line + 2, True), (line, False)):
+    """Draws into the canvas, limbs in the colours of the sides if they have none; hollow are rings and thin limbs."""
+    for width, outline in ((1, False),) if hollow else ((thickness + 2, True), (thickness, False)):
         for a, b in parts.limbs:
             color = OUTLINE if outline else limb_color or _color(skeleton, a, b)
             cv2.line(canvas, parts.places[a], parts.places[b], color, width, cv2.LINE_AA, _FRACTION_BITS)

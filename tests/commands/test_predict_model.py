@@ -1,6 +1,7 @@
 """`bnnlight predict --model` with a shipped model: the same as with the checkpoint, without the code that trains."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -57,7 +58,7 @@ def assert_same(bnnlight, photos, tmp_path, checkpoint, shipped, *options):
         command = ("predict", photos, "--model", model, "--output", tmp_path / name, "--overwrite")
         code, out, err = bnnlight(*command, *options)
         assert code == 0, err
-        assert out.splitlines()[-1].startswith(f"5 images: {tmp_path / name}/predictions.json")
+        assert re.match(rf"5 images(, \d+ people)?: {tmp_path / name}/predictions.json", out.splitlines()[-1])
         outputs.append(results(tmp_path / name))
     (expected, drawn_expected), (found, drawn) = outputs
     expected, found = dict(leaves(expected)), dict(leaves(found))
@@ -100,6 +101,17 @@ def test_joints_are_those_of_the_checkpoint(bnnlight, configs, quick, ship, phot
     widest = np.diff(sure).argmax()
     middle = sure[widest : widest + 2].mean()
     assert_same(bnnlight, photos, tmp_path, checkpoint, shipped, "--min_confidence", middle)
+    # and of people in boxes, some of which reach over the edge
+    boxes = [
+        {"file_name": name, "bbox": [4 * number - 9, 3, 40 + 20 * number, 60 + number / 7], "score": 0.6 + number / 10}
+        for name in ("0.png", "2.png")
+        for number in range(3)
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    options = ("--boxes", tmp_path / "boxes.json", "--batch_size", 2)
+    found = assert_same(bnnlight, photos, tmp_path, checkpoint, shipped, *options)
+    assert found[0, "people", 2, "box_score"] == 0.8 and (1, "people", 0, "box", 0) not in found
+    assert found[2, "people", 1, "box", 0] == -5
 
 
 def test_the_old_name_of_the_option_takes_checkpoints_of_any_name(bnnlight, digits_run, photos, tmp_path):
@@ -139,7 +151,6 @@ from types import SimpleNamespace
 from bnnlight.cli import main
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import find_model
-from bnnlight.experiment.trained.predictor import load_run
 
 class Engine:
     told = PictureInput(3, 8, (0.5,) * 3, (0.25,) * 3, 8)

@@ -1,9 +1,14 @@
 """What a shipped model says of itself, and what of a stranger's manifest is refused."""
 
 import json
+from importlib import import_module
 
 import pytest
 
+from bnnlight.backbones import StackedHourglass
+from bnnlight.deploy import Runtime
+from bnnlight.deploy.card import Facts, write_card
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import FORMAT, Manifest, PictureInput, read_seal
 from bnnlight.deploy.seal import EMPTY, PREFIX
 from bnnlight.imaging.skeletons import LSP, MPII, Skeleton
@@ -84,6 +89,8 @@ REFUSED = [
     (CLASSES, ("metrics", "x\n"), None, "no text in one line"),
     (CLASSES, ("origin", "x"), 3, "'x' is no text"),
     (CLASSES, ("origin", "x"), "\ud800", "'x' is no text"),
+    (POSE, ("input", "box_padding"), 0, "box_padding must be above 0"),
+    (POSE, ("input", "box_padding"), "1.25", "no number"),
     (POSE, ("skeleton",), {}, "lacks 'joints'"),
     (POSE, ("skeleton", "joints", 0), "left nose", "not symmetric"),
     (POSE, ("skeleton", "joints", 6), "thorax", "or one twice"),
@@ -174,4 +181,22 @@ def test_all_skeletons_are_accepted():
     record = json.loads(manifest.to_json())
     record["skeleton"] = {name: record["skeleton"][name] for name in ("joints", "limbs", "excluded")} | {"torso": []}
     record["skeleton"]["joints"] = ["tail"]
-    assert Manifest.from_json(json.dumps(record))[0].skeleton == Skeleton(("tail",), (), ())
+    del record["input"]["box_padding"]
+    manifest, _ = Manifest.from_json(json.dumps(record))
+    assert manifest.skeleton == Skeleton(("tail",), (), ()) and manifest.input.box_padding is None
+
+
+@pytest.mark.parametrize("form", ["packed", "openvino", "onnx", "lce"])
+def test_any_skeleton_is_kept_by_every_format(form, tmp_path):
+    names = ('l\'œil <b> & "1"', "左目", "R_Eye|*", "a\\b", *(f"keypoint_{number}" for number in range(290)))
+    pairs, sigmas = ((0, 2), (5, 293)), tuple(0.01 + 0.001 * number for number in range(294))
+    skeleton = Skeleton(names, ((0, 1), (1, 293)), (), (), sigmas, pairs)
+    told = PictureInput(3, 16, (0.5,) * 3, (0.2,) * 3, box_padding=1.3)
+    manifest = Manifest("pose", "StackedHourglass", told, (), skeleton)
+    program = freeze(StackedHourglass(features=16, depth=1, num_joints=294).eval(), (3, 16, 16))
+    module = import_module(f"bnnlight.deploy.formats.{form}")
+    file = getattr(module, f"save_{form}")(program, manifest, tmp_path)
+    assert (module.read_lce(file) if form == "lce" else Runtime(file).manifest) == manifest
+    card = write_card(tmp_path, manifest, Facts(8, 1, {file.name: 7})).read_text()
+    assert "294 joints" in card and "左目" in card and "R_Eye\\|\\*" in card and "keypoint_25 and 264 more" in card
+    assert "1.3 × its longer side" in card or form == "lce"
