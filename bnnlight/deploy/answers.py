@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from PIL import Image
 
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.imaging import heatmaps
-from bnnlight.imaging.boxes import Square
+from bnnlight.imaging.boxes import PADDING, Square, find_people
 from bnnlight.imaging.class_input import class_input
 from bnnlight.imaging.classes import softmax, top_classes
 from bnnlight.imaging.pose_crop import cut_out
-from bnnlight.imaging.reading import turned
+from bnnlight.imaging.reading import turned, upright
 
 Network = Callable[[np.ndarray], np.ndarray]
 """``(N, C, H, W)`` float32 → the network's output."""
@@ -48,23 +49,43 @@ def name_classes(
 
 
 def find_joints(
-    network: Network, manifest: Manifest, images: Sequence[np.ndarray], squares: Sequence[Square]
+    network: Network,
+    manifest: Manifest,
+    pictures: Sequence[Image.Image],
+    boxes: Sequence[np.ndarray] | None = None,
+    box_padding: float | None = None,
+    batch_size: int = 32,
 ) -> list[dict[str, Any]]:
-    """The joints of one person in each picture.
+    """The joints of the one person that fills each picture, or of the people in boxes.
 
     Args:
         network: gives heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
         manifest: of a pose network.
-        images: ``(H, W, 3)`` uint8 each, RGB; at least one.
-        squares: middle and side of what is cut out of each.
+        pictures: of any 8-bit mode and any size.
+        boxes: ``(N, 4)`` of each picture: x and y of the corner, width, height, px of the picture held upright.
+        box_padding: side of the square that is cut out by the longer side of a box; None: as the manifest has it.
+        batch_size: most people that the network is handed at once.
 
     Returns:
         For each picture ``{"joints": [{"joint": …, "x": …, "y": …, "confidence": …}, …]}``, in pixels of the
-        picture; (0, 0) is the middle of the top left one.
+        picture held upright; (0, 0) is the middle of the top left one. With boxes ``{"people": …}``, as
+        :func:`bnnlight.imaging.boxes.find_people` has it.
 
     Raises:
-        ValueError: the output is of another kind.
+        ValueError: a picture has more than 8 bits a channel, the padding is not above 0, or the output is of another
+            kind.
     """
+    padding = box_padding if box_padding is not None else manifest.input.box_padding or PADDING
+    if not 0 < padding < np.inf:
+        raise ValueError(f"box_padding is {box_padding}: give a factor above 0, such as {PADDING}")
+    images = [upright(picture) for picture in pictures]
+    return find_people(images, boxes, padding, batch_size, partial(_joints_in, network, manifest))
+
+
+def _joints_in(
+    network: Network, manifest: Manifest, images: Sequence[np.ndarray], squares: Sequence[Square]
+) -> list[dict[str, Any]]:
+    """The joints of one person in a square of each picture ``(H, W, 3)``."""
     form, skeleton = manifest.input, manifest.skeleton
     crops = [
         cut_out(image, *square, form.size_px, form.mean, form.std)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +16,8 @@ from bnnlight.deploy.answers import find_joints, name_classes
 from bnnlight.deploy.hub import PREFIX, downloaded
 from bnnlight.deploy.manifest import Manifest
 from bnnlight.deploy.shipped import shipped_models
-from bnnlight.imaging.boxes import PADDING, check_boxes, find_people
-from bnnlight.imaging.reading import as_picture, upright
+from bnnlight.imaging.boxes import check_boxes
+from bnnlight.imaging.reading import as_picture
 
 FORMATS = {
     ".xml": ("openvino", "bnnlight.deploy.formats.openvino", "OpenVINOEngine"),
@@ -159,17 +158,13 @@ class Runtime:
             raise ValueError(f"top is {top}, batch_size is {batch_size}: give at least 1")
         if boxes is not None:
             boxes = self._checked_boxes(boxes, len(pictures))
-        padding = box_padding if box_padding is not None else self.manifest.input.box_padding or PADDING
-        if not 0 < padding < np.inf:
-            raise ValueError(f"box_padding is {box_padding}: give a factor above 0, such as {PADDING}")
         answers: list[dict[str, Any]] = []
         for start in range(0, len(pictures), batch_size):
             batch = slice(start, start + batch_size)
             some = [_checked(picture, start + index) for index, picture in enumerate(pictures[batch])]
             if self.manifest.task == "pose":
-                images, of_batch = [upright(picture) for picture in some], boxes[batch] if boxes is not None else None
-                find = partial(find_joints, self, self.manifest)
-                answers += find_people(images, of_batch, padding, batch_size, find)
+                of_batch = boxes[batch] if boxes is not None else None
+                answers += find_joints(self, self.manifest, some, of_batch, box_padding, batch_size)
             else:
                 answers += name_classes(self, self.manifest, some, top)
         return answers

@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fixtures.coco_files import coco_content, ready, write_coco
 from PIL import Image
 
 from bnnlight.data import DigitsDataModule
 from bnnlight.data.keypoints.people import draw_person
+from bnnlight.deploy import Runtime
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.runtime import find_model
 from bnnlight.experiment.trained.predictor import load_run
@@ -112,6 +114,48 @@ def test_joints_are_those_of_the_checkpoint(bnnlight, configs, quick, ship, phot
     found = assert_same(bnnlight, photos, tmp_path, checkpoint, shipped, *options)
     assert found[0, "people", 2, "box_score"] == 0.8 and (1, "people", 0, "box", 0) not in found
     assert found[2, "people", 1, "box", 0] == -5
+
+
+def test_a_network_of_coco_files_is_shipped_with_its_joints_and_padding(bnnlight, configs, quick, tmp_path):
+    content = coco_content()
+    content["categories"][0]["keypoints"][2] = "right_eye <&> '*'"
+    root = write_coco(tmp_path / "own", content)
+    files = [f"--data.{name}_annotations=people.json" for name in ("train", "val")]
+    small = ("--model.backbone.num_joints=5", "--model.backbone.features=16", "--model.backbone.depth=1")
+    data = (f"--data.root={root}", *files, "--data.images=.", "--data.num_workers=0", "--data.box_padding=1.4")
+    pairs = "--data.flip_pairs=[[1,2],[3,4]]"
+    sigmas = "--data.sigmas=[0.1,0.2,0.3,0.4,0.5]"
+    command = ("fit", "--config", configs / "hg_coco_small.yaml", *data, pairs, sigmas, *small, *quick)
+    code, _, err = bnnlight(*command, "--trainer.max_steps=2", f"--run_dir={tmp_path / 'run'}")
+    assert code == 0, err
+    checkpoint = tmp_path / "run/checkpoints/best.ckpt"
+    code, _, err = bnnlight("export", "--ckpt_path", checkpoint, "--format", "packed", "--output", tmp_path / "model")
+    assert code == 0, err
+    manifest = Runtime(tmp_path / "model").manifest
+    assert manifest.skeleton.joints == ("nose", "left_eye", "right_eye <&> '*'", "left_hip", "right_hip")
+    assert manifest.skeleton.flip_pairs == ((1, 2), (3, 4)) and manifest.skeleton.torso == ()
+    assert manifest.skeleton.sigmas == (0.1, 0.2, 0.3, 0.4, 0.5) and manifest.input.box_padding == 1.4
+    assert r"right_eye \<&\> '\*'" in (tmp_path / "model/README.md").read_text()
+    # the annotated boxes: ids of pictures are told by the annotations; the square is that of training
+    boxes = [{key: entry[key] for key in ("image_id", "bbox", "category_id")} for entry in content["annotations"]]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    options = ("--boxes", tmp_path / "boxes.json", "--annotations", root / "people.json", "--format", "coco")
+    outputs = []
+    for name, model in (("a", checkpoint), ("b", tmp_path / "model")):
+        code, _, err = bnnlight("predict", root, "--model", model, *options, "--output", tmp_path / name)
+        assert code == 0, err
+        outputs.append(json.loads((tmp_path / name / "predictions.json").read_text()))
+    one, other = outputs
+    assert sorted(entry["image_id"] for entry in one) == [10, 10, 11, 11]
+    assert dict(leaves(one)) == pytest.approx(dict(leaves(other)), rel=1e-4, abs=1e-3)
+    task, _ = load_run(checkpoint, None)
+    batch = next(iter(ready(root, "validate", box_padding=1.4, image_size=96, batch_size=4).val_dataloader()))
+    task.eval()
+    with torch.inference_mode():
+        wanted = task.predict_step(batch, 0)["joints"].numpy()
+    found = np.array([entry["keypoints"] for entry in one]).reshape(4, 5, 3)[..., :2]
+    # as they stand in the file: the first and the third person are in the first picture
+    np.testing.assert_allclose(found[[0, 2, 1, 3]], wanted, atol=1e-3)
 
 
 def test_the_old_name_of_the_option_takes_checkpoints_of_any_name(bnnlight, digits_run, photos, tmp_path):

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from bnnlight.data.keypoints.person import Person, PosePicture
 from bnnlight.data.keypoints.transforms import PoseTransform
-from bnnlight.imaging.boxes import Square, find_people
+from bnnlight.imaging.boxes import PADDING, Square, find_people
 from bnnlight.imaging.reading import upright
 from bnnlight.tasks import PoseTask
 
@@ -27,7 +27,9 @@ class PosePredictor:
         box_padding: side of the square that is cut out by the longer side of a box.
     """
 
-    def __init__(self, task: PoseTask, transform: PoseTransform, batch_size: int, box_padding: float) -> None:
+    def __init__(
+        self, task: PoseTask, transform: PoseTransform, batch_size: int = 32, box_padding: float = PADDING
+    ) -> None:
         self.task, self.transform, self.batch_size, self.box_padding = task, transform, batch_size, box_padding
         task.measured_weights.begin()  # they stay as they are
 
