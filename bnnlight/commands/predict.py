@@ -52,8 +52,11 @@ def predict(args: list[str]) -> None:
         raise ValueError(f"{asked} is for models that find joints: {options.ckpt_path or options.model} names classes")
     given.check(turn=not options.as_stored)
     coco = options.format == "coco"
-    image_ids = [given.id_of(index, coco) for index in range(len(files))]
+    # of a picture without boxes nothing is written in COCO's form
+    needed = [coco and not (options.boxes and not boxes) for boxes in given.boxes]
+    image_ids = [given.id_of(index, is_needed) for index, is_needed in enumerate(needed)]
     record: list[dict[str, Any]] = []
+    num_images = num_people = 0
     errors: list[dict[str, str]] = []
     with folder.writing() as room:
         for start in track(range(0, len(files), options.batch_size), "predicting"):
@@ -71,15 +74,17 @@ def predict(args: list[str]) -> None:
                 if not coco:
                     entry["picture"] = folder.name_for(files[index])
                     draw(picture, answer, skeleton, options.min_confidence).save(room / entry["picture"])
-                record.append({**entry, "width": size[0], "height": size[1], **answer})
-        if not record:
+                entry |= {"width": size[0], "height": size[1], **answer}
+                # of many thousand people the short form alone is kept
+                record += coco_results([entry]) if coco else [entry]
+                num_images, num_people = num_images + 1, num_people + len(answer.get("people", ()))
+        if not num_images:
             raise OSError(f"none of the {len(files)} images can be read, the first: {errors[0]['error']}")
-        write_answer(room, coco_results(record) if coco else answers(record, skeleton), errors)
+        write_answer(room, record if coco else answers(record, skeleton), errors)
     given.tell()
-    images = "1 image" if len(record) == 1 else f"{len(record)} images"
+    images = "1 image" if num_images == 1 else f"{num_images} images"
     if options.boxes:
-        number = sum(len(entry["people"]) for entry in record)
-        images += ", 1 person" if number == 1 else f", {number} people"
+        images += ", 1 person" if num_people == 1 else f", {num_people} people"
     beside = "" if coco else " and a picture for each beside it"
     print(f"{images}: {options.output}/{ANSWERS}{beside}")
     if errors:

@@ -84,11 +84,13 @@ class AnswerFolder:
 
 
 def write_answer(room: Path, record: dict | list[dict], errors: list[dict]) -> None:
-    """Writes both, the list of errors where there are any."""
+    """Writes both, the list of errors where there are any. Of a list each entry has a line, of an object each value."""
     for name, entries in ((ANSWERS, record), (ERRORS, errors)):
         if entries or name == ANSWERS:
             # half a file is seen by nobody: it is moved to its place once it is whole
-            (room / name).write_text(json.dumps(entries, indent=2) + "\n")
+            lines = ",\n".join(map(json.dumps, entries))
+            text = json.dumps(entries, indent=2) if isinstance(entries, dict) else f"[\n{lines}\n]"
+            (room / name).write_text(text + "\n")
 
 
 def _files_of(listing: Path) -> Iterator[Path]:

@@ -175,6 +175,16 @@ def test_results_that_pycocotools_evaluates(bnnlight, model, photos, boxes, tmp_
     assert [file.name for file in (tmp_path / "predictions").iterdir()] == ["predictions.json"]
     results = json.loads((tmp_path / "predictions/predictions.json").read_text())
     assert {*results[0]} == {"image_id", "category_id", "keypoints", "score"} and len(results[0]["keypoints"]) == 9
+    # a picture without boxes needs no id: the annotations do not have it
+    listed = [{"id": int(name[:-4]), "file_name": name} for name in PEOPLE]
+    (tmp_path / "val.json").write_text(json.dumps({"images": listed}))
+    Image.new("RGB", (9, 9)).save(photos / "other.png")
+    more = ("--boxes", boxes, "--annotations", tmp_path / "val.json", "--format", "coco", "--output", tmp_path / "out")
+    code, out, err = bnnlight("predict", photos, "--model", model, *more)
+    assert code == 0, err
+    assert "3 images, 4 people" in out
+    assert json.loads((tmp_path / "out/predictions.json").read_text()) == results
+    (photos / "other.png").unlink()
     # an earlier answer of this form is replaced too, and one of its pictures is nobody's
     code, _, err = bnnlight("predict", photos, "--model", model, "--boxes", boxes, "--format", "coco", "--overwrite")
     assert code == 0, err
