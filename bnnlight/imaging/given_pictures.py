@@ -105,7 +105,7 @@ def sort_boxes(
     if others and (not skip_others or len(others) == len(boxes)):
         first, more = others[0], f" (and {len(others) - 1} more)" if len(others) > 1 else ""
         told = pictures.listed is None and first.file_name is None
-        advice = "give --annotations, which says what file it is" if told else "give it too"
+        advice = "give it too, or --annotations if its name is not the id" if told else "give it too"
         skip = "" if len(others) == len(boxes) else ", or pass --on_missing_image skip"
         raise ValueError(f"{first.where}{more}: the picture of {first.picture} is not among the images: {advice}{skip}")
     return sorted_boxes, len(others)
