@@ -52,6 +52,9 @@ PIECE = 500
 ROUNDS = 3
 """Of timing, the engines in turn."""
 
+TORCHVISION = ("mobilenet_v3_small", "shufflenet_v2_x0_5")
+"""Of torchvision's networks, those that are compared."""
+
 Case = tuple[Program, Manifest, np.ndarray]
 
 
@@ -59,7 +62,9 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     """Networks by name, with their test pictures ``(N, C, H, W)``."""
     for checkpoint in args.only:
         yield str(checkpoint), trained(checkpoint)
-    if args.only:
+    for name in args.torchvision or ([] if args.only else TORCHVISION):
+        yield f"torchvision's {name}, random, 224×224", random(converted(name), args.large)
+    if args.only or args.torchvision:
         return
     if args.digits:
         yield "digits, quickstart", trained(args.digits)
@@ -70,8 +75,6 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
         program, manifest = load_packed(shipped_models()[name] / "model.safetensors")
         yield title, (program, manifest, pictures_of(module(), args.poses if name == "lsp" else None))
     yield "ResNet-18, random, 224×224", random(resnet(), args.large)
-    for name in ("mobilenet_v3_small", "shufflenet_v2_x0_5"):
-        yield f"torchvision's {name} made binary, random, 224×224", random(converted(name), args.large)
 
 
 def trained(checkpoint: Path) -> Case:
@@ -230,6 +233,8 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, help="checkpoint of configs/quickstart.yaml")
     text = "checkpoints to compare on their own test sets, instead of all these networks"
     parser.add_argument("--only", type=Path, nargs="+", default=[], help=text)
+    text = "networks of torchvision to make binary and compare, instead of all these networks"
+    parser.add_argument("--torchvision", nargs="+", default=[], metavar="NAME", help=text)
     parser.add_argument("--cifar10", type=Path, default=Path("data/cifar10_jpeg"), help="folder of CIFAR-10")
     parser.add_argument("--lsp", type=Path, default=Path("data/lsp"), help="folder of Leeds Sports Pose")
     parser.add_argument("--poses", type=int, default=1000, help="test pictures of Leeds Sports Pose")
