@@ -62,10 +62,14 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     """Networks by name, with their test pictures ``(N, C, H, W)``."""
     for checkpoint in args.only:
         yield str(checkpoint), trained(checkpoint)
+    if not args.only and not args.torchvision:
+        yield from usual(args)
     for name in args.torchvision or ([] if args.only else TORCHVISION):
-        yield f"torchvision's {name}, random, 224×224", random(converted(name), args.large)
-    if args.only or args.torchvision:
-        return
+        yield f"torchvision's {name} made binary, random, 224×224", random(converted(name), args.large)
+
+
+def usual(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
+    """Networks of this project."""
     if args.digits:
         yield "digits, quickstart", trained(args.digits)
     for name, title, module in (
