@@ -1,6 +1,9 @@
-"""Quantizes an OpenVINO model with NNCF, in an environment of its own, with its defaults and noise: for `inference.py`.
+"""Quantizes an OpenVINO model with NNCF, in an environment of its own, with its defaults.
 
-python benchmarks/shipping/inference_nncf.py float32.xml int8.xml
+The pictures `(N, C, H, W)` that the ranges are found with come from a file; else it is one of noise, which will do for
+`inference.py`: it times alone.
+
+python benchmarks/shipping/inference_nncf.py float32.xml int8.xml [pictures.npy]
 """
 
 import sys
@@ -9,7 +12,11 @@ import nncf
 import numpy as np
 import openvino as ov
 
-source, target = sys.argv[1:]
+source, target, *files = sys.argv[1:]
 model = ov.Core().read_model(source)
-noise = np.random.default_rng(0).standard_normal(tuple(model.input(0).shape), dtype=np.float32)
-ov.save_model(nncf.quantize(model, nncf.Dataset([noise]), subset_size=1), target, compress_to_fp16=False)
+if files:
+    pictures = np.load(files[0])
+else:
+    pictures = np.random.default_rng(0).standard_normal(tuple(model.input(0).shape), dtype=np.float32)
+dataset = nncf.Dataset([picture[None] for picture in pictures])
+ov.save_model(nncf.quantize(model, dataset, subset_size=len(pictures)), target, compress_to_fp16=False)

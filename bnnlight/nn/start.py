@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ from bnnlight.nn.layers import BinaryLayer
 
 BACKBONE = "backbone."
 """What the names of a network's weights begin with in a checkpoint of ``bnnlight fit``."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""What wrapped networks put in front of all names: DataParallel and DDP, ``torch.compile``."""
+CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
+"""Names under which files hold the weights: Lightning's and mmpose's first, then those of other training scripts."""
 
 _follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -35,7 +41,9 @@ def weights_follow() -> Iterator[None]:
 
 
 @torch.no_grad()
-def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense) -> nn.Module:
+def start_from(
+    model: nn.Module, checkpoint: str, latent: LatentFactory | None = Dense, leave_out: Sequence[str] = ()
+) -> nn.Module:
     """Puts the weights of a trained network into a binary one, and decomposes those that become binary, in place.
 
     The checkpoint is of the same network made real-valued (:func:`bnnlight.nn.real_valued`), or of the same binary
@@ -52,13 +60,21 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
             checkpoint: runs/real/20260101-120000/checkpoints/best.ckpt
             latent: {class_path: bnnlight.nn.Tucker, init_args: {rank: 0.5}}
 
+    For other classes or joints than those of the checkpoint, ``leave_out`` names the parts that start anew:
+    ``leave_out: [classifier]``. To go on with the factors of a checkpoint, give the model its latents and
+    ``latent: null``.
+
     The file is needed by ``fit``, also where a run goes on.
     The other verbs take all weights from the run's own checkpoint and read no other.
 
     Args:
-        model: any module with binary layers; whatever latents it has give way.
-        checkpoint: path of a checkpoint of ``bnnlight fit``, or of a ``state_dict`` of the network.
-        latent: maps a dense weight ``(O, I, *kernel)`` to a latent.
+        model: any module with binary layers; whatever latents it has give way, unless ``latent`` is None.
+        checkpoint: path of a checkpoint of ``bnnlight fit``, of a ``state_dict`` of the network, or of a dictionary
+            with one under a name of :data:`CONTAINERS`; ``module.`` or ``_orig_mod.`` may stand in front of all names.
+        latent: maps a dense weight ``(O, I, *kernel)`` to a latent. None keeps the model's own latents, and fills them
+            with those of the checkpoint, which must be of the same kind and ranks.
+        leave_out: parts of the network that keep the weights that it has: paths of modules, or shell patterns of
+            names, such as ``heads.*``. What the checkpoint has of that name is not looked at.
 
     Returns:
         The same model.
@@ -66,7 +82,8 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no checkpoint, its latents are factorized, or names or shapes are not those of the
-            network (the first few are named); or what :func:`bnnlight.nn.factorize` raises.
+            network (the first few are named); a part to leave out is not there; or what
+            :func:`bnnlight.nn.factorize` raises.
     """
     # a layer may be used in several places, and have a name in each
     paths = {
@@ -76,10 +93,15 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
     }
     if not paths:
         raise ValueError(f"{type(model).__name__} has no binary layer to start")
+    left_out = _left_out(model, leave_out)
     if _follow.get():
-        return restart_alpha(factorize(model, latent))
+        return model if latent is None else restart_alpha(factorize(model, latent))
     own = model.state_dict()
-    state = _weights(checkpoint, own)
+    state = {name: value for name, value in _read_weights(checkpoint, own).items() if not left_out(name)}
+    own = {name: value for name, value in own.items() if not left_out(name)}
+    paths = {path: layer for path, layer in paths.items() if not left_out(f"{path}latent.")}
+    if latent is None:
+        return _go_on(model, state, own, paths, checkpoint)
     weights = {path: _take_weight(state, path, checkpoint) for path in paths}
     alphas = _take_alphas(state, own, paths)
     rest = {name: value for name, value in own.items() if not _belongs(name, paths, "latent.", "scale.")}
@@ -104,23 +126,76 @@ def start_from(model: nn.Module, checkpoint: str, latent: LatentFactory = Dense)
     return model
 
 
-def _weights(path: str, own: Collection[str]) -> dict[str, Tensor]:
+def _go_on(
+    model: nn.Module, state: dict[str, Tensor], own: dict[str, Tensor], paths: Collection[str], checkpoint: str
+) -> nn.Module:
+    """Fills a model with latents of its own, from a checkpoint with the same."""
+    dense = [f"{path}weight" for path in paths if f"{path}weight" in state and f"{path}weight" not in own]
+    if dense:
+        raise ValueError(
+            f"{checkpoint} has real-valued {first_few(dense)}, where {type(model).__name__} has latents: "
+            "name the latent that they are decomposed by"
+        )
+    alphas = _take_alphas(state, own, paths)
+    kept = {name: value for name, value in own.items() if name in alphas or not _belongs(name, paths, "scale.")}
+    _check({name: value.shape for name, value in kept.items()}, state | alphas, type(model).__name__, checkpoint)
+    model.load_state_dict(state, strict=False)
+    restart_alpha(model)
+    model.load_state_dict(alphas, strict=False)
+    return model
+
+
+def _left_out(model: nn.Module, parts: Sequence[str]) -> Callable[[str], bool]:
+    """Tells whether an entry of a ``state_dict`` belongs to parts of a network that start anew."""
+    if isinstance(parts, str):
+        raise ValueError(f"leave_out is {parts!r}: give a list, [{parts}]")
+
+    def within(part: str, name: str) -> bool:
+        return name.startswith(f"{part}.") or fnmatchcase(name, part)
+
+    names = list(model.state_dict())
+    for part in parts:
+        if not any(within(part, name) for name in names):
+            there = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"leave_out has {part}, which {type(model).__name__} has not: its parts are {there}")
+    return lambda name: any(within(part, name) for part in parts)
+
+
+def _read_weights(path: str, own: Collection[str]) -> dict[str, Tensor]:
     """What a file has for a network with entries of those names."""
     file = Path(path).expanduser()
     if not file.is_file():
         text = "fit needs it to begin a run and to go on with one; the other verbs do without"
         raise FileNotFoundError(f"checkpoint to start from not found: {path} ({text})")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        state = dict(content.get("state_dict", content))
-        whole = bool(state) and all(isinstance(value, Tensor) for value in state.values())
+        state = _inside(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise ValueError(f"{path} is not a checkpoint to start from, or is damaged") from error
-    if not whole:
+    if state is None:
         raise ValueError(f"{path} is not a checkpoint to start from: it holds no network's weights")
-    if any(name.startswith(BACKBONE) for name in own) or not any(name.startswith(BACKBONE) for name in state):
-        return state
-    return {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
+    return _named_as(_named_as(state, own), own)
+
+
+def _inside(content: Any) -> dict[str, Tensor] | None:
+    if not isinstance(content, Mapping):
+        return None
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return dict(content)
+    return next((state for name in CONTAINERS if (state := _inside(content.get(name))) is not None), None)
+
+
+def _named_as(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The state without what other programs put in front of its names; a network may have such names itself."""
+    for prefix in (*WRAPPERS, BACKBONE, *WRAPPERS):
+        theirs = [name for name in state if name.startswith(prefix)]
+        # a task has other entries beside its network's; a wrapper is in front of all
+        if (
+            theirs
+            and not any(name.startswith(prefix) for name in own)
+            and (prefix == BACKBONE or len(theirs) == len(state))
+        ):
+            state = {name.removeprefix(prefix): state[name] for name in theirs}
+    return state
 
 
 def _take_weight(state: dict[str, Tensor], path: str, checkpoint: str) -> Tensor | None:
@@ -129,7 +204,7 @@ def _take_weight(state: dict[str, Tensor], path: str, checkpoint: str) -> Tensor
     if set(latents) - {f"{path}latent.weight"}:
         raise ValueError(
             f"{checkpoint} has factorized latents (first {latents[0]}): start from a checkpoint of the real-valued "
-            "network or of one with dense latents; to go on with this one, pass it as --ckpt_path with its own config"
+            "network or of one with dense latents; to go on with these, give the model the same ones and latent: null"
         )
     names = [*latents, f"{path}weight"]
     return next((state.pop(name) for name in names if name in state), None)
@@ -152,15 +227,17 @@ def _belongs(name: str, paths: Collection[str], *parts: str) -> bool:
 def _check(expected: dict[str, torch.Size], loaded: dict[str, Tensor], network: str, checkpoint: str) -> None:
     lacking = [name for name in expected if name not in loaded]
     unknown = [name for name in loaded if name not in expected]
-    resized = [
-        f"{name} {_size(loaded[name].shape)} instead of {_size(shape)}"
-        for name, shape in expected.items()
-        if name in loaded and loaded[name].shape != shape
-    ]
-    kinds = (("it lacks", lacking), ("has besides", unknown), ("has other sizes", resized))
+    resized = [name for name, shape in expected.items() if name in loaded and loaded[name].shape != shape]
+    sizes = [f"{name} {_size(loaded[name].shape)} instead of {_size(expected[name])}" for name in resized]
+    kinds = (("it lacks", lacking), ("has besides", unknown), ("has other sizes", sizes))
     parts = [f"{what} {first_few(names)}" for what, names in kinds if names]
-    if parts:
-        raise ValueError(f"{checkpoint} is of another network than this {network}: {'; '.join(parts)}")
+    if not parts:
+        return
+    advice = ""
+    if len(resized) + len(lacking) + len(unknown) < len(expected) / 2:
+        heads = sorted({name.rpartition(".")[0] or name for name in (*resized, *lacking) if name in expected})
+        advice = f"; to start these parts anew: leave_out: [{', '.join(heads)}]" if 0 < len(heads) <= 4 else ""
+    raise ValueError(f"{checkpoint} is of another network than this {network}: {'; '.join(parts)}{advice}")
 
 
 def _size(shape: torch.Size) -> str:

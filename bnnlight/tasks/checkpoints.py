@@ -53,10 +53,18 @@ def check_fits(state: dict[str, Tensor], model: nn.Module, path: str | Path) -> 
     parts = []
     for what, names in (("lacks", lacking), ("has besides", unknown)):
         if names:
-            parts.append(f"{what} {len(names)} entries (first {names[0]})")
+            parts.append(f"it {what} {_entries(names)} (first {names[0]})")
     if resized:
         name = resized[0]
         theirs, ours = ("×".join(map(str, t[name].shape)) or "()" for t in (state, own))
-        parts.append(f"{len(resized)} entries have other sizes (first {name}: {theirs}, the config's {ours})")
-    if parts:
-        raise ValueError(f"{path} is of another network than the config: it {'; '.join(parts)}")
+        parts.append(f"{_entries(resized)} of other sizes (first {name}: {theirs}, the config's {ours})")
+    if not parts:
+        return
+    # another head is what most people mean by this
+    few = resized and not (lacking or unknown) and len(resized) < len(own) / 2
+    advice = "; to start from all other parts: bnnlight.nn.start_from with leave_out, docs/recipes.md" if few else ""
+    raise ValueError(f"{path} is of another network than the config: {'; '.join(parts)}{advice}")
+
+
+def _entries(names: list[str]) -> str:
+    return "1 entry" if len(names) == 1 else f"{len(names)} entries"

@@ -76,3 +76,36 @@ def test_real_then_factorized(tmp_path, fit, bnnlight):
     code, _, err = bnnlight("fit", "--config", run / "config.yaml", *longer)
     assert code == 0, err
     assert json.loads((run / "results.json").read_text())["num_epochs"] == 2
+
+
+def test_factors_go_on_under_another_head(fit):
+    tucker = {"class_path": "bnnlight.nn.Tucker", "init_args": {"rank": 0.5, "start": "hosvd"}}
+    network = {**RESNET, "init_args": RESNET["init_args"] | {"latent": tucker}}
+    code, err, first = fit(network, "first")
+    assert code == 0, err
+    trained = first / "checkpoints/last.ckpt"
+    options = {"model": network, "checkpoint": str(trained), "latent": None, "leave_out": ["classifier"]}
+    started = {"class_path": "bnnlight.nn.start_from", "init_args": options}
+    code, err, run = fit(started, "still", learning_rate=1e-30)
+    assert code == 0, err
+    before, after = (
+        {
+            name: value
+            for name, value in torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"].items()
+            if "running" not in name and "num_batches" not in name
+        }
+        for folder in (first, run)
+    )
+    assert before.keys() == after.keys()
+    other = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert other == {"backbone.classifier.weight", "backbone.classifier.bias"}
+
+
+def test_a_checkpoint_with_another_head_is_one_line_that_says_what_to_do(fit, bnnlight, quick):
+    code, err, run = fit(RESNET, "ten")
+    assert code == 0, err
+    options = (f"--ckpt_path={run / 'checkpoints/last.ckpt'}", "--model.backbone.num_classes=5")
+    code, _, err = bnnlight("test", "--config", run / "config.yaml", *options, *quick)
+    line = err.splitlines()[-1]
+    assert code == 2 and "leave_out" in line
+    assert "the config: 2 entries of other sizes (first backbone.classifier.weight: 10×8, the config's 5×8)" in line

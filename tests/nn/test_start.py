@@ -169,7 +169,93 @@ def test_factorized_latents_are_one_line_that_says_what_to_do(saved, check_one_l
     with pytest.raises(ValueError) as caught:
         start_from(resnet(), path)
     named = "stages.0.0.unit1.conv.latent."
-    check_one_line(caught, "factorized latents", named, "real-valued", "--ckpt_path")
+    check_one_line(caught, "factorized latents", named, "real-valued", "latent: null")
+
+
+@pytest.mark.parametrize("latent", [Dense, Tucker, Holistic])
+def test_without_a_latent_the_models_own_are_filled(trained, saved, latent):
+    first = trained(resnet(latent=latent))
+    second = start_from(resnet(latent=latent), saved(first), latent=None).eval()
+    x = torch.randn(3, 3, 8, 8)
+    assert torch.equal(second(x), first(x))
+    assert second.state_dict().keys() == first.state_dict().keys()
+    assert all(torch.equal(value, first.state_dict()[name]) for name, value in second.state_dict().items())
+
+
+def test_without_a_latent_alpha_of_another_kind_starts_anew(trained, saved):
+    path = saved(trained(resnet(latent=Tucker, scale="spatial", image_size=8)))
+    network = start_from(resnet(latent=Tucker), path, latent=None)
+    for _, layer in named_binary_layers(network):
+        torch.testing.assert_close(layer.alpha(), layer.latent().flatten(1).abs().mean(1))
+
+
+def test_dense_weights_for_factors_are_one_line(saved, check_one_line):
+    path = saved(real_valued(resnet()))
+    with pytest.raises(ValueError) as caught:
+        start_from(resnet(latent=Tucker), path, latent=None)
+    check_one_line(caught, "stages.0.0.unit1.conv.weight", "name the latent")
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("leave_out", [["classifier"], ["class*"], ["classifier.weight", "classifier.bias"]])
+def test_a_head_that_is_left_out_starts_anew(trained, saved, real, leave_out):
+    first = trained(real_valued(resnet()) if real else resnet())
+    path = saved(first)
+    second = ResNet((2, 1), 7, width=0.125, stem="small")
+    head = copy.deepcopy(second.classifier.state_dict())
+    start_from(second, path, leave_out=leave_out)
+    assert all(torch.equal(value, head[name]) for name, value in second.classifier.state_dict().items())
+    for (name, layer), (_, other) in zip(named_binary_layers(second), named_binary_layers(resnet()), strict=True):
+        there = first.get_submodule(name)
+        torch.testing.assert_close(layer.latent(), there.weight if real else there.latent(), rtol=0, atol=0)
+        assert layer.latent().shape == other.latent().shape
+    assert torch.equal(second.stem[0].weight, first.stem[0].weight)
+
+
+def test_a_binary_layer_that_is_left_out_keeps_its_weight(trained, saved):
+    first, second = trained(resnet()), resnet()
+    path = "stages.1.0.unit1.conv"
+    before = second.get_submodule(path).latent().detach().clone()
+    start_from(second, saved(first), leave_out=[path])
+    assert torch.equal(second.get_submodule(path).latent(), before)
+    other = "stages.0.0.unit1.conv"
+    assert torch.equal(second.get_submodule(other).latent(), first.get_submodule(other).latent())
+
+
+def test_another_head_is_one_line_that_names_what_to_leave_out(saved, check_one_line):
+    path = saved(resnet())
+    with pytest.raises(ValueError) as caught:
+        start_from(ResNet((2, 1), 7, width=0.125, stem="small"), path)
+    check_one_line(caught, "classifier.weight 5×16 instead of 7×16", "leave_out: [classifier]")
+
+
+@pytest.mark.parametrize("leave_out", [["fc"], ["classifier", "nowhere.*"], "classifier"])
+def test_parts_that_are_not_there_are_one_line(saved, check_one_line, leave_out):
+    with pytest.raises(ValueError) as caught:
+        start_from(resnet(), saved(resnet()), leave_out=leave_out)
+    parts = ["give a list, [classifier]"] if isinstance(leave_out, str) else [leave_out[-1], "stem", "classifier"]
+    check_one_line(caught, "leave_out", *parts)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "optimizer": {"lr": 1.0}},
+        lambda state: {"state_dict": {f"module.backbone.{name}": value for name, value in state.items()}},
+        lambda state: {"state_dict": {f"backbone.module.{name}": value for name, value in state.items()}},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {"model_state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+        lambda state: {"model": {"state_dict": state}},
+    ],
+)
+def test_files_of_other_programs(trained, tmp_path, wrap):
+    first = trained(resnet())
+    torch.save(wrap(first.state_dict()), tmp_path / "other.pth")
+    second = start_from(resnet(), str(tmp_path / "other.pth")).eval()
+    x = torch.randn(3, 3, 8, 8)
+    assert torch.equal(second(x), first(x))
 
 
 @pytest.mark.parametrize(

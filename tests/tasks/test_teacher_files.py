@@ -127,7 +127,7 @@ def other(**names):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (lose("classifier.weight"), ("of another network", "lacks 1 entries (first classifier.weight)")),
+        (lose("classifier.weight"), ("of another network", "lacks 1 entry (first classifier.weight)")),
         (other(state_dict={"net.w": torch.zeros(1)}), ("of another network", "(first stem.0.weight)")),
         (of_nan, ("weights that are not finite",)),
         (other(class_names=["ant", "bee", "dog", "cat"]), ("its number 2 is 'dog', the data's is 'cat'",)),

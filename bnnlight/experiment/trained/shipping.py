@@ -121,16 +121,23 @@ def compare(
     task = experiment.model.to("cpu").eval()
     network = task.backbone
     both = SideBySide(network, Runtime(file), signs)
-    expected = _tested(task, loader, quiet)
+    expected = tested(task, loader, quiet)
     try:
         task.backbone = both
-        measured = _tested(task, loader, quiet)
+        measured = tested(task, loader, quiet)
     finally:
         task.backbone = network
     return Check(file.name, both.agreement, expected, measured, exact)
 
 
-def _tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str, float]:
+def tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str, float]:
+    """The figures of :data:`METRICS` of a task on some pictures, on one CPU process.
+
+    Args:
+        task: with the network that is measured.
+        loader: of the pictures.
+        quiet: shows no progress bar.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         trainer = L.Trainer(
