@@ -7,7 +7,7 @@
 #       fit --config /opt/bnnlight/configs/resnet18_cifar10.yaml --data.root /data
 #
 # Needs: docker (or podman, buildah), 15 GB of disk, the package index. docs/cluster.md has the rest.
-# Stages are ordered by how often they change: the system, the dependencies (5.5 GB), the code.
+# Stages are ordered by how often they change: the system, the dependencies (6.6 GB), the code.
 
 FROM debian:bookworm-slim AS system
 # tini: what runs as process 1 gets no signal that it has no handler for, and Python has none before it has started

@@ -16,7 +16,7 @@ help: ## Print this help
 
 # The stamp is newer than pyproject.toml once the installation has succeeded, so a broken one is made again.
 $(VENV)/.installed: pyproject.toml
-	@echo "Installing into $(VENV): about 5.5 GB with PyTorch and its CUDA libraries, a few minutes."
+	@echo "Installing into $(VENV): about 6.6 GB with PyTorch and its CUDA libraries, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -39,7 +39,7 @@ test-all: $(VENV)/.installed ## Run all tests, the long ones too
 coverage: $(VENV)/.installed ## Run the short tests and show which lines of bnnlight/nn they miss
 	$(RUN) pytest -m 'not slow' -q --cov=bnnlight.nn --cov-report=term-missing --cov-fail-under=95
 
-# The lower bounds of pyproject.toml, really installed (a second environment, some 5 GB).
+# The lower bounds of pyproject.toml, really installed (a second environment, some 6 GB).
 test-lowest: $(VENV)/.installed ## Run the short tests with the oldest versions that pyproject.toml admits
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
@@ -49,7 +49,7 @@ test-lowest: $(VENV)/.installed ## Run the short tests with the oldest versions 
 lint: $(VENV)/.installed ## Check style
 	$(RUN) ruff check .
 
-image: ## Build the Docker image `bnnlight` (some 6 GB; a few minutes, seconds after a change of the code)
+image: ## Build the Docker image `bnnlight` (some 7 GB; a few minutes, seconds after a change of the code)
 	docker build --build-arg COMMIT=$$(git rev-parse HEAD) --tag bnnlight .
 
 clean: ## Remove caches and built files; runs, data and the virtual environment stay

@@ -17,7 +17,6 @@ from bnnlight.deploy import Runtime
 ROOT = Path(__file__).parents[1]
 OTHERS = {
     **dict.fromkeys(("fit", "validate", "test", "summary", "check", "export"), ()),
-    "bench": ("--model", "cifar10"),
     "compare": ("run",),
     "matrix": ("plan.yaml",),
     "pckh": ("a.mat", "b.mat"),
@@ -44,6 +43,19 @@ def test_models_of_the_package_answer_as_they_do_in_torch(name, tmp_path):
             numbers = [[v for v in entry.values() if not isinstance(v, str)] for entry in (one, two)]
             np.testing.assert_allclose(*numbers, rtol=1e-4, atol=1e-4)
         assert (tmp_path / "out" / answer["picture"]).is_file()
+
+
+def test_a_shipped_model_is_timed_beside_its_twins(tmp_path):
+    options = ("--model", "cifar10", "--num_threads", "1", "--num_pairs", "2")
+    done = light("bench", *options, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["format"], record["twin_engine"]) == ("packed", "OpenVINO")
+    [row] = record["threads"]
+    assert all(row[name]["median_ms"] > 0 for name in ("model", "twin", "twin_int8"))
+    assert record["twin_bytes"] > 2 * record["twin_int8_bytes"] > record["file_bytes"]
+    done = light("bench", *options, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith("run by OpenVINO, and on 8-bit integers.\n")
 
 
 @pytest.mark.parametrize("verb", OTHERS)

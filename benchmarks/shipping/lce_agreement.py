@@ -1,8 +1,9 @@
 """Files of `bnnlight export --format lce` in Larq Compute Engine's own interpreter, beside the networks in torch.
 
 A run of configs/quickstart.yaml and the shipped CIFAR-10 network on their whole test sets, the shipped hourglass on
-test pictures of Leeds Sports Pose, and a ResNet-18 with random numbers at 224×224 px. Every sign and every answer is
-compared; then both engines are timed on this machine, in turn.
+test pictures of Leeds Sports Pose, a ResNet-18 with random numbers at 224×224 px, and two networks of torchvision
+made binary, with gates and shuffled channels, whose norms have seen some random pictures. Every sign and every answer
+is compared; then both engines are timed on this machine, in turn.
 
     python -m venv ENV && ENV/bin/pip install larq-compute-engine==0.16.0 'numpy<2'
     python benchmarks/shipping/lce_agreement.py --peer-python ENV/bin/python --digits RUN/checkpoints/best.ckpt \\
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from torch import nn
 
 from bnnlight.backbones import ResNet18
@@ -41,6 +43,7 @@ from bnnlight.deploy.shipped import shipped_models
 from bnnlight.experiment.save_config import provenance
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import describe
+from bnnlight.nn import convert
 
 SAME_ANSWERS, DIFFERENCE = 0.999, 1e-5
 """Least share of equal answers of a classifier; largest relative difference of an output where no sign differs."""
@@ -49,6 +52,9 @@ PIECE = 500
 ROUNDS = 3
 """Of timing, the engines in turn."""
 
+TORCHVISION = ("mobilenet_v3_small", "shufflenet_v2_x0_5")
+"""Of torchvision's networks, those that are compared."""
+
 Case = tuple[Program, Manifest, np.ndarray]
 
 
@@ -56,8 +62,14 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     """Networks by name, with their test pictures ``(N, C, H, W)``."""
     for checkpoint in args.only:
         yield str(checkpoint), trained(checkpoint)
-    if args.only:
-        return
+    if not args.only and not args.torchvision:
+        yield from usual(args)
+    for name in args.torchvision or ([] if args.only else TORCHVISION):
+        yield f"torchvision's {name} made binary, random, 224×224", random(converted(name), args.large)
+
+
+def usual(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
+    """Networks of this project."""
     if args.digits:
         yield "digits, quickstart", trained(args.digits)
     for name, title, module in (
@@ -66,7 +78,7 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     ):
         program, manifest = load_packed(shipped_models()[name] / "model.safetensors")
         yield title, (program, manifest, pictures_of(module(), args.poses if name == "lsp" else None))
-    yield "ResNet-18, random, 224×224", resnet(args.large)
+    yield "ResNet-18, random, 224×224", random(resnet(), args.large)
 
 
 def trained(checkpoint: Path) -> Case:
@@ -86,10 +98,10 @@ def pictures_of(data: Any, count: int | None = None) -> np.ndarray:
     return np.stack([np.asarray(one["image"] if isinstance(one, dict) else one[0]) for one in found])
 
 
-def resnet(count: int) -> Case:
-    """A ResNet-18 whose batch norms, slopes and α are such as training leaves, and random pictures."""
+def resnet() -> nn.Module:
+    """A ResNet-18 whose batch norms, slopes and α are such as training leaves."""
     torch.manual_seed(0)
-    network = ResNet18().eval()
+    network = ResNet18()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -97,10 +109,25 @@ def resnet(count: int) -> Case:
                 module.running_var.uniform_(0.5, 2)
                 module.weight.normal_(1, 0.5)
                 module.bias.normal_()
+    return network
+
+
+def converted(name: str) -> nn.Module:
+    """A network of torchvision made binary, whose norms have gathered statistics of 64 random pictures."""
+    torch.manual_seed(0)
+    network = convert(torchvision.models.get_model(name, weights=None))
+    with torch.no_grad():
+        for _ in range(8):
+            network.train()(torch.randn(8, 3, 224, 224))
+    return network
+
+
+def random(network: nn.Module, count: int) -> Case:
+    """A network for 1,000 classes, and random pictures."""
     taken = PictureInput(3, 224, (0.0,) * 3, (1.0,) * 3, 224)
-    manifest = Manifest("classification", "ResNet18", taken, tuple(f"n{i:08d}" for i in range(1000)))
+    manifest = Manifest("classification", type(network).__name__, taken, tuple(f"n{i:08d}" for i in range(1000)))
     images = np.random.default_rng(0).normal(size=(count, 3, 224, 224)).astype(np.float32)
-    return freeze(network, (3, 224, 224)), manifest, images
+    return freeze(network.eval(), (3, 224, 224)), manifest, images
 
 
 class Peer:
@@ -210,10 +237,12 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, help="checkpoint of configs/quickstart.yaml")
     text = "checkpoints to compare on their own test sets, instead of all these networks"
     parser.add_argument("--only", type=Path, nargs="+", default=[], help=text)
+    text = "networks of torchvision to make binary and compare, instead of all these networks"
+    parser.add_argument("--torchvision", nargs="+", default=[], metavar="NAME", help=text)
     parser.add_argument("--cifar10", type=Path, default=Path("data/cifar10_jpeg"), help="folder of CIFAR-10")
     parser.add_argument("--lsp", type=Path, default=Path("data/lsp"), help="folder of Leeds Sports Pose")
     parser.add_argument("--poses", type=int, default=1000, help="test pictures of Leeds Sports Pose")
-    parser.add_argument("--large", type=int, default=50, help="pictures for the ResNet-18")
+    parser.add_argument("--large", type=int, default=50, help="pictures for the networks with random numbers")
     parser.add_argument("--times", type=int, default=10, help="timed runs of each engine in each round")
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
     args = parser.parse_args()

@@ -19,14 +19,12 @@ from bnnlight.console.parser import Parser
 from bnnlight.console.tables import print_whole
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.formats.workers import num_cores
-from bnnlight.deploy.proof.twin import TWINS, int8_twin
+from bnnlight.deploy.proof.twin import OPENVINO, TWINS, int8_twin
 
 Network = Callable[[np.ndarray], np.ndarray]
 
 PAUSE_S = 0.02
 """Before each run."""
-ENGINES = {"packed": "torch", "openvino": "OpenVINO", "onnx": "onnxruntime"}
-"""Format → what runs the twin in float32."""
 ROWS = {"model": "model", "twin": "twin, float32", "twin_int8": "twin, int8"}
 """Name in the record → name in the table."""
 
@@ -35,7 +33,7 @@ def bench(args: list[str]) -> None:
     """Time a shipped model beside its real-valued twin, in float32 and on 8-bit integers, all in the same minute.
 
     The twin has ordinary convolutions in place of the binary ones, and nothing in place of signs. In float32 the
-    model's own engine runs it (torch for packed models), on 8-bit integers OpenVINO.
+    model's own engine runs it (torch for packed models, where it is installed), on 8-bit integers OpenVINO.
     """
     parser = Parser(
         prog="bnnlight bench",
@@ -79,6 +77,7 @@ def bench(args: list[str]) -> None:
         "num_pairs": options.num_pairs,
         "machine": machine(),
         "file_bytes": sum(file.stat().st_size for file in files),
+        "twin_engine": twin.engine,
         "twin_bytes": twin.num_bytes,
         "twin_int8_bytes": twin_int8.num_bytes,
         "threads": results,
@@ -161,6 +160,6 @@ def _print(record: dict[str, Any]) -> None:
             numbers = (f"{t['median_ms']:.2f}", spread, f"{t['pictures_per_s']:.1f}", ratio, f"{sizes[name] / 1e6:.2f}")
             table.add_row(str(row["num_threads"]) if name == "model" else "", label, *numbers)
     print_whole(table)
-    engine = ENGINES[record["format"]]
-    other = "" if engine == ENGINES["openvino"] else " by OpenVINO, which may be quicker than that by itself"
+    engine = record["twin_engine"]
+    other = "" if engine == OPENVINO else " by OpenVINO, which may be quicker than that by itself"
     print(f"The twin is a real network of the same layers, run by {engine}, and on 8-bit integers{other}.")

@@ -64,7 +64,8 @@ def check(args: list[str]) -> None:
     sets = data_sets(experiment.datamodule)
     is_pose = isinstance(experiment.datamodule, PoseDataModule)
     if is_pose and hasattr(experiment.model, "check_data"):
-        experiment.model.check_data(experiment.datamodule, "fit")
+        # as for measuring, which needs no teacher
+        experiment.model.check_data(experiment.datamodule, "validate")
     num_workers = num_cores() if config.num_workers is None else config.num_workers
     splits: dict[str, Split] = {}
     # a set that is another one under a second name is read once

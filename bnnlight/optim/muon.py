@@ -26,8 +26,8 @@ class Muon(AdamWInside):
     mean square of ``rms`` times the learning rate, so that learning rates are those of AdamW. A factor is the matrix
     that it is, and one with three dimensions (r, n, s) is the matrix (r·n, s).
 
-    It costs, for n output and n input channels and 3×3 px, 35 n³ multiply-adds a step, and memory for one number a
-    weight.
+    It costs, for n output and n input channels and 3×3 px, 35 n³ multiply-adds a step, or 50 n³ in bfloat16, and
+    memory for one number a weight.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.

@@ -117,7 +117,8 @@ def test_the_command(form, network, bnnlight, tmp_path):
     assert code == 0, err
     record = json.loads(out)
     assert [row["num_threads"] for row in record["threads"]] == [1, 2]
-    assert record["format"] == form
+    engines = {"packed": "torch", "openvino": "OpenVINO", "onnx": "onnxruntime"}
+    assert (record["format"], record["twin_engine"]) == (form, engines[form])
     assert record["input_shape"] == [3, 8, 8]
     assert record["file_bytes"] == sum(p.stat().st_size for p in file.parent.iterdir())
     for row in record["threads"]:

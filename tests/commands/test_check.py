@@ -144,7 +144,7 @@ def test_annotated_crops_are_drawn_beside_their_mirror_image(check, tmp_path):
     # nothing but grey, so that the colours are those of the drawing
     picture = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
     for entry in content["annotations"]:
-        entry["keypoints"] = [70, 40, 2, 100, 50, 2, 40, 50, 2, 90, 80, 2, 50, 80, 2]
+        entry["keypoints"] = [70, 40, 2, 112, 50, 2, 50, 45, 2, 95, 88, 2, 68, 75, 2]
     write_coco(root, content)
     Image.fromarray(picture).save(root / "0.jpg")
     files = ("--data.train_annotations=people.json", "--data.val_annotations=people.json", "--data.images=.")
@@ -162,7 +162,7 @@ def test_annotated_crops_are_drawn_beside_their_mirror_image(check, tmp_path):
     tile = sheet[344 : 344 + 338, :642] if columns == 1 else sheet[:338, 648 : 648 + 642]
     for crop, mirrored in ((tile[18:, :320], False), (tile[18:, 322:], True)):
         # the box is (20, 30, 100, 60), 125 px of it are shown: from (7.5, -2.5) on, 2.56 px each
-        for joint, side in (((100, 50), LEFT), ((40, 50), RIGHT), ((90, 80), LEFT), ((50, 80), RIGHT)):
+        for joint, side in (((112, 50), LEFT), ((50, 45), RIGHT), ((95, 88), LEFT), ((68, 75), RIGHT)):
             x, y = ((place - corner) * 2.56 for place, corner in zip(joint, (7.5, -2.5), strict=True))
             # mirrored, the left side is shown where the right one was
             color = side if not mirrored else {LEFT: RIGHT, RIGHT: LEFT}[side]

@@ -83,3 +83,20 @@ def test_a_client_answers_as_runtime_does(folder):
         return np.concatenate([network({"input": image[None]})["classifier"] for image in images])
 
     assert name_classes(asked, manifest, [as_picture(picture) for picture in pictures], 5) == wanted
+
+
+def test_a_client_of_the_onnx_file(folder):
+    [block] = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "read_sealed" in block]
+    found = {"Path": Path}
+    exec(block.replace("model/model.onnx", str(folder / "model.onnx")), found)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    pictures = list(np.random.default_rng(1).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8))
+
+    def asked(images):
+        return session.run(["classifier"], {"input": images})[0]
+
+    answers = name_classes(asked, found["manifest"], [as_picture(picture) for picture in pictures], 5)
+    for answer, wanted in zip(answers, Runtime("cifar10").predict(pictures), strict=True):
+        assert [one["class"] for one in answer["classes"]] == [one["class"] for one in wanted["classes"]]
+        probabilities = [[one["probability"] for one in one_of["classes"]] for one_of in (answer, wanted)]
+        np.testing.assert_allclose(*probabilities, atol=1e-4)

@@ -134,6 +134,23 @@ def test_bf16_products_are_near_the_exact_ones():
     assert 0 < (found - exact).norm() < 0.03 * exact.norm()
 
 
+@pytest.mark.parametrize("decay", [0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("shape", [(32, 288), (64, 576), (576, 64)])
+def test_bf16_products_lose_no_small_singular_values(decay, shape):
+    """Beside f of the singular values themselves: by numbers in float64, without a product of matrices."""
+    n = min(shape)
+    u, v = (torch.linalg.qr(torch.randn(size, n, dtype=torch.float64)).Q for size in shape)
+    values = torch.arange(1, n + 1, dtype=torch.float64) ** -decay
+    found = orthogonalized((u * values @ v.T)[None].float(), dtype=torch.bfloat16)[0].double()
+    a, b, c = QUINTIC
+    values = values / values.norm()
+    for _ in range(5):
+        values = a * values + b * values**3 + c * values**5
+    expected = u * values @ v.T
+    assert (found - expected).norm() < 0.25 * expected.norm()
+    assert torch.linalg.matrix_norm(found, 2) < 1.5
+
+
 def test_real_weights_are_adamws_unless_asked():
     for layers, kept in (("binary", [False, True]), ("all", [True, True]), ("real", [True, False])):
         weights = [nn.Parameter(torch.ones(3, 4)) for _ in range(2)]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from bnnlight.deploy.program import Program, Shape, Step
 from bnnlight.deploy.program.operations import check
 from bnnlight.deploy.program.untrusted import parse_json, shown
 from bnnlight.deploy.seal import Damaged, check_seal, sealed
+
+if TYPE_CHECKING:
+    from bnnlight.deploy.formats.openvino import InOpenVINO
 
 FILE_NAME = "model.safetensors"
 MANIFEST, PROGRAM = "bnnlight", "program"
@@ -127,14 +130,7 @@ class PackedEngine:
     def __init__(self, file: str | Path, num_threads: int | None = None) -> None:
         program, self.manifest = load_packed(file)
         self.input_shape: Shape = program.input_shape
-        try:
-            self._network = InTorch(program, num_threads)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            from bnnlight.deploy.formats.openvino import InOpenVINO
-
-            self._network = InOpenVINO(program, num_threads)
+        self._network = in_torch_or_openvino(program, num_threads)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """``(N, C, H, W)`` float32 → the network's output, float32.
@@ -143,6 +139,18 @@ class PackedEngine:
             ValueError: images of another shape or type.
         """
         return self._network(images)
+
+
+def in_torch_or_openvino(program: Program, num_threads: int | None = None) -> InTorch | InOpenVINO:
+    """A program in torch, or in OpenVINO where torch is not installed; arguments and errors are those of the two."""
+    try:
+        return InTorch(program, num_threads)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from bnnlight.deploy.formats.openvino import InOpenVINO
+
+        return InOpenVINO(program, num_threads)
 
 
 def packed_signs(file: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

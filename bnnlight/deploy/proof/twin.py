@@ -23,6 +23,9 @@ from bnnlight.deploy.program import Program
 from bnnlight.deploy.program.bits import unpack_signs
 from bnnlight.deploy.proof.quantized import LAYERS, fold_constants, quantized
 
+OPENVINO = "OpenVINO"
+"""Its name, for people."""
+
 
 class Twin:
     """A real-valued network that runs in one of the engines.
@@ -30,10 +33,11 @@ class Twin:
     Args:
         run: ``(N, C, H, W)`` float32 → its output.
         num_bytes: of its weights and other numbers.
+        engine: name of the engine, for people.
     """
 
-    def __init__(self, run: Callable[[np.ndarray], Any], num_bytes: int) -> None:
-        self.run, self.num_bytes = run, num_bytes
+    def __init__(self, run: Callable[[np.ndarray], Any], num_bytes: int, engine: str) -> None:
+        self.run, self.num_bytes, self.engine = run, num_bytes, engine
 
     def __call__(self, images: np.ndarray) -> Any:
         return self.run(images)
@@ -57,11 +61,12 @@ def real_twin(program: Program) -> Program:
 
 
 def packed_twin(file: Path, num_threads: int | None = None) -> Twin:
-    """The twin of a packed model, in torch."""
-    from bnnlight.deploy.formats.packed import InTorch, load_packed
+    """The twin of a packed model, in torch, or in OpenVINO where torch is not installed."""
+    from bnnlight.deploy.formats.packed import InTorch, in_torch_or_openvino, load_packed
 
     twin = real_twin(load_packed(file)[0])
-    return Twin(InTorch(twin, num_threads), 4 * twin.num_real)
+    network = in_torch_or_openvino(twin, num_threads)
+    return Twin(network, 4 * twin.num_real, "torch" if isinstance(network, InTorch) else OPENVINO)
 
 
 def openvino_twin(file: Path, num_threads: int | None = None) -> Twin:
@@ -80,7 +85,7 @@ def onnx_twin(file: Path, num_threads: int | None = None) -> Twin:
     # bytes of bits hold eight weights each
     sizes = [(c.data_type == onnx.TensorProto.UINT8, int(np.prod(c.dims))) for c in model.graph.initializer]
     num_bytes = sum(4 * size * (8 if packed else 1) for packed, size in sizes)
-    return Twin(lambda images: session(images)[0], num_bytes)
+    return Twin(lambda images: session(images)[0], num_bytes, "onnxruntime")
 
 
 TWINS: dict[str, Callable[[Path, int | None], Twin]] = {
@@ -115,7 +120,7 @@ def _in_openvino(model: ov.Model, num_threads: int | None) -> Twin:
         sizes.get(node.get_element_type().to_string(), 0) * int(np.prod(node.get_output_shape(0))) for node in constants
     )
     network = Compiled(model, num_threads)
-    return Twin(lambda images: network(images)[0], num_bytes)
+    return Twin(lambda images: network(images)[0], num_bytes, OPENVINO)
 
 
 def _packed_model(file: Path) -> ov.Model:

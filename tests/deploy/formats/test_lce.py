@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 from fixtures.lce_in_torch import operators, run
+from torch import nn
 
 from bnnlight.backbones import ResNet
 from bnnlight.deploy import Runtime
+from bnnlight.deploy.formats.larq.operators import to_lce
 from bnnlight.deploy.formats.lce import check_lce, read_lce, save_lce
 from bnnlight.deploy.formats.plain import FrozenNetwork
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.program import Program, Step
+from bnnlight.nn import BinaryConv2d, convert, named_binary_layers
 
 MANIFEST = Manifest("classification", "tests.Net", PictureInput(3, 16, (0.5,) * 3, (0.25,) * 3, 18), ("ant", "bée"))
-WINDOW = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +79,22 @@ def _half(array):
     return array.astype(np.float16).astype(np.float32)
 
 
-def grouped(name="conv", groups=2, channels=8):
-    settings = {**WINDOW, "groups": groups, "shape": [4, channels, 1, 1], "padding_value": 0}
-    sign = Step(f"{name}.sign", "binarize", ("input",), {}, {"threshold": np.zeros(groups * channels, np.float32)})
-    bits = {"bits": np.zeros(channels // 2, np.uint8)}
-    return sign, Step(name, "binary_conv2d", (sign.name,), settings, bits)
-
-
-def pool():
+def pool(name="pool"):
     settings = {"kernel": [2, 2], "stride": [1, 1], "padding": [0, 0], "dilation": [2, 2], "ceil_mode": False}
-    return Step("pool", "max_pool2d", ("input",), settings)
+    return Step(name, "max_pool2d", ("input",), settings)
+
+
+STACKED = (Step("maps", "stack", ("input", "input")), Step("relu", "relu", ("maps",)))
 
 
 @pytest.mark.parametrize(
     ("steps", "parts"),
     [
-        (grouped(), ("conv (2 groups of 8 binary channels: ", "a multiple of 32")),
         ((pool(),), ("pool (a max pool with dilation (2, 2): ", "pool without dilation")),
+        (STACKED, ("relu (computes on stacked maps: ", "stack them last")),
         (
-            (Step("maps", "stack", ("input", "input")), Step("relu", "relu", ("maps",))),
-            ("relu (computes on stacked maps: ", "stack them last"),
-        ),
-        (
-            (*(s for i in range(7) for s in grouped(f"conv{i}")), pool()),
-            ("conv0, conv1, conv2, conv3, conv4 and 2 more (2 groups", "; pool ("),
+            (*(pool(f"pool{i}") for i in range(7)), *STACKED),
+            ("pool0, pool1, pool2, pool3, pool4 and 2 more (a max pool", "; relu ("),
         ),
     ],
 )
@@ -113,8 +107,36 @@ def test_what_the_engine_cannot_take(steps, parts, tmp_path, check_one_line):
     assert not (tmp_path / "m").exists()
 
 
-def test_groups_of_whole_words_are_taken():
-    check_lce(Program((64, 6, 6), grouped(groups=2, channels=32)))
+class Gated(nn.Module):
+    """Squeeze-and-excitation behind a depth-wise convolution, beside channels that are passed by and shuffled."""
+
+    def __init__(self):
+        super().__init__()
+        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.Hardswish())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.SiLU(), nn.Conv2d(4, 8, 1), nn.Hardsigmoid()
+        )
+
+    def forward(self, x):
+        one, other = x.chunk(2, 1)
+        y = self.deep(other)
+        n, c, h, w = x.shape
+        return torch.cat((one, y * self.gate(y)), 1).view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def test_gates_parts_and_shuffles_give_their_output():
+    torch.manual_seed(0)
+    tail = nn.Sequential(nn.GELU(), nn.AdaptiveAvgPool2d((3, 3)), nn.Flatten(), nn.Linear(144, 2))
+    network = convert(nn.Sequential(nn.Conv2d(3, 16, 3, 2), Gated(), BinaryConv2d(16, 16, 3), tail))
+    assert any(layer.groups == 8 for _, layer in named_binary_layers(network))
+    with torch.no_grad():
+        for _ in range(5):
+            network.train()(torch.randn(8, 3, 20, 20))
+        program = freeze(network.eval(), (3, 20, 20))
+        images = torch.randn(3, 3, 20, 20)
+        wanted = network(images).numpy()
+    (found,) = run(to_lce(program, {}), images.numpy())
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
 def test_damage_is_seen(program, tmp_path, check_one_line):
@@ -148,6 +170,7 @@ class Refused:
             raise AssertionError(name + " is imported")
 sys.meta_path.insert(0, Refused())
 from pathlib import Path
+from bnnlight.deploy.formats.larq.operators import to_lce
 from bnnlight.deploy.formats.lce import save_lce
 from bnnlight.deploy.formats.packed import load_packed
 program, manifest = load_packed(Path(sys.argv[1]) / "model.safetensors")

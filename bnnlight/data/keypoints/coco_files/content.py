@@ -168,7 +168,8 @@ def _pictures(path: Path, images: list[Any]) -> dict[str, CocoPicture]:
         where = f"{path}: picture {number} of {len(images)}"
         if not isinstance(image, dict) or "id" not in image or not isinstance(image.get("file_name"), str):
             raise ValueError(f"{where} has no id or no file_name: each needs both; correct the entry")
-        key, name = key_of(image["id"]), image["file_name"]
+        # some tools on Windows write the folders of a name in their own way
+        key, name = key_of(image["id"]), image["file_name"].replace("\\", "/")
         if key in pictures:
             names = f"{pictures[key].name} and {name}"
             raise ValueError(f"{where}: two pictures have the id {key}, {names}: give each an id of its own")

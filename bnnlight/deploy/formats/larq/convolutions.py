@@ -7,6 +7,8 @@ sum, be it zero, to the last bit of that larger number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bnnlight.deploy.formats.larq.graph import Graph
@@ -18,30 +20,51 @@ from bnnlight.deploy.program.bits import unpack_signs
 
 
 def conv2d(g: Graph, step: Step) -> None:
-    weight, groups = step.tensors["weight"], step.settings["groups"]
+    over = windows(step, g.shapes[step.inputs[0]], g.shapes[step.name], step.tensors["weight"].shape[2:])
+    bias = step.tensors.get("bias", np.zeros(len(step.tensors["weight"]), np.float32))
+    _real(g, step, over, step.tensors["weight"], bias, lambda weight: _real_weight(g, step, weight))
+
+
+def _real(
+    g: Graph,
+    step: Step,
+    over: tuple[Window, Window],
+    weight: np.ndarray,
+    bias: np.ndarray,
+    store: Callable[[np.ndarray], Value],
+    padding_value: int = 0,
+) -> None:
+    """A convolution of real numbers.
+
+    Args:
+        g, step: where it is written, and what it is.
+        over: how the window goes over height and width.
+        weight: ``(O, I / groups, kh, kw)``.
+        bias: ``(O,)``.
+        store: a weight in the engine's layout → its value in the file.
+        padding_value: what is round the picture.
+    """
     outputs, inputs, *kernel = weight.shape
-    over = windows(step, g.shapes[step.inputs[0]], g.shapes[step.name], tuple(kernel))
-    same = all(window.is_same for window in over)
-    x = g.value(step.inputs[0])
+    groups, x = step.settings["groups"], g.value(step.inputs[0])
+    same = padding_value == 0 and all(window.is_same for window in over)
     if not same:
-        x = g.padded(step, x, over)
-    bias = g.file.constant(step.tensors.get("bias", np.zeros(outputs, np.float32)))
+        x = g.padded(step, x, over, np.float32(padding_value) if padding_value else None)
     options = {"Padding": SAME if same else VALID, **strides(step), **_dilations(over)}
     if groups > 1 and inputs == 1:
-        kernels = _real_weight(g, step, weight.reshape(outputs, *kernel).transpose(1, 2, 0)[None])
+        kernels = store(weight.reshape(outputs, *kernel).transpose(1, 2, 0)[None])
         options["DepthMultiplier"] = outputs // groups
-        g.op(step, "DEPTHWISE_CONV_2D", x, kernels, bias, shape=g.shape(step), last=True, **options)
+        g.op(step, "DEPTHWISE_CONV_2D", x, kernels, g.file.constant(bias), shape=g.shape(step), last=True, **options)
         return
     weight = weight.transpose(0, 2, 3, 1)
     if groups == 1:
-        g.op(step, "CONV_2D", x, _real_weight(g, step, weight), bias, shape=g.shape(step), last=True, **options)
+        operands = x, store(weight), g.file.constant(bias)
+        g.op(step, "CONV_2D", *operands, shape=g.shape(step), last=True, **options)
         return
     outputs_of_groups, size = [], outputs // groups
     for group, part in enumerate(_split(g, step, x, groups)):
         own = slice(group * size, (group + 1) * size)
-        part_bias = g.file.constant(step.tensors["bias"][own] if "bias" in step.tensors else np.zeros(size, np.float32))
-        kernels, shape = _real_weight(g, step, weight[own]), (*g.shape(step)[:3], size)
-        outputs_of_groups.append(g.op(step, "CONV_2D", part, kernels, part_bias, shape=shape, last=False, **options))
+        operands, shape = (part, store(weight[own]), g.file.constant(bias[own])), (*g.shape(step)[:3], size)
+        outputs_of_groups.append(g.op(step, "CONV_2D", *operands, shape=shape, last=False, **options))
     g.op(step, "CONCATENATION", *outputs_of_groups, shape=g.shape(step), last=True, Axis=3)
 
 
@@ -53,15 +76,27 @@ def _split(g: Graph, step: Step, x: Value, groups: int) -> tuple[Value, ...]:
 
 
 def _words(weight: np.ndarray) -> np.ndarray:
-    """±1 ``(O, I, kh, kw)`` as words ``(O, kh, kw, ⌈I / 32⌉)`` int32, bit 1 for -1."""
-    negative = weight.transpose(0, 2, 3, 1) < 0
-    filled = np.pad(negative, [(0, 0)] * 3 + [(0, -negative.shape[3] % WORD)])
-    return np.packbits(filled, axis=3, bitorder="little").view("<i4").astype(np.int32)
+    """±1 ``(…, I)`` as words ``(…, ⌈I / 32⌉)`` int32, bit 1 for -1."""
+    filled = np.pad(weight < 0, [(0, 0)] * (weight.ndim - 1) + [(0, -weight.shape[-1] % WORD)])
+    return np.packbits(filled, axis=-1, bitorder="little").view("<i4").astype(np.int32)
+
+
+def _signs(g: Graph, step: Step, weight: np.ndarray) -> Value:
+    """±1 as real numbers, which are made of bits whenever the network runs."""
+    output = g.file.tensor(f"{step.name}:weight", weight.shape)
+    (value,) = g.file.operator("LceDequantize", [g.file.constant(_words(weight))], [output])
+    return value
 
 
 def binary_conv2d(g: Graph, step: Step) -> None:
     s = step.settings
     over = windows(step, g.shapes[step.inputs[0]], g.shapes[step.name], tuple(s["shape"][2:]))
+    weight = unpack_signs(step.tensors["bits"], tuple(s["shape"]))
+    if s["groups"] > 1 and s["shape"][1] % WORD:
+        # the engine's own convolution takes groups of whole words alone
+        bias = np.zeros(len(weight), np.float32)
+        _real(g, step, over, weight, bias, lambda part: _signs(g, step, part), s["padding_value"])
+        return
     x, padding, correction = g.bits(step.inputs[0]), s["padding_value"], 0
     same = all(window.is_same for window in over)
     pads = any(window.before or window.after for window in over)
@@ -77,7 +112,6 @@ def binary_conv2d(g: Graph, step: Step) -> None:
     options = {"padding": mode, "pad_values": pad_values}
     parts = _split(g, step, x, s["groups"]) if s["groups"] > 1 else (x,)
     size, sums = s["shape"][0] // s["groups"], []
-    weight = unpack_signs(step.tensors["bits"], tuple(s["shape"]))
     for group, part in enumerate(parts):
         own = weight[group * size : (group + 1) * size]
         sums.append(_convolved(g, step, part, own, len(parts) == 1 and not correction, options))
@@ -120,7 +154,7 @@ def _convolved(g: Graph, step: Step, x: Value, weight: np.ndarray, last: bool, p
     }
     ones, zeros = (g.file.constant(np.full(count, value, np.float32)) for value in (1, 0))
     shape = (*g.shape(step)[:3], count) if step.op == "binary_conv2d" else (1, 1, 1, count)
-    kernels = g.file.constant(_words(weight))
+    kernels = g.file.constant(_words(weight.transpose(0, 2, 3, 1)))
     return g.op(step, "LceBconv2d", x, kernels, ones, zeros, None, shape=shape, last=last, **options)
 
 

@@ -6,14 +6,6 @@ from collections.abc import Mapping
 
 from bnnlight.deploy.program import Program, Shape, Step
 
-TAKEN = frozenset(
-    {"conv2d", "binary_conv2d", "linear", "binary_linear", "binarize", "affine", "prelu", "relu", "clamp", "sigmoid"}
-    | {"tanh", "max_pool2d", "avg_pool2d", "mean2d", "upsample_nearest", "add", "concat", "stack", "flatten"}
-)
-"""Operations that :data:`bnnlight.deploy.formats.larq.operators.WRITE` has.
-
-They are named here too because that file needs flatbuffers, and a refusal does not.
-"""
 WORD = 32
 """Channels whose bits make a word."""
 MOST_NAMES = 5
@@ -41,13 +33,6 @@ def refuse(program: Program, shapes: Mapping[str, Shape]) -> None:
 
 def _reason(step: Step, shapes: Mapping[str, Shape]) -> str | None:
     s = step.settings
-    if step.op not in TAKEN:
-        return f"{step.op}, which is not written in its operators: use --format onnx"
-    if step.op == "binary_conv2d" and s["groups"] > 1 and s["shape"][1] % WORD:
-        return (
-            f"{s['groups']} groups of {s['shape'][1]} binary channels: give each group a multiple of {WORD}, by fewer "
-            "groups or more channels, or set groups to 1"
-        )
     if step.op == "max_pool2d" and tuple(s["dilation"]) != (1, 1):
         return f"a max pool with dilation {tuple(s['dilation'])}: pool without dilation"
     dims = {len(shapes[name]) for name in step.inputs}

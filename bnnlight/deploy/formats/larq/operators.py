@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from bnnlight.deploy.formats.larq.activations import clamp, gelu, hardsigmoid, round_, silu
 from bnnlight.deploy.formats.larq.convolutions import binary_conv2d, binary_linear, conv2d, linear
 from bnnlight.deploy.formats.larq.graph import Graph
 from bnnlight.deploy.formats.larq.tflite_file import VALID
 from bnnlight.deploy.formats.larq.windows import counts, strides, windows
 from bnnlight.deploy.program import Program, Step
+from bnnlight.deploy.program.shapes import adaptive_windows
 
 LARGEST = np.finfo(np.float32).max
 
@@ -63,20 +65,6 @@ def _prelu(g: Graph, step: Step) -> None:
     g.simple(step, "PRELU", g.value(step.inputs[0]), g.along(step, step.tensors["slope"]))
 
 
-def _clamp(g: Graph, step: Step) -> None:
-    low, high = (step.settings[name] for name in ("min", "max"))
-    x = g.value(step.inputs[0])
-    if (low, high) in RELUS:
-        g.simple(step, RELUS[low, high], x)
-    else:
-        least, most = (g.file.constant(np.float32(bound)) for bound in (low, high))
-        g.simple(step, "MINIMUM", g.simple(step, "MAXIMUM", x, least, last=False), most)
-
-
-RELUS = {(0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}
-"""Bounds of a clamp that has an operator of its own."""
-
-
 def _max_pool2d(g: Graph, step: Step) -> None:
     (name,), (high, wide) = step.inputs, step.settings["kernel"]
     over = windows(step, g.shapes[name], g.shapes[step.name], (high, wide))
@@ -110,6 +98,30 @@ def _mean2d(g: Graph, step: Step) -> None:
     g.op(step, "MEAN", g.value(step.inputs[0]), g.integers(1, 2), shape=g.shape(step), last=True, KeepDims=True)
 
 
+def _adaptive(g: Graph, step: Step) -> None:
+    """Products with a matrix that takes the mean of rows, and one that takes that of columns."""
+    _, height, width, channels = g.shape(step)
+    x = g.value(step.inputs[0])
+    rows, columns = (
+        g.file.constant(_means(adaptive_windows(*sides), sides[0])[None])
+        for sides in zip(x.shape[1:3], (height, width), strict=True)
+    )
+    # the engine multiplies the last two axes: height × (width · channels), then for each row width × channels
+    flat = (1, x.shape[1], x.shape[2] * channels)
+    x = g.op(step, "RESHAPE", x, g.integers(*flat), shape=flat, last=False)
+    x = g.op(step, "BATCH_MATMUL", rows, x, shape=(1, height, flat[2]), last=False)
+    shape = (height, flat[2] // channels, channels)
+    x = g.op(step, "RESHAPE", x, g.integers(*shape), shape=shape, last=False)
+    g.reshape(step, g.op(step, "BATCH_MATMUL", columns, x, shape=(height, width, channels), last=False))
+
+
+def _means(windows: list[tuple[int, int]], size: int) -> np.ndarray:
+    matrix = np.zeros((len(windows), size), np.float32)
+    for row, (start, stop) in zip(matrix, windows, strict=True):
+        row[start:stop] = 1 / (stop - start)
+    return matrix
+
+
 def _upsample(g: Graph, step: Step) -> None:
     shape = g.shape(step)
     # by the middles of pixels, which lie far from where rounding could choose another pixel
@@ -123,6 +135,27 @@ def _concat(g: Graph, step: Step) -> None:
     axis = 3 if len(g.shapes[step.name]) == 3 else 1
     values = [g.value(name) for name in step.inputs]
     g.op(step, "CONCATENATION", *values, shape=g.shape(step), last=True, Axis=axis)
+
+
+def _multiply(g: Graph, step: Step) -> None:
+    g.op(step, "MUL", *(g.value(name) for name in step.inputs), shape=g.shape(step), last=True)
+
+
+def _slice(g: Graph, step: Step) -> None:
+    x, shape = g.value(step.inputs[0]), g.shape(step)
+    begin = [0] * len(shape)
+    # channels are the last axis of maps and the first behind the batch of all else, which for vectors is the same
+    begin[-1 if len(shape) == 4 else 1] = step.settings["start"]
+    g.op(step, "SLICE", x, g.integers(*begin), g.integers(*shape), shape=shape, last=True)
+
+
+def _shuffle(g: Graph, step: Step) -> None:
+    _, height, width, channels = g.shape(step)
+    groups, x = step.settings["groups"], g.value(step.inputs[0])
+    apart, turned = ((height, width, *pair) for pair in ((groups, channels // groups), (channels // groups, groups)))
+    x = g.op(step, "RESHAPE", x, g.integers(*apart), shape=apart, last=False)
+    x = g.op(step, "TRANSPOSE", x, g.integers(0, 1, 3, 2), shape=turned, last=False)
+    g.reshape(step, x)
 
 
 def _stack(g: Graph, step: Step) -> None:
@@ -154,14 +187,23 @@ WRITE: dict[str, Callable[[Graph, Step], Any]] = {
     "affine": _affine,
     "prelu": _prelu,
     "relu": _same("RELU"),
-    "clamp": _clamp,
+    "clamp": clamp,
+    "round": round_,
     "sigmoid": _same("LOGISTIC"),
     "tanh": _same("TANH"),
+    "silu": silu,
+    "gelu": gelu,
+    "hardswish": _same("HARD_SWISH"),
+    "hardsigmoid": hardsigmoid,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": _adaptive,
     "mean2d": _mean2d,
     "upsample_nearest": _upsample,
     "add": _same("ADD"),
+    "multiply": _multiply,
+    "slice_channels": _slice,
+    "shuffle_channels": _shuffle,
     "concat": _concat,
     "stack": _stack,
     "flatten": _flatten,
