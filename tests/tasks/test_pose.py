@@ -287,12 +287,14 @@ def test_keys_of_any_skeleton():
 
     # left and right under one name, what cannot stand in a key as "_"
     keys = logged(("L_Eye", "R_Eye", "nose tip/end"), flip_pairs=((0, 1),))
-    assert keys == {f"val/pck_box{end}" for end in ("", "_mean", "_eye", "_nose_tip_end")}
+    assert keys == {"val/nme", *(f"val/pck_box{end}" for end in ("", "_mean", "_eye", "_nose_tip_end"))}
     assert logged(("left eye", "right eye"), boxes=False, torso=(0, 1)) == {
         f"val/pck{end}" for end in ("", "_mean", "_eye")
     }
     # of very many joints the single ones are not logged
-    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {"val/pck_box", "val/pck_box_mean"}
+    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {
+        *("val/pck_box", "val/pck_box_mean", "val/nme")
+    }
 
 
 def test_a_picture_is_marked_by_the_box_where_there_is_no_torso():
@@ -341,7 +343,9 @@ def test_checkpoint_carries_the_skeleton_as_plain_data():
     assert other.skeleton == SKELETON
 
 
-@pytest.mark.parametrize(("options", "part"), [({"loss": "l1"}, "choose bce or mse"), ({"sigma": 0.0}, "sigma is 0")])
+@pytest.mark.parametrize(
+    ("options", "part"), [({"loss": "l1"}, "choose bce, mse or awing"), ({"sigma": 0.0}, "sigma is 0")]
+)
 def test_wrong_options(options, part):
     with pytest.raises(ValueError, match=part):
         PoseTask(Given(), **options)
