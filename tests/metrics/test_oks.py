@@ -15,8 +15,8 @@ SETS = ("aflw", "aic", "animalpose", "atrw", "coco", "cofw", "deepfasion2", "hor
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_real_sets_as_the_library_has_them(name, capsys):
-    _, content = real_set(name)
+def test_real_sets_as_the_library_has_them(real_data, name, capsys):
+    _, content = real_set(real_data, name)
     results, sigmas = noisy(content), np.linspace(0.03, 0.1, len(content["annotations"][0]["keypoints"]) // 3)
     before = copy.deepcopy((content, results))
     figures = evaluate_oks(content, results, sigmas)

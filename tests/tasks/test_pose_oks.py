@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.coco_files import coco_content, ready, write_coco
 from fixtures.coco_results import agree, by_library, completed, noisy, real_set
 from fixtures.processes import run_to_end
 from torch import nn
 from torch.utils.data import DataLoader
 
+from bnnlight.backbones import StackedHourglass
 from bnnlight.data.keypoints.coco_files.truth import coco_truth
 from bnnlight.data.keypoints.heatmaps import render
 from bnnlight.imaging.skeletons import Skeleton
@@ -147,8 +149,8 @@ def test_logged_figures_are_the_librarys_in_one_process_and_in_two(tmp_path, req
 
 
 @pytest.mark.parametrize("name", ["coco", "horse10", "animalpose", "onehand10k"])
-def test_real_sets_shared_out_between_two_processes(name, monkeypatch):
-    path, content = real_set(name)
+def test_real_sets_shared_out_between_two_processes(real_data, name, monkeypatch):
+    path, content = real_set(real_data, name)
     truth, num_joints = coco_truth(path, ""), len(content["annotations"][0]["keypoints"]) // 3
     skeleton = Skeleton(tuple(map(str, range(num_joints))), (), (), sigmas=(0.06,) * num_joints)
     rng, results, people = np.random.default_rng(1), [], []
@@ -203,3 +205,28 @@ def test_without_sigmas_it_is_said_once_how_to_give_them(monkeypatch):
     trainer().validate(task(), with_sigmas, verbose=False)
     assert lines == []
     assert {f"val/{name}" for name in STATS} <= task().logged(with_sigmas)
+
+
+def test_a_file_through_network_and_data_module(tmp_path):
+    # an untrained network is right nowhere: with large sigmas more or less so
+    torch.manual_seed(0)
+    truth = coco_content(9)
+    truth["annotations"][2] |= {"iscrowd": 1}
+    truth["annotations"][4] |= {"keypoints": [0] * 15, "num_keypoints": 0}
+    data = ready(write_coco(tmp_path, truth), origin=1.0, sigmas=[0.3, 0.2, 0.4, 0.2, 0.5], batch_size=2)
+    made = PoseTask(StackedHourglass(5, 16, 1, depth=1))
+    (logged,) = trainer().validate(made, data, verbose=False)
+    results, left = [], [entry for entry in truth["annotations"] if entry["num_keypoints"] and not entry["iscrowd"]]
+    made.eval()
+    for sample, annotation in zip(data.val_set, left, strict=True):
+        found = made.predict_step(torch.utils.data.default_collate([sample]), 0)
+        points = torch.cat((found["joints"][0].detach() + 1, torch.ones(5, 1)), 1)
+        confidence = found["confidence"][0]
+        one = {"image_id": annotation["image_id"], "category_id": 1, "keypoints": points.flatten().tolist()}
+        results.append(one | {"score": float(confidence[confidence > 0.2].mean().nan_to_num())})
+    stats = by_library(truth, results, data.skeleton.sigmas)
+    assert 0 < stats[0] < 1
+    assert logged["val/ap"] == pytest.approx(stats[0], abs=1e-6)
+    assert logged["val/ap_m"] == pytest.approx(stats[3], abs=1e-6)
+    assert logged["val/ar"] == pytest.approx(stats[5], abs=1e-6)
+    assert {f"val/{name}" for name in ("ap75", "nme", "pck_box")} <= logged.keys()
