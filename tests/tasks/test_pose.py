@@ -127,17 +127,18 @@ def test_joints_without_weight_have_no_gradient_and_none_at_all_is_no_error():
     assert heatmap_loss(maps, targets, torch.zeros(1, 2), "mse").item() == 0
 
 
-def test_targets_lie_at_the_joints():
-    # the image shows the joints where the truth has them: with MSE nothing is left
+@pytest.mark.parametrize("loss", ["mse", "awing"])
+def test_targets_lie_at_the_joints(loss):
+    # the image shows the joints where the truth has them: nothing is left
     truth = [in_input(joint) for joint in FOUND]
-    made = task(loss="mse")
+    made = task(loss=loss)
     made.log = lambda *args, **kwargs: None
     assert made.training_step(batch_of(sample(FOUND, truth)), 0).item() == pytest.approx(0, abs=1e-12)
     moved = [[x + STRIDE, y] for x, y in truth]
     assert made.training_step(batch_of(sample(FOUND, moved)), 0).item() > 1e-3
 
 
-@pytest.mark.parametrize("loss", ["bce", "mse"])
+@pytest.mark.parametrize("loss", ["bce", "mse", "awing"])
 def test_prediction_is_in_pixels_of_the_stored_picture(loss):
     # the crop is a quarter turn of the picture, twice as large, and moved
     to_image = ((0, -2, 100), (2, 0, 10))

@@ -221,7 +221,7 @@ def test_a_file_through_network_and_data_module(tmp_path):
     for sample, annotation in zip(data.val_set, left, strict=True):
         found = made.predict_step(torch.utils.data.default_collate([sample]), 0)
         points = torch.cat((found["joints"][0].detach() + 1, torch.ones(5, 1)), 1)
-        confidence = found["confidence"][0]
+        confidence = found["confidence"][0].detach()
         one = {"image_id": annotation["image_id"], "category_id": 1, "keypoints": points.flatten().tolist()}
         results.append(one | {"score": float(confidence[confidence > 0.2].mean().nan_to_num())})
     stats = by_library(truth, results, data.skeleton.sigmas)
