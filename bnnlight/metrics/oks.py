@@ -68,7 +68,8 @@ def evaluate_oks(
     What the library needs and an annotation lacks is filled in, in a copy: ``iscrowd`` 0; ``num_keypoints`` by the
     flags above 0; ``keypoints`` none; ``bbox`` by the annotated joints; ``area`` 0.53 × width × height of the box, as
     ``xtcocotools`` by the authors of COCO-WholeBody takes it for AI Challenger and CrowdPose, which have no areas. Ids
-    are numbered anew, since the library takes a match with an annotation of id 0 for none.
+    are numbered anew, since the library takes a match with an annotation of id 0 for none
+    (``findings/coco_annotation_zero.sh``).
 
     Args:
         truth: content of a COCO file: ``images``, ``annotations`` and ``categories``.
