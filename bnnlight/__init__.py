@@ -15,7 +15,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `data.keypoints` | COCO's form, MPII, LSP, drawn people: boxes, augmentation, heat maps | `data.loading`, `imaging` |
 | `data.loading` | what both share: loaders, order and seeds, workers, bad pictures, transforms | `imaging` |
 | `optim` | optimizers for latent weights: SOAP, Muon, Bop; what a parameter group is | parts of `nn` |
-| `metrics` | flip rate, ranks, PCK and PCKh | nothing of the package |
+| `metrics` | flip rate, ranks, PCK and PCKh, NME, OKS | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
 | `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped, watched | parts of `nn`, `tracking` and `console` |

@@ -23,6 +23,7 @@ _VERBS = {
     "matrix": ("bnnlight.commands.matrix:matrix", "methods × seeds under one protocol: table, intervals, figure"),
     "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
+    "oks": ("bnnlight.commands.oks:oks", "AP and AR of stored keypoints against COCO annotations"),
     "configs": ("bnnlight.commands.configs:configs", "the configs that come with the package, and where they lie"),
     "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
 }

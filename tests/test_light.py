@@ -20,6 +20,7 @@ OTHERS = {
     "compare": ("run",),
     "matrix": ("plan.yaml",),
     "pckh": ("a.mat", "b.mat"),
+    "oks": ("--annotations", "a.json", "--predictions", "b.json"),
     "dashboard": ("--project", "p"),
 }
 

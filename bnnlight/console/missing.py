@@ -5,7 +5,7 @@ from __future__ import annotations
 EXTRAS = {
     "train": (
         *("torch", "torchvision", "lightning", "torchmetrics", "tensorly", "wandb", "plotly", "wandb_workspaces"),
-        *("jsonargparse", "yaml", "sklearn", "scipy", "matplotlib"),
+        *("jsonargparse", "yaml", "sklearn", "scipy", "matplotlib", "pycocotools"),
     ),
     "deploy": ("onnx", "onnxruntime", "flatbuffers", "tflite"),
     "hub": ("huggingface_hub",),

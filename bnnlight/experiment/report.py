@@ -20,6 +20,7 @@ _ACCURACIES = {
     "val/pckh": "PCKh@0.5, validation",
     "val/pck": "PCK@0.2, validation",
     "val/pck_box": "PCK@0.2 of the box, validation",
+    "val/ap": "AP by OKS, validation",
 }
 
 

@@ -3,63 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from bnnlight.data.keypoints import heatmaps
 from bnnlight.imaging.heatmaps import to_heatmap, to_input
-from bnnlight.imaging.joint_sides import without_side
 from bnnlight.imaging.pose_pictures import compare_poses
 from bnnlight.imaging.skeletons import Skeleton
-from bnnlight.metrics.pck import PCK, mean_over_joints, mean_over_visible, pck_correct
 from bnnlight.nn.compute.kept_weights import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
+from bnnlight.tasks.heatmap_losses import LOSSES, HeatmapLoss, heatmap_loss
+from bnnlight.tasks.oks import tell_how_to_measure_oks
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
 from bnnlight.tasks.optimizer_states import renew_checkpoint
+from bnnlight.tasks.pose_measures import PoseMeasures, marked_correct, measured
 from bnnlight.tasks.ranks import mean_over_ranks
 from bnnlight.tasks.teacher import Teacher
 
-MEASURES = {
-    "pckh": ("head_px", 0.5),
-    "pckh01": ("head_px", 0.1),
-    "pck": ("torso_px", 0.2),
-    "pck_box": ("box_px", 0.2),
-}
-"""Name in the log → reference length in the batch, threshold: PCKh@0.5, PCKh@0.1, PCK@0.2, and PCK@0.2 by the box."""
-
-MAX_NAMED = 60
-"""Of more joints, left and right counted once, the single ones are not logged."""
-
+_IN_PROGRESS = ("pckh", "pck", "pck_box", "ap")
 PICTURE_PX = 256
 """About how wide a person is shown."""
-
-
-def heatmap_loss(maps: Tensor, targets: Tensor, weight: Tensor, kind: Literal["bce", "mse"]) -> Tensor:
-    """Mean loss of a heat-map pixel over the joints that count.
-
-    Args:
-        maps: logits, ``(N, stacks, J, H, W)``.
-        targets: ``(N, J, H, W)``, in [0, 1].
-        weight: ``(N, J)``, 0 for joints without loss.
-        kind: ``bce``: binary cross entropy of the logits. ``mse``: squared difference, the maps taken as they
-            are.
-
-    Returns:
-        A number: the sum over the stacks of the mean over joints and pixels; 0 where no joint counts.
-    """
-    targets = targets.unsqueeze(1).expand_as(maps)
-    pixels = F.binary_cross_entropy_with_logits if kind == "bce" else F.mse_loss
-    losses = pixels(maps, targets, reduction="none").mean((3, 4)).sum(1)
-    return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _skeleton_of(data: Any, default: Skeleton | None = None) -> Skeleton:
@@ -67,16 +37,6 @@ def _skeleton_of(data: Any, default: Skeleton | None = None) -> Skeleton:
     if skeleton is None:
         raise ValueError("the data module has no skeleton: pose needs one of bnnlight.data's, or of your own")
     return skeleton
-
-
-def _groups(skeleton: Skeleton) -> dict[str, list[int]]:
-    """Joints by their name without left and right; none where there are too many to be looked at one by one."""
-    groups: dict[str, list[int]] = {}
-    for index, (name, side) in enumerate(zip(skeleton.joints, skeleton.sides, strict=True)):
-        # a key's parts are told by "/", and some loggers take letters, digits, "_", "-" and "." alone
-        group = re.sub(r"[^\w.-]+", "_", without_side(name) if side else name)
-        groups.setdefault(group, []).append(index)
-    return groups if len(groups) <= MAX_NAMED else {}
 
 
 def _check_maps(maps: Any, skeleton: Skeleton) -> None:
@@ -99,17 +59,22 @@ class PoseTask(L.LightningModule):
     annotated boxes ``val/pck_box`` (PCK@0.2 of the box's longer side, as mmpose has it); the same under ``test/``.
     These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and ``…_wrist`` a
     joint's, left and right averaged, unless there are very many. All are shares in [0, 1]. Joints that the skeleton
-    excludes (MPII: pelvis and thorax) are in no mean.
+    excludes (MPII: pelvis and thorax) are in no mean. Where the data have a reference length for it, ``val/nme`` is the
+    normalized mean error, :class:`bnnlight.metrics.NME`; where they have COCO's annotations and sigmas, ``val/ap``,
+    ``val/ap50``, ``val/ap75``, ``val/ap_m``, ``val/ap_l`` and ``val/ar`` … are average precision and recall by OKS,
+    :func:`bnnlight.metrics.evaluate_oks`.
 
     With a teacher of weight w it minimizes (1 − w) · loss against the annotation + w · loss against the teacher's
     answer (Zhang, Zhu, Ye 2019, https://arxiv.org/abs/1811.05419), on every stack and for the joints that are
-    annotated: with ``bce`` the teacher's maps' sigmoid is the target, with ``mse`` the maps themselves. The sum is
+    annotated: with ``bce`` the teacher's maps' sigmoid is the target, else the maps themselves. The sum is
     ``train/loss``, the parts without their weights are ``train/loss_task`` and ``train/loss_teacher``.
 
     Args:
         backbone: ``(N, 3, H, W)`` → heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
         loss: ``bce``: cross entropy with logits, as in Bulat's line of work. ``mse``: as in Newell et al. and
-            mmpose. On every stack.
+            mmpose. ``awing``: Adaptive Wing, as in BiHRNet (https://arxiv.org/abs/2311.10296); as with ``mse`` the heat
+            maps are the network's output as it is, so give an hourglass ``head_bias: 0``. On every stack; see
+            :func:`bnnlight.tasks.heatmap_losses.heatmap_loss`.
         sigma: standard deviation of the targets, heat-map pixels.
         flip_test: averages the heat maps of each picture and of its mirror image when measuring.
         optimizer, scheduler, warmup, alpha_lr, channels_last: see :class:`bnnlight.tasks.ClassificationTask`.
@@ -124,7 +89,7 @@ class PoseTask(L.LightningModule):
     def __init__(
         self,
         backbone: nn.Module,
-        loss: Literal["bce", "mse"] = "bce",
+        loss: HeatmapLoss = "bce",
         sigma: float = 1.0,
         flip_test: bool = True,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -140,8 +105,8 @@ class PoseTask(L.LightningModule):
         for weights in (self.kept_weights, self.measured_weights):
             weights.follow_loads(self)
         check_alpha_lr(alpha_lr)
-        if loss not in ("bce", "mse"):
-            raise ValueError(f"unknown loss {loss!r}: choose bce or mse")
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss!r}: choose {', '.join(LOSSES[:-1])} or {LOSSES[-1]}")
         if sigma <= 0:
             raise ValueError(f"sigma is {sigma}: give heat-map pixels above 0")
         if teacher and teacher.temperature != 1:
@@ -162,14 +127,10 @@ class PoseTask(L.LightningModule):
         self.skeleton = _skeleton_of(self.trainer.datamodule, self.skeleton)
         if self.teacher and stage == "fit":
             self.teacher.prepare(self.skeleton.joints, self.memory_format)
-        num_joints = len(self.skeleton.joints)
-        self.measures = nn.ModuleDict(
-            {
-                f"{split}/{name}": PCK(num_joints, threshold)
-                for split in ("val", "test")
-                for name, (_, threshold) in MEASURES.items()
-            }
-        )
+        data = self.trainer.datamodule
+        self.measures = nn.ModuleDict({split: PoseMeasures(self.skeleton, data) for split in ("val", "test")})
+        if stage != "test":
+            tell_how_to_measure_oks(data, self.skeleton)
 
     def check_data(self, data: L.LightningDataModule, stage: str) -> None:
         """Makes sure before the first step that network, teacher and data fit: joints, and size of pictures and maps.
@@ -194,13 +155,7 @@ class PoseTask(L.LightningModule):
         """Keys that it logs while training, any of which can be monitored."""
         taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
         skeleton = _skeleton_of(data)
-        names = [
-            *(["pck"] if skeleton.torso else []),
-            *(["pckh", "pckh01"] if getattr(data, "has_head_sizes", True) else []),
-            *(["pck_box"] if getattr(data, "has_boxes", False) else []),
-        ]
-        ends = ["", "_mean", *(f"_{group}" for group in _groups(skeleton))]
-        return {"train/loss", "val/loss", *taught, *(f"val/{name}{end}" for name in names for end in ends)}
+        return {"train/loss", "val/loss", *taught, *(f"val/{name}" for name in measured(data, skeleton))}
 
     def on_train_epoch_start(self) -> None:
         self.kept_weights.begin(self.trainer.accumulate_grad_batches > 1)
@@ -295,30 +250,13 @@ class PoseTask(L.LightningModule):
             predictions = self._decode(maps, batch)
         self.losses[split].update(self._loss(maps, batch), weight=batch["weight"].sum())
         self.log(f"{split}/loss", self.losses[split], on_step=False, on_epoch=True)
-        for name, (reference, _) in MEASURES.items():
-            if reference in batch:  # a data set of one's own may have no boxes
-                measure = self.measures[f"{split}/{name}"]
-                measure.update(predictions["joints"], batch["truth"], batch["annotated"], batch[reference])
-        # what a picture marks as wrong: by the head where there is one, else by the torso, else by the box
-        torso_px, box_px = batch["torso_px"], batch.get("box_px", batch["torso_px"])
-        reference = 0.2 * torch.where(torso_px > 0, torso_px, box_px)
-        reference = torch.where(batch["head_px"] > 0, 0.5 * batch["head_px"], reference)
-        predictions["correct"] = pck_correct(predictions["joints"], batch["truth"], reference, 1.0)
+        self.measures[split].update(predictions, batch)
+        predictions["correct"] = marked_correct(predictions, batch)
         return predictions
 
     def _log_measures(self, split: str) -> None:
-        groups = _groups(self.skeleton)
-        for name in MEASURES:
-            measure = self.measures[f"{split}/{name}"]
-            correct, count = measure.totals()  # of all ranks together: they all log the same
-            measure.reset()
-            if not count.sum():
-                continue
-            excluded = self.skeleton.excluded
-            self.log(f"{split}/{name}", mean_over_visible(correct, count, excluded), prog_bar=name != "pckh01")
-            self.log(f"{split}/{name}_mean", mean_over_joints(correct, count, excluded))
-            for group, indices in groups.items():
-                self.log(f"{split}/{name}_{group}", (correct / count)[indices].nanmean())
+        for name, figure in self.measures[split].figures(split, self.trainer.datamodule).items():
+            self.log(f"{split}/{name}", figure, prog_bar=name in _IN_PROGRESS)
 
     def configure_optimizers(self) -> dict[str, Any]:
         configured = configure_optimizers(self, self.optimizer, self.scheduler, self.warmup, self.alpha_lr)

@@ -94,12 +94,16 @@ _CURVES = {
     "val/pckh01": "Validation PCKh@0.1",
     "val/pck": "Validation PCK@0.2",
     "val/pck_box": "Validation PCK@0.2 of the box",
+    "val/ap": "Validation AP by OKS",
+    "val/nme": "Validation NME",
 }
 _TESTED = {
     "test/acc1": "Test accuracy",
     "test/pckh": "Test PCKh@0.5",
     "test/pck": "Test PCK@0.2",
     "test/pck_box": "Test PCK@0.2 of the box",
+    "test/ap": "Test AP by OKS",
+    "test/nme": "Test NME",
 }
 _RANKS = {"effective": "Effective rank", "stable": "Stable rank", "energy": "Rank by energy", "nominal": "Nominal rank"}
 _MODES = {r"mode\d": "the weight's unfoldings", r"factor\w+": "the factors"}
@@ -173,7 +177,9 @@ def _results() -> list[Any]:
             for key in ("val/acc1", "val/pckh")
         ),
         _line("Stage: 0 real, 1 binary activations, 2 binary", "stage"),
-        _lines("Accuracy at the end of each stage", r"^stage/\w+/val/(acc|pck).*$"),
+        _lines("AP by OKS, by threshold and size", r"^val/ap(50|75|_m|_l)$"),
+        _lines("AR by OKS", r"^val/ar(50|75|_m|_l)?$"),
+        _lines("Accuracy at the end of each stage", r"^stage/\w+/val/(acc|pck|ap).*$"),
     ]
 
 

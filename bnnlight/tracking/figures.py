@@ -19,6 +19,7 @@ _CURVES = {
     "val/pckh": "PCKh@0.5, validation",
     "val/pck": "PCK@0.2, validation",
     "val/pck_box": "PCK@0.2 of the box, validation",
+    "val/ap": "AP by OKS, validation",
 }
 _PROCESSOR_TIME = "time/processor"
 _COLORS = qualitative.Safe

@@ -87,7 +87,7 @@ def test_classes_are_those_of_the_task(ship, channels, resize_px, names):
 
 
 @pytest.mark.parametrize("flip_test", [True, False])
-@pytest.mark.parametrize("loss", ["bce", "mse"])
+@pytest.mark.parametrize("loss", ["bce", "mse", "awing"])
 @pytest.mark.parametrize("skeleton", [MPII, LSP], ids=["MPII", "LSP"])
 def test_joints_are_those_of_the_task(ship, skeleton, loss, flip_test):
     task, transform, manifest = pose_network(skeleton, loss, flip_test)

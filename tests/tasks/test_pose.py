@@ -127,17 +127,18 @@ def test_joints_without_weight_have_no_gradient_and_none_at_all_is_no_error():
     assert heatmap_loss(maps, targets, torch.zeros(1, 2), "mse").item() == 0
 
 
-def test_targets_lie_at_the_joints():
-    # the image shows the joints where the truth has them: with MSE nothing is left
+@pytest.mark.parametrize("loss", ["mse", "awing"])
+def test_targets_lie_at_the_joints(loss):
+    # the image shows the joints where the truth has them: nothing is left
     truth = [in_input(joint) for joint in FOUND]
-    made = task(loss="mse")
+    made = task(loss=loss)
     made.log = lambda *args, **kwargs: None
     assert made.training_step(batch_of(sample(FOUND, truth)), 0).item() == pytest.approx(0, abs=1e-12)
     moved = [[x + STRIDE, y] for x, y in truth]
     assert made.training_step(batch_of(sample(FOUND, moved)), 0).item() > 1e-3
 
 
-@pytest.mark.parametrize("loss", ["bce", "mse"])
+@pytest.mark.parametrize("loss", ["bce", "mse", "awing"])
 def test_prediction_is_in_pixels_of_the_stored_picture(loss):
     # the crop is a quarter turn of the picture, twice as large, and moved
     to_image = ((0, -2, 100), (2, 0, 10))
@@ -287,12 +288,14 @@ def test_keys_of_any_skeleton():
 
     # left and right under one name, what cannot stand in a key as "_"
     keys = logged(("L_Eye", "R_Eye", "nose tip/end"), flip_pairs=((0, 1),))
-    assert keys == {f"val/pck_box{end}" for end in ("", "_mean", "_eye", "_nose_tip_end")}
+    assert keys == {"val/nme", *(f"val/pck_box{end}" for end in ("", "_mean", "_eye", "_nose_tip_end"))}
     assert logged(("left eye", "right eye"), boxes=False, torso=(0, 1)) == {
         f"val/pck{end}" for end in ("", "_mean", "_eye")
     }
     # of very many joints the single ones are not logged
-    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {"val/pck_box", "val/pck_box_mean"}
+    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {
+        *("val/pck_box", "val/pck_box_mean", "val/nme")
+    }
 
 
 def test_a_picture_is_marked_by_the_box_where_there_is_no_torso():
@@ -341,7 +344,9 @@ def test_checkpoint_carries_the_skeleton_as_plain_data():
     assert other.skeleton == SKELETON
 
 
-@pytest.mark.parametrize(("options", "part"), [({"loss": "l1"}, "choose bce or mse"), ({"sigma": 0.0}, "sigma is 0")])
+@pytest.mark.parametrize(
+    ("options", "part"), [({"loss": "l1"}, "choose bce, mse or awing"), ({"sigma": 0.0}, "sigma is 0")]
+)
 def test_wrong_options(options, part):
     with pytest.raises(ValueError, match=part):
         PoseTask(Given(), **options)

@@ -34,7 +34,8 @@ class PosePeople:
         side_px: ``(N,)`` float32.
         head_px: ``(N,)`` float32; NaN where not known.
         area: ``(N,)`` float32, px² of the person; NaN where not known. None where the file has no such thing, as
-            the next three.
+            the next four.
+        nme_px: ``(N,)`` float32, reference length of NME; NaN where not known.
         box: ``(N, 4)`` float32, x, y, width, height of the box that was annotated, px; x and y of its corner.
         image_ids, ids: ``(N,)`` int64 or str, of the picture and of the annotation, as in the file.
     """
@@ -50,6 +51,7 @@ class PosePeople:
     side_px: np.ndarray
     head_px: np.ndarray
     area: np.ndarray | None = None
+    nme_px: np.ndarray | None = None
     box: np.ndarray | None = None
     image_ids: np.ndarray | None = None
     ids: np.ndarray | None = None
@@ -60,7 +62,7 @@ class PosePeople:
     def take(self, chosen: np.ndarray) -> PosePeople:
         """Return some of the people, by index or by a mask ``(N,)``."""
         names = ("numbers", "images", "joints", "annotated", "center", "side_px", "head_px")
-        filled = [name for name in ("area", "box", "image_ids", "ids") if getattr(self, name) is not None]
+        filled = [name for name in ("area", "nme_px", "box", "image_ids", "ids") if getattr(self, name) is not None]
         return replace(self, **{name: getattr(self, name)[chosen] for name in (*names, *filled)})
 
     def where(self, index: int) -> str:
@@ -77,6 +79,8 @@ class PosePeople:
             float(self.head_px[index]),
             float("nan") if self.box is None else float(self.box[index, 2:].max()),
             float("nan") if self.area is None else float(self.area[index]),
+            float("nan") if self.nme_px is None else float(self.nme_px[index]),
+            int(self.numbers[index]),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -20,7 +21,8 @@ from bnnlight.data.keypoints.checks import (
 )
 from bnnlight.data.keypoints.coco_files.boxes import BoxFrom, check_boxes
 from bnnlight.data.keypoints.coco_files.reading import CocoFile, read_coco
-from bnnlight.data.keypoints.coco_files.skeleton import LimbsFrom, coco_skeleton
+from bnnlight.data.keypoints.coco_files.skeleton import LimbsFrom, coco_skeleton, joint_index
+from bnnlight.data.keypoints.coco_files.truth import coco_truth
 from bnnlight.data.keypoints.data_module import PoseDataModule
 from bnnlight.data.keypoints.transforms import PoseAugmentation
 from bnnlight.data.loading.bad_images import OnBadImage
@@ -49,8 +51,9 @@ class COCOKeypointsDataModule(PoseDataModule):
     alike. Strictly COCO's boxes count from the picture's corner, half a pixel away, which is nothing beside the
     padding. For files that count otherwise, from the corner (0.5) or from 1, set ``origin``.
 
-    All people have a box, so that PCK by the box (``val/pck_box``, 0.2 of the longer side) can always be measured; the
-    torso's PCK (``val/pck``) where a left shoulder and a right hip are among the joints. There are no head boxes.
+    All people have a box, so that PCK by the box (``val/pck_box``, 0.2 of the longer side) can always be measured, and
+    NME (``val/nme``); the torso's PCK (``val/pck``) where a left shoulder and a right hip are among the joints; average
+    precision by OKS (``val/ap``) where there are ``sigmas``. There are no head boxes.
 
     Args:
         root: folder that the other paths are relative to.
@@ -63,6 +66,8 @@ class COCOKeypointsDataModule(PoseDataModule):
         flip_pairs: the left and the right joint, pair by pair, as names or as indices from 0; None tells by the names.
         limbs_from: whether the file's ``skeleton`` counts from 0 or from 1; None tells by the numbers.
         sigmas: one a joint, the constants of OKS; None takes COCO's own for its 17 joints, and none for others.
+        nme_joints: two joints, as names or as indices from 0, such as the outer corners of the eyes: their annotated
+            distance is the reference length of NME. None takes √(width · height) of the box.
         category: name or id, where the file has joints of several categories.
         visible: flags of joints that count as annotated; None takes all above 0.
         origin: what the file calls the middle of the top left pixel.
@@ -91,6 +96,7 @@ class COCOKeypointsDataModule(PoseDataModule):
         flip_pairs: list[list[str | int]] | None = None,
         limbs_from: LimbsFrom | None = None,
         sigmas: list[float] | None = None,
+        nme_joints: list[str | int] | None = None,
         category: str | int | None = None,
         visible: list[float] | None = None,
         origin: float = 0.0,
@@ -118,7 +124,9 @@ class COCOKeypointsDataModule(PoseDataModule):
             "box_padding": box_padding,
         }
         self.skeleton_options = {"flip_pairs": flip_pairs, "limbs_from": limbs_from, "sigmas": sigmas}
+        self.nme_joints = nme_joints
         self._read: dict[Path, CocoFile] = {}
+        self._truths: dict[Path, dict[str, Any]] = {}
         self._is_checked = False
 
     @cached_property
@@ -175,6 +183,24 @@ class COCOKeypointsDataModule(PoseDataModule):
         if stage in (None, "fit") and self.train_set is None:
             self.train_set = self.augmented(self._files(self.train_file, self.train_transform.augmentation))
 
+    def oks_truth(self, split: Literal["val", "test"]) -> dict[str, Any]:
+        """What average precision by OKS is measured against: all of a file's annotations, crowds too.
+
+        The file is read when this is called for the first time.
+
+        Args:
+            split: whose file.
+
+        Returns:
+            As :func:`bnnlight.data.keypoints.coco_files.truth.coco_truth` gives it. The annotations' ids are a batch's
+            ``entry``.
+        """
+        path = self.val_file if split == "val" else self.test_file
+        if path not in self._truths:
+            chosen = {name: self.reading[name] for name in ("category", "visible", "origin")}
+            self._truths[path] = coco_truth(path, _FILES, **chosen)
+        return self._truths[path]
+
     def _files(self, path: Path, augmentation: PoseAugmentation | None = None) -> PoseFiles:
         return PoseFiles(self._people(path), self.folder, self.image_size, augmentation)
 
@@ -194,7 +220,24 @@ class COCOKeypointsDataModule(PoseDataModule):
             )
         check_finite(people, self.skeleton)
         check_pictures(people, self.folder, _PICTURES)
-        return people
+        return replace(people, nme_px=self._nme_px(people))
+
+    def _nme_px(self, people: PosePeople) -> np.ndarray:
+        if self.nme_joints is None:
+            return np.sqrt(people.box[:, 2:].prod(1))
+        joints = self.skeleton.joints
+        if len(self.nme_joints) != 2:
+            raise ValueError(f"data.nme_joints is {self.nme_joints}: give two joints")
+        pair = [joint_index(people.file, joints, joint, "data.nme_joints") for joint in self.nme_joints]
+        a, b = people.joints[:, pair].transpose(1, 0, 2)
+        length = np.where(people.annotated[:, pair].all(1), np.linalg.norm(a - b, axis=1), np.nan)
+        if not (length > 0).any():
+            names = " and ".join(joints[index] for index in pair)
+            raise ValueError(
+                f"{people.file}: nobody has both {names} annotated, apart from each other: set data.nme_joints to "
+                "others, or leave it out to measure by the box"
+            )
+        return length.astype(np.float32)
 
     def _content(self, path: Path) -> CocoFile:
         if path not in self._read:

@@ -21,6 +21,8 @@ class Person:
         box_px: longer side of the box that was annotated, without padding, the reference length of PCK by the box;
             NaN where there is none.
         area: of the person in px², the reference of OKS; NaN where it is not known.
+        nme_px: reference length of NME; NaN where it is not known.
+        entry: which entry of its file the person was, counted from 1; 0 where none is counted.
     """
 
     joints: np.ndarray
@@ -30,6 +32,8 @@ class Person:
     head_px: float = float("nan")
     box_px: float = float("nan")
     area: float = float("nan")
+    nme_px: float = float("nan")
+    entry: int = 0
 
 
 @dataclass(frozen=True)

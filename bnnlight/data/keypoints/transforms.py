@@ -72,6 +72,8 @@ class PoseTransform:
     torso_px   ()             float32, reference length of PCK; NaN where it is not known
     box_px     ()             float32, reference length of PCK by the box; NaN where it is not known
     area       ()             float32, px² of the stored picture, for OKS; NaN where it is not known
+    nme_px     ()             float32, reference length of NME; NaN where it is not known
+    entry      ()             int64, which entry of its file the person was, counted from 1; 0 where none is counted
     ========== ============== =====================================================================
 
     A flipped sample has its joints in swapped order throughout.
@@ -122,6 +124,8 @@ class PoseTransform:
             "torso_px": torch.tensor(torso_px, dtype=torch.float32),
             "box_px": torch.tensor(person.box_px, dtype=torch.float32),
             "area": torch.tensor(person.area, dtype=torch.float32),
+            "nme_px": torch.tensor(person.nme_px, dtype=torch.float32),
+            "entry": torch.tensor(person.entry, dtype=torch.int64),
         }
 
     def _colours(self, pixels: np.ndarray, u: list[float]) -> np.ndarray:

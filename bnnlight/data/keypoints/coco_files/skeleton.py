@@ -162,21 +162,11 @@ def _tell_of_sides(file: Path, joints: Sequence[str], pairs: Sequence[tuple[int,
 def _chosen_pairs(
     file: Path, joints: Sequence[str], flip_pairs: Sequence[Sequence[int | str]]
 ) -> tuple[tuple[int, int], ...]:
-    places = {name: index for index, name in enumerate(joints)}
     chosen: list[tuple[int, int]] = []
     for pair in flip_pairs:
         if len(pair) != 2:
             raise ValueError(f"data.flip_pairs has {list(pair)}: give pairs, the left joint and the right one")
-        found = []
-        for joint in pair:
-            index = places.get(joint) if isinstance(joint, str) else joint
-            if index is None or not 0 <= index < len(joints):
-                known = ", ".join(joints) if len(joints) <= 40 else f"{', '.join(joints[:3])} … {joints[-1]}"
-                raise ValueError(
-                    f"data.flip_pairs names the joint {joint!r}, which is none of {file}: give names or indices from 0 "
-                    f"to {len(joints) - 1}, of {known}"
-                )
-            found.append(index)
+        found = [joint_index(file, joints, joint, "data.flip_pairs") for joint in pair]
         chosen.append((found[0], found[1]))
     every = [index for pair in chosen for index in pair]
     if twice := [joints[index] for index in every if every.count(index) > 1]:
@@ -184,10 +174,37 @@ def _chosen_pairs(
     return tuple(chosen)
 
 
+def joint_index(file: Path, joints: Sequence[str], joint: str | int, option: str) -> int:
+    """Index of a joint that an option names.
+
+    Args:
+        file: that the joints are of, for the message.
+        joints: their names.
+        joint: its name, or its index from 0.
+        option: as it is typed.
+
+    Raises:
+        ValueError: there is no such joint.
+    """
+    index = joints.index(joint) if joint in joints else joint
+    if not isinstance(index, int) or not 0 <= index < len(joints):
+        known = ", ".join(joints) if len(joints) <= 40 else f"{', '.join(joints[:3])} … {joints[-1]}"
+        raise ValueError(
+            f"{option} names the joint {joint!r}, which is none of {file}: give names or indices from 0 to "
+            f"{len(joints) - 1}, of {known}"
+        )
+    return index
+
+
+def known_sigmas(joints: Sequence[str]) -> tuple[float, ...]:
+    """COCO's own sigmas if these are the names of its 17 joints, in its order; else none."""
+    is_coco = [side_and_rest(name) for name in joints] == [side_and_rest(name) for name in COCO_JOINTS]
+    return COCO_SIGMAS if is_coco else ()
+
+
 def _sigmas(file: Path, joints: Sequence[str], sigmas: Sequence[float] | None) -> tuple[float, ...]:
     if sigmas is None:
-        is_coco = [side_and_rest(name) for name in joints] == [side_and_rest(name) for name in COCO_JOINTS]
-        return COCO_SIGMAS if is_coco else ()
+        return known_sigmas(joints)
     if len(sigmas) != len(joints):
         raise ValueError(f"data.sigmas has {len(sigmas)} numbers and {file} {len(joints)} joints: give one for each")
     if not all(0 < sigma < np.inf for sigma in sigmas):
