@@ -49,13 +49,15 @@ def square_boxes(
     seen = people.annotated[..., None]
     low = np.where(seen, people.joints, np.inf).min(1)
     high = np.where(seen, people.joints, -np.inf).max(1)
+    # the middle of joints as LSP's module finds it, to the last bit, so that a training on either form is the same
+    middle = np.where(has_box[:, None], box[:, :2] + box[:, 2:] / 2, (low + high) / 2)
     box = np.where(has_box[:, None], box, np.column_stack((low, high - low)))
     # a joint that is no number is told of later, with its name
     usable = ~(box[:, 2:].max(1) <= 0)
     people = replace(
         people,
         box=box.astype(np.float32),
-        center=(box[:, :2] + box[:, 2:] / 2).astype(np.float32),
+        center=middle.astype(np.float32),
         side_px=(padding * box[:, 2:].max(1)).astype(np.float32),
     )
     return people.take(usable), usable
