@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bnnlight.imaging.box_files import PersonBox, read_boxes, read_pictures, typed_box
+from bnnlight.imaging.box_files import PersonBox, key_of, read_boxes, read_pictures, typed_box
 from bnnlight.imaging.given_pictures import GivenPictures, check_sorted, sort_boxes, wanted_boxes
 from bnnlight.imaging.reading import upright_size
 
@@ -47,13 +47,19 @@ class GivenBoxes:
         """A picture's id, as annotations or boxes have it; if one is needed, else its file's name.
 
         Raises:
-            ValueError: one is needed, and the annotations do not have the picture.
+            ValueError: one is needed, and the annotations do not have the picture; or its boxes have different ones.
         """
         listed = self.pictures.listing(index)
-        told = [box.image_id for box in self.boxes[index] if box.image_id is not None]
+        told = [box for box in self.boxes[index] if box.image_id is not None]
         if listed is not None or (needed and not told):
             return self.pictures.id_of(index)
-        return told[0] if told else None
+        other = next((box for box in told if key_of(box.image_id) != key_of(told[0].image_id)), None)
+        if other is not None:
+            raise ValueError(
+                f"{other.where}: {self.files[index]} has the image_id {other.image_id} here and {told[0].image_id} in "
+                "another entry: give each picture one id"
+            )
+        return told[0].image_id if told else None
 
     def check(self, turn: bool) -> None:
         """Look at all boxes before anything is computed, and tell on stderr of pictures that have changed their size.

@@ -16,6 +16,9 @@ class GivenPictures:
     Args:
         files: none of them twice.
         listed: of :func:`read_pictures`; None: where a file's name is the id, as 000000000785.jpg of 785.
+
+    Raises:
+        ValueError: two listed pictures have the name of a file.
     """
 
     def __init__(self, files: Sequence[Path], listed: dict[str, ListedPicture] | None) -> None:
@@ -28,10 +31,7 @@ class GivenPictures:
                 self._by_stem[stem].append(index)
         self._found: dict[tuple[str | None, str], list[int]] = {}
         # the other way round: ids of given files
-        self._ids: dict[int, ListedPicture] = {}
-        for picture in (listed or {}).values():
-            for index in self._named(picture.file_name):
-                self._ids[index] = picture
+        self._ids = self._listings()
 
     def find(self, box: PersonBox) -> int | None:
         """Index of the file that a box is of; None where it is not given.
@@ -47,6 +47,10 @@ class GivenPictures:
             files = " and ".join(str(self.files[index]) for index in found[:2])
             raise ValueError(f"{box.where}: {box.picture} may be {files}: give one of the two, or a longer file_name")
         return found[0] if found else None
+
+    def name_of(self, box: PersonBox) -> str:
+        """The file's name that the annotations have for a box's picture."""
+        return self.listed[key_of(box.image_id)].file_name
 
     def listing(self, index: int) -> ListedPicture | None:
         """What the annotations say of a file."""
@@ -68,7 +72,9 @@ class GivenPictures:
 
     def _look_for(self, box: PersonBox) -> list[int]:
         if box.file_name is not None:
-            return self._named(box.file_name)
+            files, parts = self._named(box.file_name), _parts(box.file_name)
+            exact = [index for index in files if index in self._ids and _parts(self._ids[index].file_name) == parts]
+            return exact or files
         key = key_of(box.image_id)
         if self.listed is None:
             return self._by_stem.get(key, [])
@@ -77,10 +83,31 @@ class GivenPictures:
                 f"{box.where}: image_id {box.image_id} is none of the {len(self.listed)} images of --annotations: give "
                 "the file that the boxes were made for"
             )
-        return self._named(self.listed[key].file_name)
+        return [index for index, picture in self._ids.items() if picture is self.listed[key]]
+
+    def _listings(self) -> dict[int, ListedPicture]:
+        """Each given file's entry: of names that end its path the longest, as day1/a.jpg before a.jpg.
+
+        Raises:
+            ValueError: two pictures have this name.
+        """
+        found: dict[int, ListedPicture] = {}
+        for picture in (self.listed or {}).values():
+            length = len(_parts(picture.file_name))
+            for index in self._named(picture.file_name):
+                earlier = len(_parts(found[index].file_name)) if index in found else 0
+                if length == earlier:
+                    ids = f"{found[index].image_id} and {picture.image_id}"
+                    raise ValueError(
+                        f"{self.files[index]}: the images {ids} of --annotations are both {picture.file_name}: "
+                        "give each picture a name of its own"
+                    )
+                if length > earlier:
+                    found[index] = picture
+        return found
 
     def _named(self, name: str) -> list[int]:
-        parts = [part for part in PurePath(name).parts if part != "."]
+        parts = _parts(name)
         candidates = self._by_name.get(parts[-1], []) if parts else []
         return [index for index in candidates if _ends_with(self.files[index], parts)]
 
@@ -107,7 +134,10 @@ def sort_boxes(
         told = pictures.listed is None and first.file_name is None
         advice = "give it too, or --annotations if its name is not the id" if told else "give it too"
         skip = "" if len(others) == len(boxes) else ", or pass --on_missing_image skip"
-        raise ValueError(f"{first.where}{more}: the picture of {first.picture} is not among the images: {advice}{skip}")
+        name = f", {pictures.name_of(first)}," if first.file_name is None and pictures.listed is not None else ""
+        raise ValueError(
+            f"{first.where}{more}: the picture of {first.picture}{name} is not among the images: {advice}{skip}"
+        )
     return sorted_boxes, len(others)
 
 
@@ -156,6 +186,11 @@ def wanted_boxes(
         f"below --min_box_score {min_score:g}": len(of_category) - len(wanted),
     }
     return wanted, {why: number for why, number in left_out.items() if number}
+
+
+def _parts(name: str) -> list[str]:
+    """A file's name and its folders, from the first one that is named; some tools on Windows write \\ between them."""
+    return [part for part in PurePath(name.replace("\\", "/")).parts if part not in (".", "..")]
 
 
 def _ends_with(file: Path, parts: list[str]) -> bool:

@@ -180,6 +180,39 @@ def test_two_pictures_of_one_name(tmp_path, pictures):
     assert len(places(found(tmp_path, [*pictures, pictures[0]], [{"image_id": 785, "bbox": BOX}]))) == 2
 
 
+@pytest.mark.parametrize("day", ["day1/a.jpg", "day1\\a.jpg", "../day1/a.jpg", "./day1/a.jpg"])
+def test_the_longest_name_is_a_pictures_own(tmp_path, day):
+    files = [tmp_path / "q/a.jpg", tmp_path / "q/day1/a.jpg"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (100, 80)).save(file)
+    listed = {"images": [{"id": 1, "file_name": day}, {"id": 2, "file_name": "a.jpg"}]}
+    for images in (listed["images"], listed["images"][::-1]):
+        entries = [{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 2, "bbox": [5, 6, 7, 8]}]
+        given = found(tmp_path, files, [*entries, {"file_name": "a.jpg", "bbox": BOX}], {"images": images})
+        assert places(given) == [[[5, 6, 7, 8], BOX], [[1, 2, 3, 4]]]
+        assert [given.id_of(0, True), given.id_of(1, True)] == [2, 1]
+        assert found(tmp_path, files[1:], entries[:1], {"images": images}).id_of(0, True) == 1
+
+
+def test_a_picture_with_two_ids_is_one_line(tmp_path, pictures, check_one_line):
+    listed = {"images": [{"id": 1, "file_name": "photo.jpg"}, {"id": 2, "file_name": "photo.jpg"}]}
+    with pytest.raises(ValueError) as caught:
+        found(tmp_path, pictures, [{"image_id": 1, "bbox": BOX}], listed)
+    check_one_line(caught, "b/photo.jpg", "1 and 2", "both photo.jpg", "a name of its own")
+    given = found(tmp_path, pictures, [{"image_id": i, "file_name": "photo.jpg", "bbox": BOX} for i in (2, 9)])
+    with pytest.raises(ValueError) as caught:
+        given.id_of(1, True)
+    check_one_line(caught, "entry 2 of 2", "image_id 9 here and 2")
+
+
+def test_a_picture_that_is_not_given_is_told_by_its_name(tmp_path, pictures, check_one_line):
+    listed = {"images": [{"id": 1, "file_name": "sub/photo.jpg"}]}
+    with pytest.raises(ValueError) as caught:
+        found(tmp_path, pictures, [{"image_id": 1, "bbox": BOX}], listed)
+    check_one_line(caught, "image_id 1, sub/photo.jpg, is not among the images")
+
+
 def test_a_picture_that_was_turned_after_it_was_annotated_is_told(tmp_path, capsys):
     exif = Image.Exif()
     exif[0x0112] = 6
