@@ -67,7 +67,14 @@ def read_boxes(path: Path) -> list[PersonBox]:
     if not isinstance(content, list):
         more = ": its annotations are one" if isinstance(content, dict) and "annotations" in content else ""
         raise ValueError(f"{path} holds no list of boxes{more}; write a list of {_FORM}")
-    return [_box_of(entry, f"{path}: entry {number} of {len(content)}") for number, entry in enumerate(content, 1)]
+    boxes = [_box_of(entry, f"{path}: entry {number} of {len(content)}") for number, entry in enumerate(content, 1)]
+    sides = [box.box[2:].max() for box in boxes]
+    if sides and 0 < max(sides) <= 1:
+        raise ValueError(
+            f"{path}: no box is wider or higher than one pixel, as if they were shares of the picture: multiply them "
+            "by its width and height"
+        )
+    return boxes
 
 
 def _box_of(entry: Any, where: str) -> PersonBox:

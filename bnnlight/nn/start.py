@@ -19,8 +19,8 @@ from bnnlight.nn.layers import BinaryLayer
 
 BACKBONE = "backbone."
 """What the names of a network's weights begin with in a checkpoint of ``bnnlight fit``."""
-WRAPPERS = ("module.", "_orig_mod.")
-"""What wrapped networks put in front of all names: DataParallel and DDP, ``torch.compile``."""
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What may stand in front of all names: by DDP, ``torch.compile``, and Lightning modules of one's own."""
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
 """Names under which files hold the weights: Lightning's and mmpose's first, then those of other training scripts."""
 
@@ -99,6 +99,10 @@ def start_from(
     own = model.state_dict()
     state = {name: value for name, value in _read_weights(checkpoint, own).items() if not left_out(name)}
     own = {name: value for name, value in own.items() if not left_out(name)}
+    if not own:
+        raise ValueError(
+            f"leave_out leaves nothing of {type(model).__name__} to start from {checkpoint}: name fewer parts"
+        )
     paths = {path: layer for path, layer in paths.items() if not left_out(f"{path}latent.")}
     if latent is None:
         return _go_on(model, state, own, paths, checkpoint)
@@ -156,7 +160,7 @@ def _left_out(model: nn.Module, parts: Sequence[str]) -> Callable[[str], bool]:
     names = list(model.state_dict())
     for part in parts:
         if not any(within(part, name) for name in names):
-            there = ", ".join(name for name, _ in model.named_children())
+            there = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
             raise ValueError(f"leave_out has {part}, which {type(model).__name__} has not: its parts are {there}")
     return lambda name: any(within(part, name) for part in parts)
 

@@ -206,6 +206,12 @@ def test_a_picture_with_two_ids_is_one_line(tmp_path, pictures, check_one_line):
     check_one_line(caught, "entry 2 of 2", "image_id 9 here and 2")
 
 
+def test_boxes_in_shares_of_the_picture_are_one_line(tmp_path, pictures, check_one_line):
+    with pytest.raises(ValueError) as caught:
+        found(tmp_path, pictures, [{"image_id": 785, "bbox": [0.1, 0.1, 0.5, 0.9]}])
+    check_one_line(caught, "boxes.json", "shares of the picture: multiply")
+
+
 def test_a_picture_that_is_not_given_is_told_by_its_name(tmp_path, pictures, check_one_line):
     listed = {"images": [{"id": 1, "file_name": "sub/photo.jpg"}]}
     with pytest.raises(ValueError) as caught:

@@ -229,6 +229,12 @@ def test_another_head_is_one_line_that_names_what_to_leave_out(saved, check_one_
     check_one_line(caught, "classifier.weight 5×16 instead of 7×16", "leave_out: [classifier]")
 
 
+def test_leaving_everything_out_is_one_line(saved, check_one_line):
+    with pytest.raises(ValueError) as caught:
+        start_from(resnet(), saved(resnet()), leave_out=["*"])
+    check_one_line(caught, "leaves nothing of ResNet", "name fewer parts")
+
+
 @pytest.mark.parametrize("leave_out", [["fc"], ["classifier", "nowhere.*"], "classifier"])
 def test_parts_that_are_not_there_are_one_line(saved, check_one_line, leave_out):
     with pytest.raises(ValueError) as caught:
@@ -248,6 +254,8 @@ def test_parts_that_are_not_there_are_one_line(saved, check_one_line, leave_out)
         lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
         lambda state: {"model_state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
         lambda state: {"model": {"state_dict": state}},
+        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+        lambda state: {"state_dict": {f"net.module.{name}": value for name, value in state.items()}},
     ],
 )
 def test_files_of_other_programs(trained, tmp_path, wrap):

@@ -293,9 +293,7 @@ def test_keys_of_any_skeleton():
         f"val/pck{end}" for end in ("", "_mean", "_eye")
     }
     # of very many joints the single ones are not logged
-    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {
-        *("val/pck_box", "val/pck_box_mean", "val/nme")
-    }
+    assert logged(tuple(f"keypoint_{i}" for i in range(294))) == {*("val/pck_box", "val/pck_box_mean", "val/nme")}
 
 
 def test_a_picture_is_marked_by_the_box_where_there_is_no_torso():

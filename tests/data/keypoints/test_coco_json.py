@@ -219,13 +219,39 @@ WRONG = {
     "two annotations of one id": (at(2, id=100), "two annotations have the id 100", "an id of its own"),
     "two categories": (lambda c: two_categories(), "2 categories", "1 person, 2 dog", "data.category"),
     "two categories of one id": (lambda c: {**c, "categories": c["categories"] * 2}, "two categories have the id 1"),
-    "category_id of none": (at(0, category_id=5), "category_id 5", "none of its categories"),
+    "category_id of none": (
+        at(0, category_id=5),
+        "entry 1 of 4 (0.jpg)",
+        "category_id 5 is none of the categories, 1 person",
+    ),
     "a joint twice": (
         lambda c: {**c, "categories": [{"id": 1, "keypoints": ["a", "b", "a", "c", "d"]}]},
         "the joint 'a' twice",
     ),
-    "nobody": (lambda c: {**c, "annotations": []}, "none of its 0 annotations has keypoints"),
-    "all crowds": (lambda c: each(c, lambda e: e.update(iscrowd=1)), "none of its 4 annotations has keypoints"),
+    "nobody": (lambda c: {**c, "annotations": []}, "it has no annotations", "--data.root"),
+    "all crowds": (
+        lambda c: each(c, lambda e: e.update(iscrowd=1)),
+        "none of its 4 annotations can be trained on: 4 crowd",
+    ),
+    "no flag counts": (
+        lambda c: each(c, lambda e: e.update(keypoints=[10, 20, 0] * 5)),
+        "can be trained on: 4 without",
+        "data.visible",
+    ),
+    "shares of the picture": (
+        lambda c: each(c, lambda e: e.update(keypoints=[0.2, 0.3, 2] * 5, bbox=[0.1, 0.1, 0.8, 0.8])),
+        "shares of the picture: multiply",
+    ),
+    "no category_id among two": (
+        lambda c: {
+            **each(c, lambda e: e.pop("category_id")),
+            "categories": [*c["categories"], {"id": 2, "name": "dog"}],
+        },
+        "entry 1 of 4 (0.jpg): it has no category_id",
+        "2 dog",
+    ),
+    "categories are an object": (lambda c: {**c, "categories": c["categories"][0]}, "categories is no list"),
+    "nested without end": (lambda c: "[" * 100000, "nested too deeply"),
     "no annotations": (lambda c: {"images": c["images"]}, "has no list annotations", "COCO's form"),
     "annotations are an object": (lambda c: {**c, "annotations": {}}, "annotations is no list"),
     "detections": (lambda c: [{"image_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4]}], "list of detections", "--data."),
@@ -275,3 +301,18 @@ def test_a_picture_of_another_size_is_told(tmp_path, recwarn):
     lines = [str(warning.message) for warning in recwarn if "is stored with" in str(warning.message)]
     assert len(lines) == 1
     assert "entry 2 of 4 (1.jpg): its picture is stored with 160×120 px, and the file says 120×160" in lines[0]
+
+
+def test_ids_of_more_bits_than_a_number_has(tmp_path):
+    content = coco_content(3)
+    for entry in content["annotations"]:
+        entry["id"] += 2**70
+    people = people_of(content, tmp_path)
+    assert people.ids.tolist() == [str(entry["id"]) for entry in content["annotations"]]
+
+
+@pytest.mark.parametrize(("flag", "number"), [("0", 3), (0.0, 3), (None, 3), ("1", 2), (True, 2)])
+def test_flags_of_crowds_as_text(tmp_path, flag, number):
+    content = coco_content(3)
+    content["annotations"][0]["iscrowd"] = flag
+    assert len(people_of(content, tmp_path)) == number

@@ -97,6 +97,8 @@ def key_of(name: Any) -> str:
 def ids_as_array(values: Sequence[Any]) -> np.ndarray:
     """Ids as int64 where all are whole numbers, else as str."""
     whole = all(isinstance(value, int) or (isinstance(value, float) and value.is_integer()) for value in values)
+    # ids that are hashes may have more bits
+    whole = whole and all(-(2**63) <= value < 2**63 for value in values)
     return np.array(values, np.int64) if whole else np.array([key_of(value) for value in values], str)
 
 
@@ -115,6 +117,8 @@ def _load(path: Path, advice: str) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             content = json.load(file, object_hook=_lean)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply: it is not in COCO's form; {advice}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may have been cut off: fetch it again") from error
     finally:
@@ -181,6 +185,8 @@ def _pictures(path: Path, images: list[Any]) -> dict[str, CocoPicture]:
 
 def _categories(path: Path, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     categories: dict[str, dict[str, Any]] = {}
+    if not isinstance(content.get("categories") or [], list):
+        raise ValueError(f'{path}: categories is no list: write [{{"id": 1, "name": …, "keypoints": […]}}]')
     for category in content.get("categories") or []:
         if not isinstance(category, dict) or "id" not in category:
             raise ValueError(f"{path}: a category has no id: give each one; correct the file")

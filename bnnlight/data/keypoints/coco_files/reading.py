@@ -69,7 +69,7 @@ def read_coco(
     """
     content = load_coco(path, advice)
     entries = content.entries
-    crowd = [bool(entry.get("iscrowd")) for entry in entries]
+    crowd = [str(entry.get("iscrowd") or 0) not in ("0", "0.0", "false", "False") for entry in entries]
     kept = [i for i, entry in enumerate(entries) if not crowd[i] and _has_keypoints(entry)]
     wanted, num_others = _wanted(content, kept, category, visible)
     kept = [i for i in kept if content.category(i) in wanted]
@@ -107,7 +107,16 @@ def read_coco(
     }
     _tell(people, left_out, [str(content.categories.get(key, {}).get("name", key)) for key in sorted(wanted)])
     if not len(people):
-        raise ValueError(f"{path}: none of its {len(entries)} annotations has keypoints to read; {advice}")
+        why = ", ".join(f"{number:,} {what}" for what, number in left_out.items() if number)
+        if not entries:
+            raise ValueError(f"{path}: it has no annotations; {advice}")
+        options = "look at data.category, data.visible and data.box_from"
+        raise ValueError(f"{path}: none of its {len(entries)} annotations can be trained on: {why}; {options}")
+    if people.box[:, 2:].max() <= 1:
+        raise ValueError(
+            f"{path}: no box is wider or higher than one pixel, as if coordinates were shares of the picture: multiply "
+            "them by its width and height"
+        )
     sizes = np.array([picture[1:] for picture in pictures], np.int64).reshape(-1, 2)
     return CocoFile(people, names, limbs, sizes[has_box])
 
@@ -130,7 +139,12 @@ def _wanted(
             raise ValueError(f"{path}: it has no category {category!r}: set data.category to a name or id of {known}")
         return found, sum(number for key, number in count.items() if key not in found)
     if unknown := [key for key in count if categories and key not in categories]:
-        raise ValueError(f"{path}: category_id {unknown[0]} is none of its categories: add it to them")
+        index = next(i for i in kept if content.category(i) == unknown[0])
+        problem = (
+            "it has no category_id" if unknown[0] == "None" else f"category_id {unknown[0]} is none of the categories"
+        )
+        known = ", ".join(map(content.category_name, categories))
+        raise ValueError(f"{content.where(index)}: {problem}, {known}; correct the entry")
     if len({json.dumps(categories.get(key, {}).get("keypoints") or []) for key in count}) > 1:
         names = ", ".join(map(content.category_name, count))
         raise ValueError(

@@ -151,11 +151,16 @@ def _tell_of_sides(file: Path, joints: Sequence[str], pairs: Sequence[tuple[int,
             f"{file}: {', '.join(alone[:4])}{' …' * (len(alone) > 4)} of one side and no such joint of the other: in a "
             "mirror image they stay what they are; set data.flip_pairs, or data.augmentation.flip to 0"
         )
-    elif not pairs and (not named or all(name.isdecimal() for name in joints)):
+    elif not pairs and (not named or len({"".join(c for c in name if not c.isdigit()) for name in joints}) == 1):
         rank_zero_warn(
             f"{file}: its {len(joints)} joints have no names that tell left from right: in a mirror image each stays "
             "what it is; set data.flip_pairs ([] if that is right), or data.augmentation.flip to 0 and model.flip_test "
             "to false"
+        )
+    elif not pairs:
+        rank_zero_info(
+            f"{file}: none of its {len(joints)} joints is left or right by its name, as {joints[0]}: a mirror "
+            "image swaps none; set data.flip_pairs if it should"
         )
 
 
