@@ -21,7 +21,7 @@ def test_every_verb_has_an_example_in_its_help_and_a_row_in_readme(bnnlight, con
     code, out, _ = bnnlight(verb, "--help")
     assert code == 0
     text = " ".join(out.split())
-    assert re.search(rf"xample: bnnlight {verb} \S", text)
+    assert re.search(rf"xamples?: bnnlight {verb} \S", text)
     rows = [row for row in (configs.parent / "README.md").read_text().splitlines() if row.startswith("| `bnnlight")]
     assert any(verb in row for row in rows)
 
