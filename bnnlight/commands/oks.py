@@ -117,6 +117,8 @@ def read_results(path: Path, truth: dict[str, Any], annotations: Path, num_joint
         raise FileNotFoundError(f"predictions not found: looked for {path}; {_RESULTS}")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply; {_RESULTS}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may have been cut off: write it again") from error
     if not isinstance(content, list):

@@ -51,7 +51,9 @@ def typed_box(text: str) -> PersonBox:
         numbers = np.zeros(0)
     if numbers.shape != (4,):
         raise ValueError(f"--boxes {text}: neither a file nor four numbers, x,y,width,height: give one of the two")
-    return PersonBox(f"--boxes {text}", numbers)
+    box = PersonBox(f"--boxes {text}", numbers)
+    _check_px([box], f"--boxes {text}")
+    return box
 
 
 def read_boxes(path: Path) -> list[PersonBox]:
@@ -68,13 +70,17 @@ def read_boxes(path: Path) -> list[PersonBox]:
         more = ": its annotations are one" if isinstance(content, dict) and "annotations" in content else ""
         raise ValueError(f"{path} holds no list of boxes{more}; write a list of {_FORM}")
     boxes = [_box_of(entry, f"{path}: entry {number} of {len(content)}") for number, entry in enumerate(content, 1)]
+    _check_px(boxes, str(path))
+    return boxes
+
+
+def _check_px(boxes: list[PersonBox], source: str) -> None:
     sides = [box.box[2:].max() for box in boxes]
     if sides and 0 < max(sides) <= 1:
         raise ValueError(
-            f"{path}: no box is wider or higher than one pixel, as if they were shares of the picture: multiply them "
+            f"{source}: no box is wider or higher than one pixel, as if they were shares of the picture: multiply them "
             "by its width and height"
         )
-    return boxes
 
 
 def _box_of(entry: Any, where: str) -> PersonBox:

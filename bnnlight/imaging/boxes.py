@@ -78,7 +78,8 @@ def pose_score(confidences: Sequence[float]) -> float:
     """Mean confidence of the joints above :data:`SURE`; 0 where there are none.
 
     Times the box's score it is the score by which COCO's evaluation ranks people, as in the simple baselines (Xiao,
-    Wu, Wei, ECCV 2018, https://arxiv.org/abs/1804.06208; ``in_vis_thre: 0.2`` in their configs).
+    Wu, Wei, ECCV 2018, https://arxiv.org/abs/1804.06208, and HRNet, https://arxiv.org/abs/1902.09212; ``in_vis_thre:
+    0.2`` in their configs).
     """
     sure = [confidence for confidence in confidences if confidence > SURE]
     return sum(sure) / len(sure) if sure else 0.0

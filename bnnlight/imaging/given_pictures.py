@@ -32,6 +32,9 @@ class GivenPictures:
         self._found: dict[tuple[str | None, str], list[int]] = {}
         # the other way round: ids of given files
         self._ids = self._listings()
+        self._by_id: dict[str, list[int]] = defaultdict(list)
+        for index, picture in self._ids.items():
+            self._by_id[key_of(picture.image_id)].append(index)
 
     def find(self, box: PersonBox) -> int | None:
         """Index of the file that a box is of; None where it is not given.
@@ -83,7 +86,7 @@ class GivenPictures:
                 f"{box.where}: image_id {box.image_id} is none of the {len(self.listed)} images of --annotations: give "
                 "the file that the boxes were made for"
             )
-        return [index for index, picture in self._ids.items() if picture is self.listed[key]]
+        return self._by_id.get(key, [])
 
     def _listings(self) -> dict[int, ListedPicture]:
         """Each given file's entry: of names that end its path the longest, as day1/a.jpg before a.jpg.

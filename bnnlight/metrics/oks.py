@@ -16,7 +16,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 STATS = {
     "ap": "AP",
@@ -34,24 +33,6 @@ STATS = {
 
 AREA_OF_BOX = 0.53
 """Share of a box that a person takes, where the file gives no area."""
-SURE = 0.2
-"""Joints of less confidence do not count in a person's score."""
-
-
-def person_score(confidence: Tensor) -> Tensor:
-    """Score of each person in an annotated box: the mean confidence of the joints above 0.2, 0 without any.
-
-    COCO's baselines multiply this by the score of the box (Xiao, Wu, Wei 2018, https://arxiv.org/abs/1804.06208, and
-    HRNet, https://arxiv.org/abs/1902.09212, with ``IN_VIS_THRE: 0.2``); for annotated boxes that is 1.
-
-    Args:
-        confidence: ``(N, J)``, in [0, 1].
-
-    Returns:
-        ``(N,)``.
-    """
-    sure = confidence > SURE
-    return (confidence * sure).sum(1) / sure.sum(1).clamp(min=1)
 
 
 def evaluate_oks(

@@ -33,9 +33,9 @@ def orthogonalized(
     2 n² m + (4 steps − 3) n³ multiply-adds, in place of (2 n² m + n³) · steps.
 
     A's eigenvalues are squares: of singular values below a sixteenth of the largest, rounding to bfloat16 leaves
-    nothing. What it leaves instead may be below zero, and is enlarged step by step until all is lost. So with rounded
-    factors A is found anew from the matrix after two steps, when small singular values are twelve times what they
-    were; that takes 2 n² m − 3 n³ more.
+    nothing. What it leaves instead may be below zero, and is enlarged step by step until all is lost. So where factors
+    or X itself are of two bytes, A is found anew from the matrix after two steps, when small singular values are twelve
+    times what they were; that takes 2 n² m − 3 n³ more.
 
     Args:
         x: ``(number, n, m)``.
@@ -50,7 +50,7 @@ def orthogonalized(
         return orthogonalized(x.mT, steps, coefficients, dtype).mT
     # Frobenius' norm is at least the largest singular value
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(max(_SMALLEST, torch.finfo(x.dtype).tiny))
-    if dtype not in (None, x.dtype) and steps > _TRUSTED:
+    if (dtype or x.dtype).itemsize < 4 and steps > _TRUSTED:
         return _iterated(_iterated(x, _TRUSTED, coefficients, dtype), steps - _TRUSTED, coefficients, dtype)
     return _iterated(x, steps, coefficients, dtype)
 

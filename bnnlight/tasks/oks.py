@@ -10,8 +10,9 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from bnnlight.imaging.boxes import pose_score
 from bnnlight.imaging.skeletons import Skeleton
-from bnnlight.metrics.oks import evaluate_oks, person_score
+from bnnlight.metrics.oks import evaluate_oks
 
 
 def measures_oks(data: Any, skeleton: Skeleton) -> bool:
@@ -47,7 +48,7 @@ class EpochOKS:
             joints: ``(N, J, 2)``, px of the stored picture.
             confidence: ``(N, J)``, in [0, 1].
         """
-        self._batches.append((entries, joints.detach(), person_score(confidence.detach())))
+        self._batches.append((entries, joints.detach(), confidence.detach()))
 
     def compute(self, truth: dict[str, Any], skeleton: Skeleton) -> dict[str, float]:
         """Measures what was added since the last call, and begins anew; every process has to call it.
@@ -73,10 +74,15 @@ class EpochOKS:
         return evaluate_oks(truth, results, skeleton.sigmas, shown)
 
 
-def _result(annotation: dict[str, Any], joints: np.ndarray, score: float) -> dict[str, Any]:
+def _result(annotation: dict[str, Any], joints: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
     points = np.column_stack((joints, np.ones(len(joints)))).ravel()
     category = {name: annotation[name] for name in ("category_id",) if name in annotation}
-    return {"image_id": annotation["image_id"], **category, "keypoints": points, "score": float(score)}
+    return {
+        "image_id": annotation["image_id"],
+        **category,
+        "keypoints": points,
+        "score": pose_score(confidence.tolist()),
+    }
 
 
 def _of_all_processes(share: list[np.ndarray]) -> list[list[np.ndarray]]:

@@ -124,6 +124,7 @@ def test_wrong_entries(bnnlight_error, tmp_path, change, parts):
     [
         ({"annotations": []}, None, ("results.json holds an object with annotations where a list belongs",)),
         ("[{", "0.1,0.1,0.1,0.1,0.1", ("results.json is not valid JSON",)),
+        ("[" * 100000, "0.1,0.1,0.1,0.1,0.1", ("results.json is nested too deeply",)),
         ([], None, ("its 5 joints are not named as COCO's 17", "give --sigmas with 5 numbers")),
         ([], "coco", ("--sigmas has 17 numbers, and", "has 5 joints")),
         ([], "0.1,0.1", ("--sigmas has 2 numbers, and", "has 5 joints: give one for each")),

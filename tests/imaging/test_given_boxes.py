@@ -210,6 +210,9 @@ def test_boxes_in_shares_of_the_picture_are_one_line(tmp_path, pictures, check_o
     with pytest.raises(ValueError) as caught:
         found(tmp_path, pictures, [{"image_id": 785, "bbox": [0.1, 0.1, 0.5, 0.9]}])
     check_one_line(caught, "boxes.json", "shares of the picture: multiply")
+    with pytest.raises(ValueError) as caught:
+        given_boxes(pictures[:1], ["0.1,0.1,0.5,0.9"])
+    check_one_line(caught, "--boxes 0.1,0.1,0.5,0.9", "shares of the picture: multiply")
 
 
 def test_a_picture_that_is_not_given_is_told_by_its_name(tmp_path, pictures, check_one_line):

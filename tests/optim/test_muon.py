@@ -136,12 +136,14 @@ def test_bf16_products_are_near_the_exact_ones():
 
 @pytest.mark.parametrize("decay", [0.5, 1.0, 1.5, 2.0])
 @pytest.mark.parametrize("shape", [(32, 288), (64, 576), (576, 64)])
-def test_bf16_products_lose_no_small_singular_values(decay, shape):
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_bf16_products_lose_no_small_singular_values(decay, shape, stored):
     """Beside f of the singular values themselves: by numbers in float64, without a product of matrices."""
     n = min(shape)
     u, v = (torch.linalg.qr(torch.randn(size, n, dtype=torch.float64)).Q for size in shape)
     values = torch.arange(1, n + 1, dtype=torch.float64) ** -decay
-    found = orthogonalized((u * values @ v.T)[None].float(), dtype=torch.bfloat16)[0].double()
+    x = (u * values @ v.T)[None].to(stored)
+    found = orthogonalized(x, dtype=torch.bfloat16 if stored == torch.float32 else None)[0].double()
     a, b, c = QUINTIC
     values = values / values.norm()
     for _ in range(5):

@@ -49,6 +49,8 @@ def read_json(path: Path, boxes: Boxes, advice: str) -> PosePeople:
         raise FileNotFoundError(f"annotations not found: looked for {path}; {advice}")
     try:
         entries = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply: it is no list of people; {advice}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may have been cut off: fetch it again") from error
     if not isinstance(entries, list) or not entries:

@@ -14,6 +14,8 @@ def test_crowds_and_people_without_joints_are_there_and_a_batch_tells_its_annota
     content = coco_content(5)
     content["annotations"][0]["keypoints"] = [0] * 15
     content["annotations"][2] |= {"iscrowd": 1, "keypoints": None}
+    content["annotations"][1]["iscrowd"] = "0"  # as some programs write it
+    content["annotations"][3]["iscrowd"] = False
     for name in ("area", "num_keypoints", "id"):
         del content["annotations"][3][name]
     data = ready(write_coco(tmp_path, content))

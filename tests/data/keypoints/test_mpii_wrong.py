@@ -111,6 +111,7 @@ def test_wrong_entries(write_mpii, check_one_line, change, parts):
     [
         ('[{"image": "a.jpg", "cen', ["not valid JSON", "cut off"]),
         ("", ["not valid JSON"]),
+        ("[" * 100000, ["nested too deeply"]),
         (b"\xff\xd8\xff\xe0", ["not valid JSON"]),
         ("[]", ["an empty list"]),
         ('{"images": [], "annotations": []}', ["a dict", "image, center, scale, joints, joints_vis"]),

@@ -89,6 +89,11 @@ def load_coco(path: Path, advice: str) -> CocoContent:
     return CocoContent(path, entries, pictures, _categories(path, content))
 
 
+def is_crowd(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is of a crowd; some programs write the flag as text."""
+    return str(entry.get("iscrowd") or 0) not in ("0", "0.0", "false", "False")
+
+
 def key_of(name: Any) -> str:
     """An id as it is looked up: 7, 7.0 and "7" are the same one."""
     return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)

@@ -16,7 +16,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from bnnlight.data.keypoints.annotations import PosePeople
 from bnnlight.data.keypoints.checks import and_more
 from bnnlight.data.keypoints.coco_files.boxes import BoxFrom, square_boxes
-from bnnlight.data.keypoints.coco_files.content import CocoContent, first_twice, ids_as_array, key_of, load_coco
+from bnnlight.data.keypoints.coco_files.content import (
+    CocoContent,
+    first_twice,
+    ids_as_array,
+    is_crowd,
+    key_of,
+    load_coco,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def read_coco(
     """
     content = load_coco(path, advice)
     entries = content.entries
-    crowd = [str(entry.get("iscrowd") or 0) not in ("0", "0.0", "false", "False") for entry in entries]
+    crowd = [is_crowd(entry) for entry in entries]
     kept = [i for i, entry in enumerate(entries) if not crowd[i] and _has_keypoints(entry)]
     wanted, num_others = _wanted(content, kept, category, visible)
     kept = [i for i in kept if content.category(i) in wanted]

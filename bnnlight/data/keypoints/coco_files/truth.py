@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bnnlight.data.keypoints.coco_files.content import CocoContent, key_of, load_coco
+from bnnlight.data.keypoints.coco_files.content import CocoContent, is_crowd, key_of, load_coco
 
 
 def coco_truth(
@@ -70,8 +70,8 @@ def plain_id(name: Any) -> int | str:
 
 def _annotation(content: CocoContent, index: int, visible: Sequence[float] | None, origin: float) -> dict[str, Any]:
     entry = content.entries[index]
-    made = {name: entry[name] for name in ("area", "iscrowd", "num_keypoints") if entry.get(name) is not None}
-    made |= {"id": index + 1, "image_id": plain_id(entry["image_id"])}
+    made = {name: entry[name] for name in ("area", "num_keypoints") if entry.get(name) is not None}
+    made |= {"id": index + 1, "image_id": plain_id(entry["image_id"]), "iscrowd": int(is_crowd(entry))}
     if entry.get("category_id") is not None or len(content.categories) == 1:
         made["category_id"] = plain_id(content.category(index))
     box = entry.get("bbox")
