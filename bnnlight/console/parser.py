@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import re
 from argparse import ArgumentError
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     """Reports a wrong command line as all other errors are reported, instead of leaving the process.
 
-    Options cannot be abbreviated, as in verbs that have a config.
+    Options cannot be abbreviated, as in verbs that have a config. A word that is no option is answered with the nearest
+    option of this verb.
     """
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, allow_abbrev=False, **options)
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does it, but for the message about a word that no option takes."""
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.error(self._unknown(rest[0]))
+        return options
+
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(None, message)
+
+    def _unknown(self, word: str) -> str:
+        names = re.findall(r"--([\w-]+)", self.format_usage())
+        if not word.startswith("-"):
+            return f"{word!r} belongs to no option: see {self.prog} --help"
+        option = word.split("=")[0]
+        near = get_close_matches(option.lstrip("-").lower(), names, 1)
+        return f"no option {option!r}: " + (f"did you mean --{near[0]}?" if near else f"see {self.prog} --help")

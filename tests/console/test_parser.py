@@ -1,0 +1,41 @@
+"""A verb without a config answers a wrong option with its own options, not with those of training."""
+
+from argparse import ArgumentError
+
+import pytest
+
+from bnnlight.console.errors import explain
+from bnnlight.console.parser import Parser
+
+
+@pytest.fixture
+def parser():
+    parser = Parser(prog="bnnlight verb")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--num_check", type=int)
+    one.add_argument("--output")
+    parser.add_argument("images", nargs="?")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--num_chekc", "3"], "no option '--num_chekc': did you mean --num_check?"),
+        (["--OUTPUT=here"], "no option '--OUTPUT': did you mean --output?"),
+        # near an option of the trainer, which this verb does not have
+        (["--max_epochs", "3"], "no option '--max_epochs': see bnnlight verb --help"),
+        (["--foo"], "no option '--foo': see bnnlight verb --help"),
+        (["-x"], "no option '-x': see bnnlight verb --help"),
+        (["a.png", "b.png"], "'b.png' belongs to no option: see bnnlight verb --help"),
+    ],
+)
+def test_wrong_words_are_answered_with_options_of_the_verb(parser, args, message):
+    with pytest.raises(ArgumentError) as raised:
+        parser.parse_args(args)
+    assert explain(raised.value) == (2, message)
+
+
+def test_right_words_are_taken(parser):
+    options = parser.parse_args(["a.png", "--num_check=3"])
+    assert (options.images, options.num_check, options.output) == ("a.png", 3, None)
