@@ -85,7 +85,10 @@ def test_configs_and_help_are_there_too(tmp_path):
 
 def test_a_wrong_option_is_told_without_lightning():
     done = light("predict", "a.png", "--model", "cifar10", "--outptu", "x")
-    assert (done.returncode, done.stderr) == (2, "bnnlight predict: error: no option '--outptu': did you mean --output?\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "bnnlight predict: error: no option '--outptu': did you mean --output?\n",
+    )
 
 
 def test_each_package_that_trains_is_named_with_its_extra():

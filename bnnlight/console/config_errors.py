@@ -44,6 +44,11 @@ _MOVED = {
 }
 """Classes and modules that configs, and classes of one's own, of earlier versions name → where they are now."""
 
+_CHOICES = re.compile(
+    r"Subtypes: \[((?:typing\.Literal\[[^]]*\]|<class 'NoneType'>|, )+)\]\n(\s*)Errors:\n(?:\s*- Expected a .*\n)+"
+)
+"""What jsonargparse says where an option takes one of several lists of words, each of which it names by itself."""
+
 
 @dataclass
 class Cause:
@@ -83,12 +88,18 @@ def named_failures(class_type: type, *args: Any, **kwargs: Any) -> Any:
 
 def explain_config(text: str) -> str:
     """The cause inside jsonargparse's nested message, with the path of the key and the nearest right name."""
-    causes = list(_causes(text))
+    causes = list(_causes(_CHOICES.sub(_joined, text)))
     # the deepest one of a type that the value was meant for; the first of several
     cause = max(causes, key=lambda c: (not _VAGUE.match(c.text), len(c.path), c.owner is not None), default=None)
     cause = cause or Cause(" ".join(text.split()), ())
     line = _hint(cause)
     return f"{'.'.join(cause.path)}: {line}" if cause.path else line
+
+
+def _joined(match: re.Match[str]) -> str:
+    """One list of the words, each of them once, in the place of several."""
+    words = [word.strip("' ") for part in re.findall(r"Literal\[(.*?)\]", match[1]) for word in part.split(",")]
+    return f"Errors:\n{match[2]}  - Expected a typing.Literal[{', '.join(map(repr, dict.fromkeys(words)))}]\n"
 
 
 def _causes(text: str) -> Iterator[Cause]:

@@ -47,6 +47,9 @@ REASONS = {
     ("--data=bnnlight.data.ImageFolderDataModule",): ("data", "ImageFolderDataModule needs root", "--data.root"),
     # of two names that are as near
     ("--trainer.epochs=3",): ("--trainer.epochs", "did you mean max_epochs?"),
+    # of the words of all lists that an option takes
+    ("--trainer.precision=12",): ("trainer.precision: '12' is none of 64, 32, 16,", "bf16-mixed", "16-true"),
+    ("--trainer.precision=bf16-mxed",): ("'bf16-mxed' is none of 64, 32, 16,", "did you mean bf16-mixed?"),
     # a constructor that raises, whatever it raises
     ("--model.backbone=own_classes.Broken",): ("own_classes.Broken", "KeyError: 'depth'"),
     ("--trainer.callbacks+=own_classes.Choosy",): ("own_classes.Choosy", "every is 1: give 2"),

@@ -18,7 +18,11 @@ def _at_least(least: float) -> Check:
     return lambda value: value >= least, f"{least} or more"
 
 
-_POSITIVE, _NOT_NEGATIVE, _OR_NO_END = _at_least(1), _at_least(0), (lambda v: v >= -1, "0 or more, or -1 for no limit")
+_POSITIVE, _NOT_NEGATIVE, _OR_NO_END = (
+    _at_least(1),
+    _at_least(0),
+    (lambda v: v >= 1 or v == -1, "1 or more, or -1 for no limit"),
+)
 _SHARE: Check = (
     lambda v: v >= 0 and (v <= 1 or v % 1 == 0),
     "a number of batches of 0 or more, or a share from 0.0 to 1.0",
@@ -36,7 +40,8 @@ _RANGES: dict[str, Check] = {
         for name in ("gradient_clip_val", "log_every_n_steps", "min_epochs", "min_steps")
     },
     **{f"trainer.{name}": _OR_NO_END for name in ("max_epochs", "max_steps")},
-    **{f"trainer.limit_{name}_batches": _SHARE for name in ("train", "val", "test", "predict")},
+    **{f"trainer.limit_{name}_batches": _SHARE for name in ("val", "test", "predict")},
+    "trainer.limit_train_batches": _INTERVAL,  # of 0 Lightning trains nothing, and says nothing
     "trainer.overfit_batches": _SHARE,
     "trainer.val_check_interval": _INTERVAL,
     "trainer.num_sanity_val_steps": (lambda v: v >= -1, "0 or more, or -1 for all of the validation data"),

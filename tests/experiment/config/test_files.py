@@ -94,7 +94,9 @@ def test_what_needs_a_value_cannot_be_null(bnnlight_error, configs, option, plac
 
 RANGES = {
     "seed_everything": (-1, 0, 2**32),
-    "trainer.max_epochs": (-5, -1),
+    "trainer.max_epochs": (-5, -1, 0, 1),
+    "trainer.max_steps": (0, -1),
+    "trainer.limit_train_batches": (0, 1, 0.0, 1.0),
     "trainer.accumulate_grad_batches": (0, 1),
     # Lightning takes a whole number of batches as a float too
     "trainer.limit_val_batches": (-2, 0, 1.5, 0.5, -0.5, 4.0),
