@@ -63,6 +63,7 @@ def _optimizer(
     content = section(content or {}, where, _KEYS)
     options = options_of(content.get("options"), where)
     values = content.get("values")
+    run = names_of(content["methods"], methods, f"{where}: methods", "methods") if "methods" in content else methods
     if search is None and values is not None:
         raise ValueError(f"{where}: values is given, but nothing is searched: add a search, or remove it")
     rate_of = one_of(str(content.get("rate_of", name)), others, f"{where}: rate_of", "optimizers")
@@ -74,13 +75,21 @@ def _optimizer(
         name=name,
         configs=files_of(content.get("configs"), where, path),
         options=options,
-        values=values_of(values, where, search.option) if search and values is not None else None,
-        methods=names_of(content["methods"], methods, f"{where}: methods", "methods")
-        if "methods" in content
-        else tuple(methods),
+        values=_values(values, run, where, search.option) if search and values is not None else {},
+        methods=tuple(run),
         seeds=seeds_of(content["seeds"], f"{where}: seeds") if "seeds" in content else None,
         rate_of=rate_of,
     )
+
+
+def _values(content: Any, methods: Sequence[str], where: str, option: str) -> dict[str, tuple[float, ...]]:
+    """Method → the values that are tried: of one list for all, or of a list for each that is named."""
+    if not isinstance(content, dict):
+        return dict.fromkeys(methods, values_of(content, where, option))
+    return {
+        one_of(str(name), methods, f"{where}: values", "methods"): values_of(one, f"{where}: values, {name}", option)
+        for name, one in content.items()
+    }
 
 
 def with_optimizers(
@@ -113,8 +122,8 @@ def with_optimizers(
                     f"with {source.name!r}: run it with that too, or remove rate_of"
                 )
             search = method.search
-            if search and source.values:
-                search = dataclasses.replace(search, values=source.values)
+            if search and lender.name in source.values:
+                search = dataclasses.replace(search, values=source.values[lender.name])
             rows[row] = dataclasses.replace(
                 method,
                 name=row,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Optimizer:
         name: as a heading and in the names of its rows.
         configs: overlays, behind those of the method.
         options: in place of the plan's and the method's.
-        values: of the searched option that are tried with it; the search's own unless given.
+        values: method → those of the searched option that are tried with it; the search's own unless given.
         methods: that are run with it.
         seeds: of its final runs; the methods' own unless given.
         rate_of: the optimizer whose search chooses its values, method by method; its own name unless it takes another
@@ -46,7 +47,7 @@ class Optimizer:
     name: str
     configs: tuple[Path, ...]
     options: Options
-    values: tuple[float, ...] | None
+    values: Mapping[str, tuple[float, ...]]
     methods: tuple[str, ...]
     seeds: tuple[int, ...] | None
     rate_of: str

@@ -132,7 +132,7 @@ def _searched(record: Record) -> str:
     if not search:
         return ""
     own = [optimizer for optimizer in optimizers if not optimizer.get("rate_of")]
-    values = [(optimizer["values"] or search["values"], optimizer["name"]) for optimizer in own]
+    values = [one for optimizer in own for one in _tried(optimizer, search["values"])]
     if all(len(tried) == 1 for tried, _ in values or [(search["values"], "")]):
         return ""
     each = "Each method has"
@@ -145,6 +145,18 @@ def _searched(record: Record) -> str:
         f"{_seeds(search['seeds'])}, whose figures stand under “search”; there the test data are not looked at."
         f"{_borrowed(optimizers)}"
     )
+
+
+def _tried(optimizer: Mapping[str, Any], of_search: Sequence[float]) -> list[tuple[Sequence[float], str]]:
+    """Lists of values, each with whose it is: the optimizer's, where most of its methods have that, or methods' own."""
+    values, name = optimizer["values"] or of_search, optimizer["name"]
+    if not isinstance(values, Mapping):
+        return [(values, name)]
+    owners: dict[tuple[float, ...], list[str]] = {}
+    for method, numbers in values.items():
+        owners.setdefault(tuple(numbers), []).append(method)
+    most = max(owners, key=lambda numbers: len(owners[numbers]))
+    return [(most, name), *((one, f"{' and '.join(owners[one])} with {name}") for one in owners if one != most)]
 
 
 def _borrowed(optimizers: Sequence[Mapping[str, Any]]) -> str:

@@ -74,7 +74,7 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
         "unit": unit.name,
         "baseline": plan.baseline,
         "search": _asked_search(plan),
-        **({"optimizers": [_optimizer(o) for o in plan.optimizers]} if plan.optimizers else {}),
+        **({"optimizers": [_optimizer(o, plan) for o in plan.optimizers]} if plan.optimizers else {}),
         **({"reach": reach} if reach else {}),
         "family": sum(difference["p"] is not None for difference in differences.values()),
         "methods": rows,
@@ -84,9 +84,14 @@ def as_record(plan: Plan, standings: Mapping[str, Standing], command: Sequence[s
     }
 
 
-def _optimizer(optimizer: Optimizer) -> Record:
+def _optimizer(optimizer: Optimizer, plan: Plan) -> Record:
     lender = {} if optimizer.rate_of == optimizer.name else {"rate_of": optimizer.rate_of}
-    return {"name": optimizer.name, "values": optimizer.values, **lender}
+    values: Any = None  # the search's own
+    if optimizer.values and plan.search:
+        values = {method: optimizer.values.get(method, plan.search.values) for method in optimizer.methods}
+        lists = set(values.values())
+        values = lists.pop() if len(lists) == 1 else values
+    return {"name": optimizer.name, "values": values, **lender}
 
 
 def _pairs(plan: Plan, by_seed: Mapping[str, Mapping[int, float]]) -> Record:

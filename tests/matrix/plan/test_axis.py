@@ -55,6 +55,13 @@ def test_each_pair_is_a_row_with_rates_of_its_own(plan, write, tmp_path):
         find_methods(read, ["SGB"])
 
 
+def test_a_pair_whose_best_rate_was_at_the_edge_gets_more_of_them_alone(plan, write, tmp_path):
+    plan["optimizers"]["SGD"] |= {"values": {"dense": [0.1, "3e-1", 0.03]}, "methods": ["dense", "Tucker, rank ½"]}
+    read = read_plan(write(plan))
+    values = {name: row.search.values for name, row in read.methods.items() if "SGD" in name}
+    assert values == {"dense, SGD": (0.03, 0.1, 0.3), "Tucker, rank ½, SGD": (0.01, 0.03)}
+
+
 def test_an_optimizer_may_have_seeds_and_take_the_rates_of_another(plan, write, tmp_path):
     plan["methods"]["low"] = {"rate_of": "dense"}
     plan["optimizers"]["SGD"]["methods"] = ["dense"]
@@ -187,6 +194,11 @@ MISTAKES = {
     "a rate that is not finite": (put("optimizers", "SGD", "values", value=[float("inf")]), ("values has inf",)),
     "a rate that is no number": (put("optimizers", "SGD", "values", value=0.1), ("values is 0.1", "list of numbers")),
     "a searched rate of 0": (put("search", "values", value=[0.0]), ("search: values has 0",)),
+    "rates of one that is not run with it": (
+        put("optimizers", "SGD", "values", value={"Tucker, rank ½": [0.1]}),
+        ("optimizers, SGD: values", "Tucker, rank ½", "dense"),
+    ),
+    "no rates of one": (put("optimizers", "SGD", "values", value={"dense": []}), ("values, dense: values is empty",)),
     "rates without a search": (take_the_search_away, ("optimizers, SGD: values is given, but nothing is searched",)),
     "the searched option": (
         put("optimizers", "SGD", "options", value={"model.optimizer.lr": 1}),

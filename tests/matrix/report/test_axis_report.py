@@ -200,3 +200,14 @@ def test_a_page_says_whose_rates_are_taken(plan, tmp_path):
     assert "`model.optimizer.lr` of 0.1, 0.2 (AdamW); 1, 2 (SGD) that is best" in page
     assert "SGD's is taken with late." in page
     assert "| dense, late | search: 0 of 2 runs | 0 of 3 seeds |" in page
+
+
+def test_a_page_says_which_methods_have_rates_of_their_own(plan, tmp_path):
+    sgd = {"options": {"model.optimizer": "torch.optim.SGD"}, "values": {"dense": [0.05, 0.1]}}
+    search = {"option": "model.optimizer.lr", "values": [0.1, 0.2], "seeds": [7]}
+    read = plan(optimizers={"AdamW": None, "SGD": sgd}, search=search)
+    standings = look(read, tmp_path / "runs", {}, Ledger(tmp_path / "out.runs.jsonl", "acc1"))
+    record = as_record(read, standings, ["bnnlight"])
+    assert record["optimizers"][1]["values"] == {"dense": (0.05, 0.1), "Tucker": (0.1, 0.2)}
+    page = as_markdown(record, "out.png")
+    assert "of 0.1, 0.2 (AdamW); 0.05, 0.1 (SGD); 0.1, 0.2 (Tucker with SGD) that is best" in page
