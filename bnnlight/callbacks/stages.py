@@ -67,6 +67,10 @@ class Stages(L.Callback):
             return "real"
         return "binary_activations" if epoch < self._first_binary else "binary"
 
+    def is_binary(self, trainer: L.Trainer) -> bool:
+        """Whether a trainer is in the last stage."""
+        return self.stage_of(trainer.current_epoch) == "binary"
+
     @property
     def _first_binary(self) -> int:
         return self.real_epochs + self.activation_epochs
