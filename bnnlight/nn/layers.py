@@ -14,10 +14,9 @@ from bnnlight.nn.binarize import Gradient, check_gradient, sign
 from bnnlight.nn.compute.binary_conv import binary_conv2d
 from bnnlight.nn.compute.kept_weights import weight_of
 from bnnlight.nn.compute.lean import rebuilt, record
-from bnnlight.nn.compute.mixed import Mixed
 from bnnlight.nn.compute.patches import ConvShape, convolve, pair
 from bnnlight.nn.compute.product import full_precision
-from bnnlight.nn.compute.relaxed import Stage, relaxed_input, relaxed_weight
+from bnnlight.nn.compute.relaxed import Mixed, Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
@@ -121,10 +120,8 @@ class BinaryLayer(nn.Module):
     def _relaxed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """q(X), what stands for sign(W̃), and α, in a stage in which not all is binary."""
         weight, alpha = self._weight_and_alpha()
-        if isinstance(self.stage, Mixed):
-            signs = self.stage.weight(weight, self.weight_gradient)
-            return self.stage.input(x, self.activation_gradient), signs.to(x.dtype), alpha
-        return relaxed_input(x, self.stage, self.activation_gradient), relaxed_weight(weight).to(x.dtype), alpha
+        weight = relaxed_weight(weight, self.stage, self.weight_gradient)
+        return relaxed_input(x, self.stage, self.activation_gradient), weight.to(x.dtype), alpha
 
     def _signs(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """sign(X) and sign(W̃), in the dtype in which their products are added up."""

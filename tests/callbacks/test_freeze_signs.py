@@ -63,9 +63,9 @@ def test_an_epoch_counts_from_zero_and_moments_wait(fit):
     moves = [not torch.equal(seen.at[step][name], seen.at[step + 1][name]) for step in range(1, 6)]
     assert moves == [True, True, True, False, False]
     state = trainer.optimizers[0].state
-    network = trainer.lightning_module
-    assert {int(state[p]["step"]) for _, layer in named_binary_layers(network) for p in layer.latent.parameters()} == {4}
-    assert {int(state[layer.scale.alpha]["step"]) for _, layer in named_binary_layers(network)} == {6}
+    layers = [layer for _, layer in named_binary_layers(trainer.lightning_module)]
+    assert {int(state[layer.latent.weight]["step"]) for layer in layers} == {4}
+    assert {int(state[layer.scale.alpha]["step"]) for layer in layers} == {6}
 
 
 @pytest.mark.parametrize(

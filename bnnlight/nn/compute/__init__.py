@@ -4,6 +4,5 @@
 `rounding.py`; its gradients in `conv_gradients.py`. `product.py` has the products that weights are rebuilt with, and
 `kernels.py` functions of torch that are not public, each beside a public way. `lean.py` trains in half the memory,
 `kept_weights.py` rebuilds weights once for several batches. `relaxed.py` is for stages before a layer is binary,
-`mixed.py` for layers that are binary in part, `sync_norm.py` for batch norm over several processes, `fixed_point.py`
-for what stays real on an FPGA.
+`sync_norm.py` for batch norm over several processes, `fixed_point.py` for what stays real on an FPGA.
 """

@@ -1,11 +1,13 @@
 """Layers that are binary in part, against the formula in float64, and their masks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from bnnlight.nn import BinaryConv2d, BinaryLinear
-from bnnlight.nn.compute.mixed import Mixed
+from bnnlight.nn.compute.relaxed import Mixed
 
 
 def mixed(*seed, share=0.4, turn=0.0, **options):
@@ -82,7 +84,7 @@ def relative(weight):
 
 def test_masks_grow_and_turn():
     at = [mixed(share=share).mask((100, 200), torch.device("cpu")) for share in (0.1, 0.3, 0.8)]
-    for small, large in zip(at, at[1:], strict=False):
+    for small, large in pairwise(at):
         assert bool((small <= large).all())
     assert [mask.float().mean().item() for mask in at] == pytest.approx([0.1, 0.3, 0.8], abs=0.02)
     # a twentieth has gone out, and as many have come in; after a whole turn all are back
