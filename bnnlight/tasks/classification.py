@@ -20,7 +20,7 @@ from bnnlight.tasks.mixing import Mixing
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
 from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
-from bnnlight.tasks.teacher import Teacher, divergence
+from bnnlight.tasks.teacher import Teacher, divergence, watching
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -49,7 +49,8 @@ class ClassificationTask(L.LightningModule):
         (1 − w) · cross entropy + w · T² · KL(softmax(teacher / T) ‖ softmax(logits / T))
 
     (Hinton, Vinyals, Dean 2015, https://arxiv.org/abs/1503.02531), and logs the sum as ``train/loss``, the two parts
-    without their weights as ``train/loss_task`` and ``train/loss_teacher``.
+    without their weights as ``train/loss_task`` and ``train/loss_teacher``. Feature maps can be imitated besides, see
+    :class:`bnnlight.tasks.Teacher`.
 
     With ``mixing`` the labels of a training batch are soft, and of ``train/acc`` a picture counts by the share of its
     label that the network's first choice has. A teacher sees the mixed pictures.
@@ -107,7 +108,7 @@ class ClassificationTask(L.LightningModule):
     def setup(self, stage: str) -> None:
         self.class_names = list(getattr(self.trainer.datamodule, "classes", None) or self.class_names)
         if self.teacher and stage == "fit":
-            self.teacher.prepare(self.class_names, self.memory_format)
+            self.teacher.prepare(self.class_names, self.memory_format, self.backbone)
         if self.mixing and stage == "fit" and not self.class_names:
             raise ValueError("mixing: the data do not say how many classes there are: give their module `classes`")
 
@@ -135,12 +136,12 @@ class ClassificationTask(L.LightningModule):
                 f"set model.backbone.num_classes to {len(classes)}"
             )
         if self.teacher and stage == "fit":
-            self.teacher.prepare(classes, self.memory_format)
-            self.teacher.check(self.teacher(torch.zeros(1, *shape)), logits)
+            self.teacher.prepare(classes, self.memory_format, self.backbone)
+            self.teacher.check_network(self, shape, logits, num_free=0)
 
     def logged(self, data: L.LightningDataModule) -> set[str]:
         """Keys that it logs while training, any of which can be monitored."""
-        taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
+        taught = self.teacher.keys if self.teacher else set()
         return {"train/loss", *taught, *(name for name in self.means if not name.startswith("test/"))}
 
     def on_train_epoch_start(self) -> None:
@@ -151,7 +152,7 @@ class ClassificationTask(L.LightningModule):
         if self.mixing:
             images, labels = self.mixing(*batch, len(self.class_names), self.trainer.current_epoch, batch_idx)
         taught = self.teacher(images) if self.teacher else None
-        with self.kept_weights.used():
+        with self.kept_weights.used(), watching(self.teacher, self.backbone):
             logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if self.teacher:
