@@ -8,8 +8,8 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1] / "configs"
-# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py, test_methods.py and
-# test_recipes.py
+# what starts experiments, or changes one, is none: see test_sweeps.py, matrix/test_shipped.py, test_methods.py,
+# test_method_parts.py and test_recipes.py
 OTHERS = ("sweeps", "matrix", "methods", "optimizers")
 CONFIGS = sorted(path for path in ROOT.glob("**/*.yaml") if path.parent.name not in OTHERS)
 
@@ -36,8 +36,11 @@ def test_there_are_configs():
 def _kind(content):
     if "methods" in content:
         return "matrix"
-    if set(content) == {"model"}:
-        return "methods" if "backbone" in content["model"]["init_args"] else "optimizers"
+    if set(content) == {"model"} and set(content["model"]["init_args"]) == {"optimizer"}:
+        return "optimizers"
+    # an overlay names no task and no data, which are the experiment's
+    if content.keys() <= {"model", "data", "trainer"} and "class_path" not in content.get("model", {}):
+        return "methods"
     return "sweeps" if "method" in content else "configs"
 
 

@@ -55,7 +55,7 @@ class FreezeSigns(L.Callback):
             raise ValueError("FreezeSigns: a share of a run without end: set trainer.max_epochs or trainer.max_steps")
         asked = f"epoch {self.epoch}" if self.share is None else f"share {self.share}"
         for stages in callbacks_of(trainer, Stages):
-            first = stages.real_epochs + stages.activation_epochs
+            first = stages.first_binary(trainer)
             begin = self.epoch if self.share is None else self.share * epochs if epochs else first
             if begin < first:
                 raise ValueError(
