@@ -1,4 +1,4 @@
-"""Overlays that add a part of a method to any experiment: they train, combine, and name all options of what they add."""
+"""Overlays that add a part of a method to any experiment: they train, combine, and name all of their options."""
 
 import importlib
 import inspect

@@ -1,8 +1,14 @@
 """Layer by layer: which entries when, what is logged, kept as best, resumed, and refused."""
 
+import os
+import sys
+from pathlib import Path
+
 import lightning
 import pytest
 import torch
+from fixtures.free_port import free_port
+from fixtures.processes import run_to_end
 from fixtures.small_network import Network, loader
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
@@ -146,3 +152,24 @@ def test_a_run_that_ends_before_all_is_binary_is_told_of(fit):
 
     with pytest.warns(UserWarning, match="before its last layer was binary"):
         fit(LayerByLayer(), Stop(), max_steps=8)
+
+
+def test_two_processes_have_the_same_masks_and_weights(tmp_path):
+    script = Path(__file__).with_name("two_ranks_layer_by_layer.py")
+    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "MASTER_PORT": str(free_port())}
+    # the run's seed, as seed_everything leaves it for all processes, is what pictures are mixed by
+    env |= {"PL_GLOBAL_SEED": "7"}
+    done = run_to_end([sys.executable, script, tmp_path], os.environ | env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert sorted(one) == sorted(other) == list(range(9))
+    for step, row in one.items():
+        for name, value in row["weights"].items():
+            assert torch.equal(value, other[step]["weights"][name]), (step, name)
+        for mine, theirs in zip(row.get("masks", ()), other[step].get("masks", ()), strict=True):
+            assert torch.equal(mine, theirs)
+        assert step == 8 or torch.equal(row["mixed"], other[step]["mixed"])
+    latents = [name for name in one[0]["weights"] if ".latent." in name]
+    assert all(not torch.equal(one[0]["weights"][name], one[2]["weights"][name]) for name in latents[1:])
+    assert all(torch.equal(one[6]["weights"][name], one[8]["weights"][name]) for name in latents)
+    assert not torch.equal(one[6]["weights"]["layers.3.weight"], one[8]["weights"]["layers.3.weight"])
