@@ -33,6 +33,7 @@ ALLOWED = {
     # data.loading.sampling has the seeds that random numbers follow from
     "tasks": {
         "metrics",
+        "nn.inspect",
         "nn.compute.kept_weights",
         "optim",
         "data.keypoints.heatmaps",

@@ -26,6 +26,8 @@ where a config names them:
 | `LayerByLayer` | makes one layer after the other binary, with masks that grow | `bnn/binary_share`, `stage` |
 | `FreezeSigns` | steps no latent any more, while all that is real goes on | `bnn/signs_frozen` |
 | `WeightDecay` | weight decay of latents, for the whole run or until they are binary | |
+
+The last four are in `schedules`.
 """
 
 from bnnlight.callbacks.activations import Activations
@@ -34,15 +36,15 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.damping import Damping
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
-from bnnlight.callbacks.freeze_signs import FreezeSigns
-from bnnlight.callbacks.layer_by_layer import LayerByLayer
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.processor_time import ProcessorTime
+from bnnlight.callbacks.schedules.freeze_signs import FreezeSigns
+from bnnlight.callbacks.schedules.layer_by_layer import LayerByLayer
+from bnnlight.callbacks.schedules.stages import Stages
+from bnnlight.callbacks.schedules.weight_decay import WeightDecay
 from bnnlight.callbacks.sharpen import Sharpen
-from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
 from bnnlight.callbacks.updates import Updates
-from bnnlight.callbacks.weight_decay import WeightDecay
 
 __all__ = [
     "Activations",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,8 +110,8 @@ class Mixed:
         key = (int(of_weight), *shape)
         numbers = self._numbers.get(key)
         if numbers is None or numbers.device != device:
-            drawn = np.random.default_rng([*self.seed, *key]).random(tuple(shape), dtype=np.float32)
-            numbers = self._numbers[key] = torch.from_numpy(drawn).to(device)
+            generator = torch.Generator().manual_seed(random.Random(repr((*self.seed, *key))).getrandbits(63))
+            numbers = self._numbers[key] = torch.rand(shape, generator=generator).to(device)
         return (numbers + self.turn % 1).remainder_(1.0) < self.share
 
     def _mix(self, signs: Tensor, real: Tensor, mask: Tensor) -> Tensor:

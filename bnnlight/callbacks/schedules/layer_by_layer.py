@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from bnnlight.callbacks.best import callbacks_of, forget_best
 from bnnlight.callbacks.interval import IntervalCallback, log_figures
-from bnnlight.callbacks.stages import Stages
+from bnnlight.callbacks.schedules.stages import Stages
 from bnnlight.data.loading.sampling import run_seed
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.stages import Mixed, set_stage

@@ -7,8 +7,8 @@ from torch.optim import Optimizer
 
 from bnnlight.callbacks.best import callbacks_of
 from bnnlight.callbacks.interval import log_figures
-from bnnlight.callbacks.layer_by_layer import LayerByLayer
-from bnnlight.callbacks.stages import Stages
+from bnnlight.callbacks.schedules.layer_by_layer import LayerByLayer
+from bnnlight.callbacks.schedules.stages import Stages
 from bnnlight.nn.inspect import named_binary_layers
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 
 from bnnlight.callbacks.best import callbacks_of
-from bnnlight.callbacks.layer_by_layer import LayerByLayer
-from bnnlight.callbacks.stages import Stages
+from bnnlight.callbacks.schedules.layer_by_layer import LayerByLayer
+from bnnlight.callbacks.schedules.stages import Stages
 
 
 class WeightDecay(L.Callback):
