@@ -17,7 +17,7 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `optim` | optimizers for latent weights: SOAP, Muon, Bop; what a parameter group is | parts of `nn` |
 | `metrics` | flip rate, ranks, PCK and PCKh, NME, OKS | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
-| `callbacks` | what is logged while training; recipes | `metrics`, parts of `nn`, `guards.lightning_internals` |
+| `callbacks` | what is logged; recipes | `metrics`, parts of `nn` and `data`, `guards.lightning_internals` |
 | `guards` | what keeps a run of days whole: saved, stopped, watched | parts of `nn`, `tracking` and `console` |
 | `deploy` | a shipped model in use: runtime, manifest, answers, card, seal, hub | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |

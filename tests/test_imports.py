@@ -30,10 +30,26 @@ ALLOWED = {
     "deploy.freezing": {"deploy.program", "nn"},
     "deploy.formats": {"deploy.program", "deploy.manifest", "deploy.seal"},
     "deploy.proof": {"deploy.program", "deploy.formats", "deploy.check", "nn.inspect"},
-    "tasks": {"metrics", "nn.compute.kept_weights", "optim", "data.keypoints.heatmaps", "imaging"},
+    # data.loading.sampling has the seeds that random numbers follow from
+    "tasks": {
+        "metrics",
+        "nn.inspect",
+        "nn.compute.kept_weights",
+        "optim",
+        "data.keypoints.heatmaps",
+        "data.loading.sampling",
+        "imaging",
+    },
     # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
-    "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},
+    "callbacks": {
+        "metrics",
+        "nn.inspect",
+        "nn.binarize",
+        "nn.stages",
+        "guards.lightning_internals",
+        "data.loading.sampling",
+    },
     "optim": {"nn.compute.product", "nn.inspect", "nn.latents"},
     "guards": {
         "nn.inspect",

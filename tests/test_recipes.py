@@ -35,6 +35,36 @@ def test_a_run_that_sharpens_goes_on_with_the_right_value_and_may_be_lean(tmp_pa
     assert logged(whole, "bnn/sharpness") == logged(broken, "bnn/sharpness") == expected
 
 
+def callback(name, **options):
+    return {"class_path": f"bnnlight.callbacks.{name}", "init_args": options}
+
+
+def test_masks_frozen_signs_decay_and_mixed_pictures_go_on_as_if_nothing_had_stopped(tmp_path, fit_probe, same_run):
+    # eighteen steps: four layers until the ninth, frozen from the fourteenth on; stopped within epochs, in either part
+    staged = [
+        callback("LayerByLayer", end=0.5, refresh=0.05, interval=3),
+        callback("FreezeSigns", share=0.75),
+        callback("WeightDecay", latent=0.01, real=0.02, until_binary=True),
+    ]
+    mixing = {"class_path": "bnnlight.tasks.Mixing", "init_args": {"mixup": 0.5, "cutmix": 1.0}}
+    options = (f"--model.mixing={json.dumps(mixing)}",)
+    assert fit_probe(tmp_path / "whole", f"--trainer.callbacks={json.dumps(staged)}", *options)[0] == 0
+    for step in (8, 16):
+        broken = tmp_path / f"at{step}"
+        code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps([*staged, told(step)])}", *options)
+        assert code == 75, text
+        code, text = fit_probe(broken, f"--trainer.callbacks={json.dumps(staged)}", *options)
+        assert code == 0, text
+        same_run(tmp_path / "whole", broken)
+    assert logged(tmp_path / "whole", "bnn/binary_share")[6] == pytest.approx(2 / 3)
+    assert logged(tmp_path / "whole", "bnn/signs_frozen") == {0: 0, 6: 0, 12: 0}
+    rates = logged(tmp_path / "whole", "bnn/flip_rate")
+    assert rates[12] > 0 and rates[16] == rates[18] == 0
+    # soft labels: of 64 pictures a batch, no whole number is right
+    accuracies = logged(tmp_path / "whole", "train/acc").values()
+    assert any(abs(64 * 6 * accuracy - round(64 * 6 * accuracy)) > 1e-3 for accuracy in accuracies)
+
+
 @pytest.mark.parametrize("name", ["soap", "muon"])
 def test_an_overlay_sets_the_optimizer_and_its_run_goes_on(tmp_path, fit_probe, same_run, configs, name):
     overlay = configs / "optimizers" / f"{name}.yaml"

@@ -1,4 +1,4 @@
-"""Callbacks that log what is peculiar to training binary networks, and what they predict; and two training recipes.
+"""Callbacks that log what is peculiar to training binary networks, and what they predict; and training recipes.
 
 LAYER is a binary layer's path in the model. All go to every logger under the optimizer step; `interval` counts
 optimizer steps, whatever the gradient accumulation.
@@ -14,12 +14,20 @@ optimizer steps, whatever the gradient accumulation.
 | `Damping` | `bnn/damped` (share of binary weights' steps that the optimizer's ε shortens) | each validation |
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
-| `Sharpen` | `bnn/sharpness`; not on by default | 100 |
 | `Updates` | `bnn/update_rank`, `bnn/update_follows` + `/LAYER`, and their means; not on by default | 1000 |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where
-a config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real
-at first, then with binary activations, then binary, and logs `stage` and `stage/NAME/val/…`.
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. These do more than look,
+where a config names them:
+
+| callback | what | keys |
+|---|---|---|
+| `Sharpen` | replaces the signs' straight-through gradients as training goes on | `bnn/sharpness` |
+| `Stages` | trains real at first, then with binary activations, then binary | `stage`, `stage/NAME/val/…` |
+| `LayerByLayer` | makes one layer after the other binary, with masks that grow | `bnn/binary_share`, `stage` |
+| `FreezeSigns` | steps no latent any more, while all that is real goes on | `bnn/signs_frozen` |
+| `WeightDecay` | weight decay of latents, for the whole run or until they are binary | |
+
+The last four are in `schedules`.
 """
 
 from bnnlight.callbacks.activations import Activations
@@ -30,8 +38,11 @@ from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.processor_time import ProcessorTime
+from bnnlight.callbacks.schedules.freeze_signs import FreezeSigns
+from bnnlight.callbacks.schedules.layer_by_layer import LayerByLayer
+from bnnlight.callbacks.schedules.stages import Stages
+from bnnlight.callbacks.schedules.weight_decay import WeightDecay
 from bnnlight.callbacks.sharpen import Sharpen
-from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
 from bnnlight.callbacks.updates import Updates
 
@@ -42,10 +53,13 @@ __all__ = [
     "Damping",
     "FactorRanks",
     "FlipRates",
+    "FreezeSigns",
+    "LayerByLayer",
     "Pictures",
     "ProcessorTime",
     "Sharpen",
     "Stages",
     "StepTime",
     "Updates",
+    "WeightDecay",
 ]

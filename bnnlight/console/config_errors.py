@@ -34,6 +34,7 @@ _ROOMS_OF_NN = {
 _MOVED = {
     **{f"bnnlight.data.{n}": (f"bnnlight.data.{r}.{n}",) for r, names in _ROOMS_OF_DATA.items() for n in names.split()},
     **{f"bnnlight.nn.{n}": (f"bnnlight.nn.{r}.{n}",) for r, names in _ROOMS_OF_NN.items() for n in names.split()},
+    "bnnlight.callbacks.stages": ("bnnlight.callbacks.schedules.stages",),
     "bnnlight.data.loaders": ("bnnlight.data.loading.loaders", "bnnlight.data.classes.data_module"),
     "bnnlight.data.pose": ("bnnlight.data.keypoints.person", "bnnlight.data.keypoints.data_module"),
     "bnnlight.data.pose_checks": ("bnnlight.data.keypoints.checks",),

@@ -12,7 +12,7 @@ The rooms of this folder, each of whose docstrings says what its files do, and t
 | `scale.py` `spatial.py` | α: `none`, `analytic`, `channel`, `spatial`; scales for each position |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
 | `rprelu.py` | `RPReLU`, the activation of ReActNet |
-| `stages.py` | what of a network's layers is binary: nothing, the activations, or all |
+| `stages.py` | what of a network's layers is binary: nothing, the activations, a share of the entries, or all |
 | `factorize.py` | latents of a network decomposed, its α started anew |
 | `convert.py` `converted.py` | a real network made binary; what a convolution is then |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |

@@ -16,7 +16,7 @@ from bnnlight.nn.compute.kept_weights import weight_of
 from bnnlight.nn.compute.lean import rebuilt, record
 from bnnlight.nn.compute.patches import ConvShape, convolve, pair
 from bnnlight.nn.compute.product import full_precision
-from bnnlight.nn.compute.relaxed import Stage, relaxed_input, relaxed_weight
+from bnnlight.nn.compute.relaxed import Mixed, Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
@@ -46,13 +46,14 @@ class BinaryLayer(nn.Module):
         scale: module that returns α.
         activation_gradient, weight_gradient: straight-through gradients. May be replaced at any time.
         bias: ``(O,)`` or None, added after α.
-        stage: ``binary``, or what :func:`bnnlight.nn.set_stage` describes. No part of the ``state_dict``.
+        stage: ``binary``, what :func:`bnnlight.nn.set_stage` describes, or a :class:`Mixed` of both. No part of the
+            ``state_dict``.
 
     W̃ is rebuilt at each call, so that it is never out of date; a network that is called many times as it is runs in
     :func:`bnnlight.nn.weights_kept`, where it is rebuilt once.
     """
 
-    stage: Stage = "binary"
+    stage: Stage | Mixed = "binary"
 
     def __init__(
         self,
@@ -119,7 +120,8 @@ class BinaryLayer(nn.Module):
     def _relaxed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """q(X), what stands for sign(W̃), and α, in a stage in which not all is binary."""
         weight, alpha = self._weight_and_alpha()
-        return relaxed_input(x, self.stage, self.activation_gradient), relaxed_weight(weight).to(x.dtype), alpha
+        weight = relaxed_weight(weight, self.stage, self.weight_gradient)
+        return relaxed_input(x, self.stage, self.activation_gradient), weight.to(x.dtype), alpha
 
     def _signs(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """sign(X) and sign(W̃), in the dtype in which their products are added up."""

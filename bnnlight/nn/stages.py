@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnnlight.nn.compute.relaxed import STAGES, Stage, check_stage
+from bnnlight.nn.compute.relaxed import STAGES, Mixed, Stage, check_stage
 from bnnlight.nn.inspect import named_binary_layers
 
-__all__ = ["STAGES", "Stage", "set_stage"]
+__all__ = ["STAGES", "Mixed", "Stage", "set_stage"]
 
 
 def set_stage(model: nn.Module, stage: Stage) -> nn.Module:

@@ -1,7 +1,11 @@
-"""Tasks: LightningModules. The backbone is handed in, never imported; so is the teacher to imitate, if there is one."""
+"""Tasks: LightningModules. The backbone is handed in, never imported; so is the teacher to imitate, if there is one.
+
+`mixing.py` mixes pictures of a training batch; `feature_matching.py` compares feature maps with a teacher's.
+"""
 
 from bnnlight.tasks.classification import ClassificationTask
+from bnnlight.tasks.mixing import Mixing
 from bnnlight.tasks.pose import PoseTask
 from bnnlight.tasks.teacher import Teacher
 
-__all__ = ["ClassificationTask", "PoseTask", "Teacher"]
+__all__ = ["ClassificationTask", "Mixing", "PoseTask", "Teacher"]

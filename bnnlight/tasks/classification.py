@@ -16,24 +16,27 @@ from bnnlight.imaging.class_pictures import caption
 from bnnlight.nn.compute.kept_weights import KeptWeights
 from bnnlight.optim.groups import check_alpha_lr
 from bnnlight.tasks.dry_run import answer, picture_shape
+from bnnlight.tasks.mixing import Mixing
 from bnnlight.tasks.optimization import configure_optimizers, step_schedule
 from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.ranks import mean_over_ranks
-from bnnlight.tasks.teacher import Teacher, divergence
+from bnnlight.tasks.teacher import Teacher, divergence, watching
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """1 where the label is among the k largest logits, else 0.
+    """1 where the label is among the k largest logits, else 0; of soft labels, the share that is among them.
 
     Args:
         logits: ``(N, classes)``.
-        labels: ``(N,)``, class indices.
+        labels: ``(N,)``, class indices; or ``(N, classes)``, shares that sum up to 1.
         k: at most the number of classes counts.
 
     Returns:
         ``(N,)`` float.
     """
     best = logits.topk(min(k, logits.shape[1])).indices
+    if labels.ndim == 2:
+        return labels.gather(1, best).sum(1).float()
     return (best == labels.unsqueeze(1)).any(1).float()
 
 
@@ -46,7 +49,11 @@ class ClassificationTask(L.LightningModule):
         (1 − w) · cross entropy + w · T² · KL(softmax(teacher / T) ‖ softmax(logits / T))
 
     (Hinton, Vinyals, Dean 2015, https://arxiv.org/abs/1503.02531), and logs the sum as ``train/loss``, the two parts
-    without their weights as ``train/loss_task`` and ``train/loss_teacher``.
+    without their weights as ``train/loss_task`` and ``train/loss_teacher``. Feature maps can be imitated besides, see
+    :class:`bnnlight.tasks.Teacher`.
+
+    With ``mixing`` the labels of a training batch are soft, and of ``train/acc`` a picture counts by the share of its
+    label that the network's first choice has. A teacher sees the mixed pictures.
 
     Args:
         backbone: ``(N, C, H, W)`` → logits ``(N, classes)``.
@@ -61,6 +68,7 @@ class ClassificationTask(L.LightningModule):
             α by about the learning rate, a large part of its size of some 0.1.
         channels_last: keeps feature maps as (N, H, W, C) in memory, which most convolutions are quicker on.
         teacher: gives logits ``(N, classes)`` of the same classes.
+        mixing: mixes the pictures of a training batch; the data must name their ``classes``.
 
     Raises:
         ValueError: label smoothing or ``alpha_lr`` out of range.
@@ -76,6 +84,7 @@ class ClassificationTask(L.LightningModule):
         alpha_lr: float = 0.1,
         channels_last: bool = True,
         teacher: Teacher | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         # weights stay the same for the batches of an optimizer step, and while the network is measured
@@ -88,7 +97,7 @@ class ClassificationTask(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.optimizer, self.scheduler, self.warmup, self.alpha_lr = optimizer, scheduler, warmup, alpha_lr
-        self.label_smoothing, self.teacher = label_smoothing, teacher
+        self.label_smoothing, self.teacher, self.mixing = label_smoothing, teacher, mixing
         self.class_names: list[str] = []
         names = ("train/acc", *(f"{split}/{key}" for split in ("val", "test") for key in ("loss", "acc1", "acc5")))
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})
@@ -99,7 +108,9 @@ class ClassificationTask(L.LightningModule):
     def setup(self, stage: str) -> None:
         self.class_names = list(getattr(self.trainer.datamodule, "classes", None) or self.class_names)
         if self.teacher and stage == "fit":
-            self.teacher.prepare(self.class_names, self.memory_format)
+            self.teacher.prepare(self.class_names, self.memory_format, self.backbone)
+        if self.mixing and stage == "fit" and not self.class_names:
+            raise ValueError("mixing: the data do not say how many classes there are: give their module `classes`")
 
     def check_data(self, data: L.LightningDataModule, stage: str) -> None:
         """Makes sure before the first step that network, teacher and data fit: classes, channels and size of pictures.
@@ -125,12 +136,12 @@ class ClassificationTask(L.LightningModule):
                 f"set model.backbone.num_classes to {len(classes)}"
             )
         if self.teacher and stage == "fit":
-            self.teacher.prepare(classes, self.memory_format)
-            self.teacher.check(self.teacher(torch.zeros(1, *shape)), logits)
+            self.teacher.prepare(classes, self.memory_format, self.backbone)
+            self.teacher.check_network(self, shape, logits, num_free=0)
 
     def logged(self, data: L.LightningDataModule) -> set[str]:
         """Keys that it logs while training, any of which can be monitored."""
-        taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
+        taught = self.teacher.keys if self.teacher else set()
         return {"train/loss", *taught, *(name for name in self.means if not name.startswith("test/"))}
 
     def on_train_epoch_start(self) -> None:
@@ -138,8 +149,10 @@ class ClassificationTask(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
+        if self.mixing:
+            images, labels = self.mixing(*batch, len(self.class_names), self.trainer.current_epoch, batch_idx)
         taught = self.teacher(images) if self.teacher else None
-        with self.kept_weights.used():
+        with self.kept_weights.used(), watching(self.teacher, self.backbone):
             logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if self.teacher:

@@ -25,7 +25,7 @@ from bnnlight.tasks.optimization import configure_optimizers, step_schedule
 from bnnlight.tasks.optimizer_states import renew_checkpoint
 from bnnlight.tasks.pose_measures import PoseMeasures, marked_correct, measured
 from bnnlight.tasks.ranks import mean_over_ranks
-from bnnlight.tasks.teacher import Teacher
+from bnnlight.tasks.teacher import Teacher, watching
 
 _IN_PROGRESS = ("pckh", "pck", "pck_box", "ap")
 PICTURE_PX = 256
@@ -67,7 +67,8 @@ class PoseTask(L.LightningModule):
     With a teacher of weight w it minimizes (1 − w) · loss against the annotation + w · loss against the teacher's
     answer (Zhang, Zhu, Ye 2019, https://arxiv.org/abs/1811.05419), on every stack and for the joints that are
     annotated: with ``bce`` the teacher's maps' sigmoid is the target, else the maps themselves. The sum is
-    ``train/loss``, the parts without their weights are ``train/loss_task`` and ``train/loss_teacher``.
+    ``train/loss``, the parts without their weights are ``train/loss_task`` and ``train/loss_teacher``. Feature maps can
+    be imitated besides, see :class:`bnnlight.tasks.Teacher`.
 
     Args:
         backbone: ``(N, 3, H, W)`` → heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
@@ -126,7 +127,7 @@ class PoseTask(L.LightningModule):
     def setup(self, stage: str) -> None:
         self.skeleton = _skeleton_of(self.trainer.datamodule, self.skeleton)
         if self.teacher and stage == "fit":
-            self.teacher.prepare(self.skeleton.joints, self.memory_format)
+            self.teacher.prepare(self.skeleton.joints, self.memory_format, self.backbone)
         data = self.trainer.datamodule
         self.measures = nn.ModuleDict({split: PoseMeasures(self.skeleton, data) for split in ("val", "test")})
         if stage != "test":
@@ -148,12 +149,12 @@ class PoseTask(L.LightningModule):
             return
         _check_maps(maps, skeleton)
         if self.teacher and stage == "fit":
-            self.teacher.prepare(skeleton.joints, self.memory_format)
-            self.teacher.check(self.teacher(torch.zeros(1, *shape)), maps, num_free=2)
+            self.teacher.prepare(skeleton.joints, self.memory_format, self.backbone)
+            self.teacher.check_network(self, shape, maps, num_free=2)
 
     def logged(self, data: L.LightningDataModule) -> set[str]:
         """Keys that it logs while training, any of which can be monitored."""
-        taught = {"train/loss_task", "train/loss_teacher"} if self.teacher else set()
+        taught = self.teacher.keys if self.teacher else set()
         skeleton = _skeleton_of(data)
         return {"train/loss", "val/loss", *taught, *(f"val/{name}" for name in measured(data, skeleton))}
 
@@ -162,7 +163,7 @@ class PoseTask(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         taught = self.teacher(batch["image"]) if self.teacher else None
-        with self.kept_weights.used():
+        with self.kept_weights.used(), watching(self.teacher, self.backbone):
             maps = self._maps(batch["image"])
         loss = self._loss(maps, batch)
         if self.teacher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from bnnlight.nn.compute.kept_weights import KeptWeights
 from bnnlight.tasks.checkpoints import check_fits, read_saved
+from bnnlight.tasks.dry_run import answer
+from bnnlight.tasks.feature_matching import FeatureMatching
 from bnnlight.tasks.ranks import mean_over_ranks
 
 
@@ -48,25 +51,46 @@ class Teacher:
     The teacher sees the very pictures that the learning network sees, so it should have been trained on pictures
     prepared alike.
 
+    Besides its answer, its feature maps can be imitated, behind each block: where they are large (``attention``), or as
+    they are (``features``). The task minimizes
+
+        (1 − weight) · its own loss + weight · imitation of the answer + attention · L_a + features · L_f
+
+    with L_a and L_f the sums over the blocks of :func:`bnnlight.tasks.feature_matching.attention_loss` and
+    :func:`~bnnlight.tasks.feature_matching.feature_loss`.
+
     Args:
         checkpoint: of ``bnnlight fit``, or a plain ``state_dict`` of the backbone as ``torch.save`` writes it.
         backbone: the network that the weights are for. None: as the config of the checkpoint's run has it, which is
             ``RUN/config.yaml`` for ``RUN/checkpoints/best.ckpt``.
         weight: share of the teacher in the loss, in [0, 1]; the rest is the task's own.
         temperature: what logits are divided by, above 0; the larger, the more the unlikely classes count.
+        attention, features: weights of L_a and L_f, at least 0. The teacher's feature maps must have the same height
+            and width, for ``features`` as many channels too.
+        blocks: which modules' outputs are compared, the network's path → the teacher's, in their backbones. None:
+            the smallest modules with more than one binary layer, and the teacher's of the same paths, which a
+            :func:`bnnlight.nn.real_valued` network of the same kind has.
 
     Raises:
-        ValueError: weight or temperature out of range.
+        ValueError: a weight or the temperature is out of range.
     """
 
     def __init__(
-        self, checkpoint: str, backbone: nn.Module | None = None, weight: float = 0.5, temperature: float = 1.0
+        self,
+        checkpoint: str,
+        backbone: nn.Module | None = None,
+        weight: float = 0.5,
+        temperature: float = 1.0,
+        attention: float = 0.0,
+        features: float = 0.0,
+        blocks: dict[str, str] | None = None,
     ) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f"the teacher's weight is {weight}: give its share of the loss, from 0 to 1")
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"the teacher's temperature is {temperature}: give a number above 0")
         self.checkpoint, self.weight, self.temperature = checkpoint, weight, temperature
+        self.matching = FeatureMatching({"attention": attention, "features": features}, blocks)
         self._backbone = backbone
         self._network: nn.Module | None = None
         self._names: list[str] = []
@@ -97,18 +121,25 @@ class Teacher:
         skeleton = content.get("skeleton") or {}
         self._names = list(content.get("class_names") or skeleton.get("joints") or [])
 
-    def prepare(self, names: Sequence[str], memory_format: torch.memory_format) -> None:
+    @property
+    def keys(self) -> set[str]:
+        """What :meth:`mix` logs."""
+        return {"train/loss_task", "train/loss_teacher", *self.matching.keys}
+
+    def prepare(self, names: Sequence[str], memory_format: torch.memory_format, network: nn.Module) -> None:
         """What a task calls as training begins.
 
         Args:
             names: of its classes or joints, in their order; empty where they are not known.
             memory_format: in which convolutions get their pictures.
+            network: the backbone that learns.
 
         Raises:
             FileNotFoundError, ValueError: see ``load``; or the teacher knows other classes or joints, or them in
-                another order.
+                another order; or a block whose feature maps are to be compared is missing.
         """
         self.load()
+        self.matching.find(network, self._network)
         self._format = memory_format
         self._network.to(memory_format=memory_format)
         if not names or not self._names or list(names) == self._names:
@@ -135,7 +166,7 @@ class Teacher:
             self._place = place
             self._weights.begin()  # nothing trains them
         try:
-            with self._weights.used():
+            with self._weights.used(), self.matching.watched(self._network, "taught"):
                 return self._network(images.contiguous(memory_format=self._format))
         except torch.OutOfMemoryError:
             raise
@@ -163,12 +194,44 @@ class Teacher:
                 f"{tuple(own.shape)}: take one for the same classes or joints and the same size of heat maps"
             )
 
+    def watching(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within, the feature maps of the network that learns are kept for :meth:`mix`."""
+        return self.matching.watched(network, "own")
+
+    def check_network(self, task: L.LightningModule, shape: tuple[int, int, int], own: Tensor, num_free: int) -> None:
+        """Makes sure, by one picture of zeros, that answers and feature maps of teacher and network can be compared.
+
+        Args:
+            task: it holds the network as its ``backbone``.
+            shape: of a picture, ``(C, H, W)``.
+            own: the network's answer to such a picture.
+            num_free: first dimensions of the answer that may differ.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        self.check(self(torch.zeros(1, *shape)), own, num_free)
+        if self.matching.weights:
+            with self.watching(task.backbone):
+                answer(task, shape)
+            self.matching.losses()
+
     def mix(self, task: L.LightningModule, loss: Tensor, imitation: Tensor) -> Tensor:
-        """(1 − w) · loss + w · imitation; logs the two as ``train/loss_task`` and ``train/loss_teacher``."""
+        """What is minimized; its parts, without their weights, are logged as ``train/loss_task``,
+        ``train/loss_teacher``, ``train/loss_attention`` and ``train/loss_features``.
+
+        Args:
+            task: it logs.
+            loss: its own.
+            imitation: of the teacher's answer.
+        """
+        matched = self.matching.losses()
         # in one message between the processes
-        logged = mean_over_ranks(torch.stack((loss, imitation)))
-        task.log_dict({"train/loss_task": logged[0], "train/loss_teacher": logged[1]})
-        return (1 - self.weight) * loss + self.weight * imitation
+        logged = mean_over_ranks(torch.stack((loss, imitation, *matched.values())))
+        names = ("task", "teacher", *matched)
+        task.log_dict({f"train/loss_{name}": value for name, value in zip(names, logged, strict=True)})
+        total = (1 - self.weight) * loss + self.weight * imitation
+        return sum((self.matching.weights[name] * value for name, value in matched.items()), total)
 
     def _built(self) -> nn.Module:
         config = Path(self.checkpoint).resolve().parent.parent / "config.yaml"
@@ -191,3 +254,8 @@ def _weights(content: dict) -> dict[str, Tensor]:
     if not isinstance(content.get("state_dict"), dict):
         return content
     return {k.removeprefix("backbone."): v for k, v in content["state_dict"].items() if k.startswith("backbone.")}
+
+
+def watching(teacher: Teacher | None, network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """:meth:`Teacher.watching`, where there is a teacher."""
+    return teacher.watching(network) if teacher else contextlib.nullcontext()

@@ -189,9 +189,13 @@ def _losses() -> list[Any]:
         _line("Validation loss", "val/loss"),
         _line("Training loss against the labels", "train/loss_task"),
         _line("Training loss against the teacher", "train/loss_teacher"),
+        _line("Distance of the attention maps from the teacher's", "train/loss_attention"),
+        _line("Distance of the feature maps from the teacher's", "train/loss_features"),
         _lines("Validation loss at the end of each stage", r"^stage/\w+/val/loss$"),
         _line("Batches skipped, not finite", "train/skipped_batches"),
         _line("Sharpness of the sign's gradient", "bnn/sharpness", log_y=True),
+        _line("Share of weights and activations that are binary", "bnn/binary_share"),
+        _line("Signs frozen", "bnn/signs_frozen"),
     ]
 
 

@@ -193,7 +193,20 @@ def test_other_callbacks_go_on(scored, train):
     assert sorted(rates) == list(range(1, 9)) and all(rate > 0 for rate in rates.values())
 
 
-@pytest.mark.parametrize("stages", [{"real_epochs": -1}, {"activation_epochs": -3}])
+def test_shares_of_the_epochs(scored, train, check_one_line):
+    model = scored()
+    train(model, Stages(0.2, 0.45), max_epochs=9)
+    found = {epoch: INDEX[stage] for epoch, kind, stage in model.seen if kind == "train"}
+    # 1.8 and 4.05 epochs
+    assert found == dict(enumerate([0, 0, 1, 1, 1, 1, 2, 2, 2]))
+    with pytest.raises(ValueError) as caught:
+        train(scored(), Stages(0, 0.5), max_epochs=-1, max_steps=4)
+    check_one_line(caught, "a share of epochs without end", "trainer.max_epochs")
+
+
+@pytest.mark.parametrize(
+    "stages", [{"real_epochs": -1}, {"activation_epochs": -3}, {"real_epochs": 1.5}, {"real_epochs": float("nan")}]
+)
 def test_negative_numbers_are_one_line(stages, check_one_line):
     with pytest.raises(ValueError) as caught:
         Stages(**stages)

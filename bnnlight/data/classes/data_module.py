@@ -38,6 +38,7 @@ class ClassificationDataModule(ImageDataModule):
         batch_size: images in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
+        more_transforms: further ones of the training images, behind the augmentation.
 
     Attributes:
         num_channels: 1 (grey) or 3 (RGB).
@@ -59,13 +60,14 @@ class ClassificationDataModule(ImageDataModule):
         batch_size: int,
         num_workers: int | None,
         on_bad_image: OnBadImage = "stop",
+        more_transforms: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, on_bad_image)
         self.image_format = image_format
         self.num_channels = image_format.num_channels
         self.image_size = image_format.image_size
         self.eval_transform = image_format.eval_transform()
-        self.train_transform = image_format.train_transform(augmentation)
+        self.train_transform = image_format.train_transform([*augmentation, *(more_transforms or ())])
 
     def to_pixels(self, images: torch.Tensor) -> np.ndarray:
         """Undo the normalization: ``(N, num_channels, H, W)`` float to ``(N, H, W, 3)`` uint8, RGB."""

@@ -27,6 +27,8 @@ class DigitsDataModule(ClassificationDataModule):
             (rotation by up to 10 degrees, shift by up to one pixel); an empty list is none.
             Conversion and normalization are always added.
         split_seed: of the split; independent of the run's seed.
+        more_transforms: further ones of the training images, behind the augmentation whatever
+            that is: {class_path: torchvision.transforms.v2.RandAugment}, for instance.
     """
 
     def __init__(
@@ -35,13 +37,14 @@ class DigitsDataModule(ClassificationDataModule):
         num_workers: int = 0,
         train_transforms: list[v2.Transform] | None = None,
         split_seed: int = 0,
+        more_transforms: list[v2.Transform] | None = None,
     ) -> None:
         image_format = ImageFormat(num_channels=1, image_size=8, mean=(0.3053,), std=(0.3760,), resize_px=8)
         if train_transforms is None:
             one_px = 1 / image_format.image_size
             bilinear = v2.InterpolationMode.BILINEAR
             train_transforms = [v2.RandomAffine(10, translate=(one_px, one_px), interpolation=bilinear)]
-        super().__init__(image_format, train_transforms, batch_size, num_workers)
+        super().__init__(image_format, train_transforms, batch_size, num_workers, more_transforms=more_transforms)
         self.classes = [str(digit) for digit in range(10)]
         self.split_seed = split_seed
 

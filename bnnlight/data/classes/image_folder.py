@@ -42,6 +42,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         val_folder, test_folder: names of those two folders under root; None for not to look for one.
         split_seed: of the held-out choice; independent of the run's seed.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
+        more_transforms: further ones of the training images, behind the augmentation whatever
+            that is: {class_path: torchvision.transforms.v2.RandAugment}, for instance.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         test_folder: str | None = "test",
         split_seed: int = 0,
         on_bad_image: OnBadImage = "stop",
+        more_transforms: list[v2.Transform] | None = None,
     ) -> None:
         if val_folder is not None and val_folder == test_folder:
             raise ValueError(f"val_folder and test_folder are both {val_folder!r}: leave one out, or name another")
@@ -63,7 +66,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         image_format = ImageFormat(3, image_size, IMAGENET_MEAN, IMAGENET_STD, resize_px)
         if train_transforms is None:
             train_transforms = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip()]
-        super().__init__(image_format, train_transforms, batch_size, num_workers, on_bad_image)
+        super().__init__(image_format, train_transforms, batch_size, num_workers, on_bad_image, more_transforms)
         self.root = Path(root).expanduser()
         self.val_size = val_size
         self.val_folder, self.test_folder = val_folder, test_folder

@@ -47,6 +47,8 @@ class TorchvisionDataModule(ClassificationDataModule):
         split_seed: of both choices; independent of the run's seed.
         on_bad_image: what to do about an image file in CIFAR's class folders that cannot be read: "stop" or "skip"
             it.
+        more_transforms: further ones of the training images, behind the augmentation whatever
+            that is: {class_path: torchvision.transforms.v2.RandAugment}, for instance.
     """
 
     title: str
@@ -67,11 +69,12 @@ class TorchvisionDataModule(ClassificationDataModule):
         train_size: int | None = None,
         split_seed: int = 0,
         on_bad_image: OnBadImage = "stop",
+        more_transforms: list[v2.Transform] | None = None,
     ) -> None:
         if train_transforms is None:
             crop = v2.RandomCrop(self.image_format.image_size, padding=self.padding_px)
             train_transforms = [crop, v2.RandomHorizontalFlip()]
-        super().__init__(self.image_format, train_transforms, batch_size, num_workers, on_bad_image)
+        super().__init__(self.image_format, train_transforms, batch_size, num_workers, on_bad_image, more_transforms)
         self.classes = list(self.names)
         self.root = Path(root).expanduser()
         self.download = download

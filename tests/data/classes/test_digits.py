@@ -22,6 +22,16 @@ def test_attributes_are_there_before_any_data():
     assert data.classes == list("0123456789")
 
 
+def test_more_transforms_change_training_pictures_alone(digits):
+    data = DigitsDataModule(train_transforms=[], more_transforms=[v2.RandomInvert(p=1.0)])
+    data.setup()
+    place = data.train_set.indices[0]
+    image, mean, std = data.train_set.items[place][0], 0.3053, 0.3760
+    expected = ((255 - np.asarray(image, np.float64)) / 255 - mean) / std
+    np.testing.assert_allclose(data.train_set[0][0][0].numpy(), expected, atol=1e-5)
+    assert torch.equal(data.val_set[0][0], digits.val_set[0][0])
+
+
 def test_splits_are_disjoint_complete_and_of_the_stated_size(digits):
     parts = [set(view.indices.tolist()) for view in (digits.train_set, digits.val_set, digits.test_set)]
     assert [len(part) for part in parts] == [1257, 180, 360]

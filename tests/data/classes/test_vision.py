@@ -47,6 +47,31 @@ def test_attributes_are_there_before_any_data(module_class, num_channels, image_
     assert len(set(data.classes)) == num_classes
 
 
+class Fill(v2.Transform):
+    """A picture of one value, as large as the one before; it draws that value."""
+
+    def transform(self, picture, params):
+        assert isinstance(picture, Image.Image) and picture.size == (28, 28)
+        return Image.new("L", picture.size, int(torch.randint(256, ())))
+
+
+def test_more_transforms_come_behind_the_augmentation_and_not_into_measuring(write_fashion):
+    root = write_fashion()
+    data, again, plain = fashion(root, more_transforms=[Fill()]), fashion(root, more_transforms=[Fill()]), fashion(root)
+    batches = []
+    for module in (data, again, plain):
+        module.setup()
+        batches.append(next(iter(module.train_dataloader()))[0])
+    # each of one value, another for each picture, drawn from the run's seed; and without them none is
+    flat = batches[0].flatten(1)
+    assert (flat == flat[:, :1]).all() and len(set(flat[:, 0].tolist())) > 8
+    assert torch.equal(batches[0], batches[1]) and batches[2][0].unique().numel() > 10
+    assert torch.equal(data.val_set[3][0], plain.val_set[3][0])
+    own = fashion(root, train_transforms=[], more_transforms=[Fill()])
+    own.setup()
+    assert own.train_set[0][0].unique().numel() == 1
+
+
 def test_fashion_split_is_stratified_disjoint_and_complete(write_fashion):
     data = fashion(write_fashion())
     data.setup()

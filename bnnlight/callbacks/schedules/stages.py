@@ -45,31 +45,52 @@ class Stages(L.Callback):
     best figure of the first stages.
 
     Args:
-        real_epochs: number of epochs in the stage ``real``.
-        activation_epochs: number of epochs in the stage ``binary_activations``, which follow.
+        real_epochs: number of epochs in the stage ``real``; or, above 0 and below 1, its share of
+            ``trainer.max_epochs``, rounded to whole epochs.
+        activation_epochs: of the stage ``binary_activations``, which follows, likewise.
 
     Raises:
-        ValueError: a number is negative; or, as the training begins, ``trainer.max_epochs`` leaves none for the last
-            stage, or the network has no binary layers.
+        ValueError: a number is negative, or neither whole nor below 1; or, as the training begins,
+            ``trainer.max_epochs`` leaves no epoch for the last stage, or is not set and a share is to be taken of it,
+            or the network has no binary layers.
     """
 
-    def __init__(self, real_epochs: int = 0, activation_epochs: int = 0) -> None:
+    def __init__(self, real_epochs: int | float = 0, activation_epochs: int | float = 0) -> None:
         for name, value in (("real_epochs", real_epochs), ("activation_epochs", activation_epochs)):
-            if value < 0:
-                raise ValueError(f"Stages: {name} is {value}: give a number of epochs of at least 0")
+            if not (value >= 0 and (value < 1 or value % 1 == 0)):
+                raise ValueError(
+                    f"Stages: {name} is {value}: give a number of epochs of at least 0, or a share of them below 1"
+                )
         self.real_epochs, self.activation_epochs = real_epochs, activation_epochs
+        # until the run tells how many epochs shares are of
+        self._lengths = real_epochs, activation_epochs
         self._stage: Stage | None = None
         self._figures: dict[str, float] = {}
 
     def stage_of(self, epoch: int) -> Stage:
         """The stage of an epoch, counted from 0."""
-        if epoch < self.real_epochs:
+        if epoch < self._lengths[0]:
             return "real"
         return "binary_activations" if epoch < self._first_binary else "binary"
 
+    def is_binary(self, trainer: L.Trainer) -> bool:
+        """Whether a trainer is in the last stage."""
+        return self.stage_of(trainer.current_epoch) == "binary"
+
+    def first_binary(self, trainer: L.Trainer) -> int:
+        """The first epoch of the last stage, counted from 0, in the training of a trainer."""
+        return sum(self._in_epochs(trainer))
+
+    def _in_epochs(self, trainer: L.Trainer) -> tuple[int, int]:
+        lengths = self.real_epochs, self.activation_epochs
+        if any(length % 1 for length in lengths) and (trainer.max_epochs or -1) < 0:
+            raise ValueError("Stages: a share of epochs without end: set trainer.max_epochs, or give numbers of epochs")
+        real, activations = (int(x) if x % 1 == 0 else round(x * trainer.max_epochs) for x in lengths)
+        return real, activations
+
     @property
     def _first_binary(self) -> int:
-        return self.real_epochs + self.activation_epochs
+        return sum(self._lengths)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -77,6 +98,7 @@ class Stages(L.Callback):
             return
         if not any(named_binary_layers(pl_module)):
             raise ValueError(f"Stages: {type(pl_module).__name__} has no binary layers: leave the callback out")
+        self._lengths = self._in_epochs(trainer)
         last = trainer.max_epochs
         # a dry run is of one epoch, whatever is asked for
         if last not in (None, -1) and last <= self._first_binary and not trainer.fast_dev_run:

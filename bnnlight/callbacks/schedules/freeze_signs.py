@@ -1,0 +1,85 @@
+"""Ends a training with frozen signs: the binary weights stay as they are, and all that is real goes on."""
+
+from __future__ import annotations
+
+import lightning as L
+from torch.optim import Optimizer
+
+from bnnlight.callbacks.best import callbacks_of
+from bnnlight.callbacks.interval import log_figures
+from bnnlight.callbacks.schedules.layer_by_layer import LayerByLayer
+from bnnlight.callbacks.schedules.stages import Stages
+from bnnlight.nn.inspect import named_binary_layers
+
+
+class FreezeSigns(L.Callback):
+    """From an epoch, or a share of the run, on no latent is stepped any more, so that no binary weight flips.
+
+    Learned α, batch norms, biases, activations and real layers are trained on, for the signs that are there now::
+
+        trainer:
+          callbacks:
+            - class_path: bnnlight.callbacks.FreezeSigns
+              init_args: {share: 0.9}
+
+    Latents lose their gradients right before each step, so that any optimizer leaves them and their moments alone,
+    its weight decay and momentum included. All that is computed from W̃ stays too: α of scale ``analytic``. Logs
+    ``bnn/signs_frozen``, 0 or 1, at the start of each epoch. In several processes each does the same.
+
+    Args:
+        epoch: the first epoch with frozen signs, counted from 0; or
+        share: of the run's optimizer steps that are done by then, from 0 to below 1. One of the two.
+
+    Raises:
+        ValueError: none or both of the two are given, or one is out of range; or, as the training begins, the signs
+            would be frozen before ``Stages`` or ``LayerByLayer`` has made the weights binary, the network has no
+            binary layers, or the run has no end that a share could be taken of.
+    """
+
+    def __init__(self, epoch: int | None = None, share: float | None = None) -> None:
+        if (epoch is None) == (share is None):
+            raise ValueError("FreezeSigns: give epoch or share, one of the two")
+        if epoch is not None and epoch < 0:
+            raise ValueError(f"FreezeSigns: epoch is {epoch}: give an epoch of at least 0")
+        if share is not None and not 0 <= share < 1:
+            raise ValueError(f"FreezeSigns: share is {share}: give a share of the run from 0 to below 1")
+        self.epoch, self.share = epoch, share
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if not any(named_binary_layers(pl_module)):
+            raise ValueError(f"FreezeSigns: {type(pl_module).__name__} has no binary layers: leave the callback out")
+        epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+        if self.share is not None and epochs is None and (trainer.max_steps or -1) < 0:
+            raise ValueError("FreezeSigns: a share of a run without end: set trainer.max_epochs or trainer.max_steps")
+        asked = f"epoch {self.epoch}" if self.share is None else f"share {self.share}"
+        for stages in callbacks_of(trainer, Stages):
+            first = stages.first_binary(trainer)
+            begin = self.epoch if self.share is None else self.share * epochs if epochs else first
+            if begin < first:
+                raise ValueError(
+                    f"FreezeSigns ({asked}) would freeze the signs before Stages makes the weights binary, in epoch "
+                    f"{first}: freeze them later"
+                )
+        for layers in callbacks_of(trainer, LayerByLayer):
+            begin = self.share if self.epoch is None else self.epoch / epochs if epochs else layers.end
+            if begin < layers.end:
+                raise ValueError(
+                    f"FreezeSigns ({asked}) would freeze the signs before LayerByLayer has made all layers binary, at "
+                    f"{layers.end} of the run: freeze them later"
+                )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        log_figures(trainer, {"bnn/signs_frozen": int(self._is_due(trainer))})
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        if self._is_due(trainer):
+            for _, layer in named_binary_layers(pl_module):
+                for parameter in layer.latent.parameters():
+                    parameter.grad = None
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        if self.epoch is not None:
+            return trainer.current_epoch >= self.epoch
+        return trainer.global_step >= self.share * trainer.estimated_stepping_batches
