@@ -16,8 +16,9 @@ ROOT = Path(bnnlight.__file__).parent
 # may import none. A folder inside a part that is here has a rule of its own, and is then not its part's.
 ALLOWED = {
     # besides, it hands on from optim, when they are asked for, names that earlier versions had here
-    "nn": {"nn.latents", "nn.compute"},
+    "nn": {"nn.latents", "nn.compute", "nn.parts"},
     "nn.latents": {"nn.compute", "nn.torch_internals"},
+    "nn.parts": {"nn.torch_internals"},
     "nn.compute": {"nn.binarize", "nn.scale", "nn.torch_internals"},
     "backbones": {"nn"},
     "data": {"data.classes", "data.keypoints"},
@@ -31,9 +32,9 @@ ALLOWED = {
     "deploy.formats": {"deploy.program", "deploy.manifest", "deploy.seal"},
     "deploy.proof": {"deploy.program", "deploy.formats", "deploy.check", "nn.inspect"},
     "tasks": {"metrics", "nn.compute.kept_weights", "optim", "data.keypoints.heatmaps", "imaging"},
-    # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
+    # looking through nn.inspect changes nothing; nn.binarize, nn.parts and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
-    "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.stages", "guards.lightning_internals"},
+    "callbacks": {"metrics", "nn.inspect", "nn.binarize", "nn.parts", "nn.stages", "guards.lightning_internals"},
     "optim": {"nn.compute.product", "nn.inspect", "nn.latents"},
     "guards": {
         "nn.inspect",
@@ -130,9 +131,9 @@ def test_no_imports_in_a_circle():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nn").rglob("*.py")), ids=lambda p: p.name)
-def test_the_method_needs_torch_and_tensorly_alone(path):
+def test_the_method_needs_torch_and_tensorly_and_their_numpy_alone(path):
     foreign = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
-    assert foreign <= {"torch", "tensorly", "bnnlight"}
+    assert foreign <= {"torch", "tensorly", "numpy", "bnnlight"}
 
 
 IMAGING = [f"bnnlight.imaging.{path.stem}" for path in FILES if path.parent.name == "imaging" and path.stem[0] != "_"]

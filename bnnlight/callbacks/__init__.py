@@ -15,11 +15,13 @@ optimizer steps, whatever the gradient accumulation.
 | `BadImages` | `data/bad_images`, where the data skip what cannot be read | 50 |
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Sharpen` | `bnn/sharpness`; not on by default | 100 |
+| `Loosen` | `bnn/tau`; not on by default | 100 |
 | `Updates` | `bnn/update_rank`, `bnn/update_follows` + `/LAYER`, and their means; not on by default | 1000 |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers. Two do more than look, where
-a config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Stages` trains real
-at first, then with binary activations, then binary, and logs `stage` and `stage/NAME/val/…`.
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. Some do more than look, where
+a config names them: `Sharpen` replaces the signs' straight-through gradients as training goes on; `Loosen` moves the
+quantile at which weights are clamped; `Turn` turns weights toward their signs as epochs begin; `Stages` trains real at
+first, then with binary activations, then binary, and logs `stage` and `stage/NAME/val/…`.
 """
 
 from bnnlight.callbacks.activations import Activations
@@ -28,11 +30,13 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.damping import Damping
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
+from bnnlight.callbacks.loosen import Loosen
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.processor_time import ProcessorTime
 from bnnlight.callbacks.sharpen import Sharpen
 from bnnlight.callbacks.stages import Stages
 from bnnlight.callbacks.step_time import StepTime
+from bnnlight.callbacks.turn import Turn
 from bnnlight.callbacks.updates import Updates
 
 __all__ = [
@@ -42,10 +46,12 @@ __all__ = [
     "Damping",
     "FactorRanks",
     "FlipRates",
+    "Loosen",
     "Pictures",
     "ProcessorTime",
     "Sharpen",
     "Stages",
     "StepTime",
+    "Turn",
     "Updates",
 ]
