@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -53,20 +52,18 @@ InputPartFactory = Callable[[int], InputPart]
 class InputParts(nn.ModuleList):
     """The parts of one layer, each applied to what the one before returns.
 
+    Those that change the sign's gradient alone come last, wherever they stand: thresholds are in X's own unit.
+
     Args:
         parts: in their order.
 
     Raises:
-        ValueError: more than one of them sets the sign's threshold, or one does so behind :class:`Normalized`.
+        ValueError: more than one of them sets the sign's threshold.
     """
 
     def __init__(self, parts: Sequence[InputPart]) -> None:
-        super().__init__(parts)
+        super().__init__(sorted(parts, key=lambda part: part.gradient_only))
         check_thresholds("input_parts", parts)
-        for before, part in itertools.pairwise(parts):
-            if before.gradient_only and part.sets_threshold:
-                first, second = (type(one).__name__ for one in (before, part))
-                raise ValueError(f"input_parts: {first} before {second}, whose threshold is in X's unit: swap the two")
 
     def forward(self, x: Tensor, channel_dim: int, signs: bool = True) -> Tensor:
         """U of X; without parts that change the sign's gradient alone where no sign is taken."""

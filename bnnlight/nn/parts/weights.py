@@ -130,7 +130,7 @@ class Balanced(WeightPart):
         weight: ``(O, I, *kernel)``.
 
     Sources: SiMaN, Lin et al. 2021, https://arxiv.org/abs/2102.07981; Bi-half Net, Li & van Gemert, AAAI 2021,
-    https://arxiv.org/abs/2012.02104.
+    https://arxiv.org/abs/2012.12334.
     """
 
     sets_threshold = True
