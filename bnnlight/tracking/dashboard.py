@@ -192,6 +192,7 @@ def _losses() -> list[Any]:
         _lines("Validation loss at the end of each stage", r"^stage/\w+/val/loss$"),
         _line("Batches skipped, not finite", "train/skipped_batches"),
         _line("Sharpness of the sign's gradient", "bnn/sharpness", log_y=True),
+        _line("Quantile at which weights are clamped", "bnn/tau"),
     ]
 
 

@@ -2,8 +2,8 @@
 
 `weights.py` has parts between W̃ and its sign: `Standardized`, `Balanced`, `Clamped`; `birotated.py` has `BiRotated`.
 `inputs.py` has parts between X and its sign: `Shifted`, `LearnedPair`, `Normalized`. They are named in lists,
-`weight_parts` and `input_parts`, and applied in the order of the list (`Normalized` last). What ships of them are signs,
-thresholds, α and bias.
+`weight_parts` and `input_parts`, and applied in the order of the list (`Normalized` last). What ships of them are
+signs, thresholds, α and bias.
 
 Add your own: a subclass of `WeightPart`, made from a dense weight, or of `InputPart`, made from a number of channels.
 """
