@@ -119,15 +119,17 @@ class BinaryLayer(nn.Module):
     def threshold(self) -> Tensor:
         """From which number on an input becomes +1, ``(C,)`` or ``(1,)``, without gradient."""
         threshold = None if self.input_parts is None else self.input_parts.threshold()
-        return next(self.latent.parameters()).new_zeros(1) if threshold is None else threshold.detach()
+        return self._any_tensor().new_zeros(1) if threshold is None else threshold.detach()
 
     def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
         """W̃', whose sign is taken, and α."""
-        tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
-        with full_precision(next(tensors).device):
+        with full_precision(self._any_tensor().device):
             weight = self._latent_weight()
             alpha = self.scale(weight)
             return weight if self.weight_parts is None else self.weight_parts(weight), alpha
+
+    def _any_tensor(self) -> Tensor:
+        return next(itertools.chain(self.latent.parameters(), self.latent.buffers()))
 
     def _latent_weight(self) -> Tensor:
         # a dense weight is a parameter; a subclass that computes another one from it does so at each call

@@ -121,7 +121,7 @@ class LearnedPair(InputPart):
     at the border too, padding is with the pair as well: ``padding_value`` 0 stands for its middle b, ±1 for b ± a.
 
     The size of a counts, as a negative one would swap the two values alone, and at least 10⁻⁴. Scale ``spatial`` cannot
-    be combined with it.
+    be combined with it. For the backward pass it keeps four bytes an activation, beside the three of a layer without.
 
     Args:
         num_channels: of the input.
@@ -153,7 +153,7 @@ class Normalized(InputPart):
 
     The sign stays as it is; the straight-through gradient, which looks at how large its argument is, sees inputs of one
     deviation. The variance is over all channels and positions of a picture, or features of a row, without bias, and has
-    its own gradient.
+    its own gradient. For the backward pass X is kept.
 
     Args:
         num_channels: of the input.
