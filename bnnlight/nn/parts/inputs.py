@@ -138,14 +138,33 @@ class LearnedPair(InputPart):
 
     def forward(self, x: Tensor, channel_dim: int) -> Tensor:
         a, b = (value.to(x.dtype) for value in self.pair())
-        # a quotient may be too small a number, and have another sign than the threshold says
-        return (x - b) / a if self.training else x - b
+        if not self.training:
+            # a quotient may be too small a number, and have another sign than the threshold says
+            return x - b
+        return (x - b) / a if transformed() else _Scaled.apply(x, a, b)
 
     def threshold(self) -> Tensor:
         return self.center
 
     def pair(self) -> tuple[Tensor, Tensor]:
         return self.distance.abs().clamp_min(1e-4), self.center
+
+
+class _Scaled(torch.autograd.Function):
+    """(x − b) / a for an a and a b of one number, whose gradients take fewer passes than torch's own."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        u = (x - b).div_(a)
+        ctx.save_for_backward(u, a)
+        return u
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u, a = ctx.saved_tensors
+        to_x = grad / a
+        return to_x, -(to_x * u).sum().view(1), -to_x.sum().view(1)
 
 
 class Normalized(InputPart):
