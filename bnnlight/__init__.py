@@ -6,8 +6,9 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 
 | folder | what is in it | it may import |
 |---|---|---|
-| `nn` | the method: sign, α, layers, conversion of any network | `nn.latents`, `nn.compute` |
+| `nn` | the method: sign, α, layers, conversion of any network | `nn.latents`, `nn.parts`, `nn.compute` |
 | `nn.latents` | latent weights: dense, decomposed, rotated; ranks and unfoldings | parts of `nn`; tensorly |
+| `nn.parts` | what may happen to W̃ and to X before their signs are taken | parts of `nn` |
 | `nn.compute` | the binary convolution as one function, products, lean training, kernels | parts of `nn` |
 | `backbones` | binary residual networks, one of whole numbers, binary stacked hourglass | `nn` |
 | `imaging` | pictures before and behind a network, boxes, answers, without torch | nothing of the package |

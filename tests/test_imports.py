@@ -16,8 +16,9 @@ ROOT = Path(bnnlight.__file__).parent
 # may import none. A folder inside a part that is here has a rule of its own, and is then not its part's.
 ALLOWED = {
     # besides, it hands on from optim, when they are asked for, names that earlier versions had here
-    "nn": {"nn.latents", "nn.compute"},
+    "nn": {"nn.latents", "nn.compute", "nn.parts"},
     "nn.latents": {"nn.compute", "nn.torch_internals"},
+    "nn.parts": {"nn.torch_internals"},
     "nn.compute": {"nn.binarize", "nn.scale", "nn.torch_internals"},
     "backbones": {"nn"},
     "data": {"data.classes", "data.keypoints"},
@@ -40,12 +41,13 @@ ALLOWED = {
         "data.loading.sampling",
         "imaging",
     },
-    # looking through nn.inspect changes nothing; nn.binarize and nn.stages have what a callback may change;
+    # looking through nn.inspect changes nothing; nn.binarize, nn.parts and nn.stages have what a callback may change;
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {
         "metrics",
         "nn.inspect",
         "nn.binarize",
+        "nn.parts",
         "nn.stages",
         "guards.lightning_internals",
         "data.loading.sampling",
@@ -146,9 +148,9 @@ def test_no_imports_in_a_circle():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nn").rglob("*.py")), ids=lambda p: p.name)
-def test_the_method_needs_torch_and_tensorly_alone(path):
+def test_the_method_needs_torch_and_tensorly_and_their_numpy_alone(path):
     foreign = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
-    assert foreign <= {"torch", "tensorly", "bnnlight"}
+    assert foreign <= {"torch", "tensorly", "numpy", "bnnlight"}
 
 
 IMAGING = [f"bnnlight.imaging.{path.stem}" for path in FILES if path.parent.name == "imaging" and path.stem[0] != "_"]

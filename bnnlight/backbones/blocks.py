@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bnnlight.nn import BinaryConv2d, Gradient, ScaleName
+from bnnlight.nn import BinaryConv2d, Gradient, InputPartFactory, ScaleName, WeightPartFactory
 from bnnlight.nn.compute.lean import recomputed
 
 ShortcutStyle = Literal["block", "conv"]
@@ -24,7 +24,8 @@ class BinaryUnit(nn.Sequential):
     Args:
         in_channels, out_channels: numbers of channels.
         stride: of the convolution, px.
-        scale, activation_gradient, weight_gradient, padding_value: see :class:`bnnlight.nn.BinaryConv2d`.
+        scale, activation_gradient, weight_gradient, padding_value, weight_parts, input_parts: see
+            :class:`bnnlight.nn.BinaryConv2d`.
         activation: makes the activation. A PReLU is computed with the convolution, in less memory than others.
 
     Shapes:
@@ -42,6 +43,8 @@ class BinaryUnit(nn.Sequential):
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
         activation: ActivationFactory = nn.PReLU,
+        weight_parts: Sequence[WeightPartFactory] = (),
+        input_parts: Sequence[InputPartFactory] = (),
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
@@ -55,6 +58,8 @@ class BinaryUnit(nn.Sequential):
             scale=scale,
             activation_gradient=activation_gradient,
             weight_gradient=weight_gradient,
+            weight_parts=weight_parts,
+            input_parts=input_parts,
         )
         self.activation = activation(out_channels)
 

@@ -15,6 +15,7 @@ from bnnlight.nn import (
     Gradient,
     LatentFactory,
     ScaleName,
+    WeightPartFactory,
     factorize,
     restart_alpha,
 )
@@ -80,14 +81,14 @@ class FixedPointResNet(nn.Module):
         width: multiplier on 64, 128, 256, … channels.
         stem_stride: of the first 3×3 convolution, px.
         num_bits, fraction_bits: of the numbers behind stem, units and shortcuts.
-        latent, scale, activation_gradient, weight_gradient: see :class:`bnnlight.backbones.ResNet`; no scale
-            ``spatial``.
+        latent, scale, activation_gradient, weight_gradient, weight_parts: see :class:`bnnlight.backbones.ResNet`; no
+            scale ``spatial``.
 
     Shapes:
         ``(N, in_channels, H, W)`` → logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: no blocks, a width that leaves no channel, or what the latent raises.
+        ValueError: no blocks, a width that leaves no channel, or what latent and parts raise.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class FixedPointResNet(nn.Module):
         scale: ScaleName = "channel",
         activation_gradient: Gradient = "clipped",
         weight_gradient: Gradient = "clipped",
+        weight_parts: Sequence[WeightPartFactory] = (),
     ) -> None:
         super().__init__()
         channels = [round(64 * 2**stage * width) for stage in range(len(blocks))]
@@ -112,6 +114,7 @@ class FixedPointResNet(nn.Module):
             raise ValueError(f"width {width} leaves no channel: 64 × width must be at least 1")
         bits = {"num_bits": num_bits, "fraction_bits": fraction_bits}
         unit = {"scale": scale, "activation_gradient": activation_gradient, "weight_gradient": weight_gradient}
+        unit["weight_parts"] = weight_parts
         self.picture = FixedPoint(**PICTURE)
         convolution = FixedPointConv2d(in_channels, channels[0], 3, stem_stride, 1)
         self.stem = nn.Sequential(convolution, nn.BatchNorm2d(channels[0]), FixedPoint(**bits))

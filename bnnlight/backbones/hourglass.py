@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlight.backbones.blocks import ActivationFactory, HierarchicalBlock
 from bnnlight.backbones.stems import HourglassStem, hourglass_stem
-from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
+from bnnlight.nn import (
+    Dense,
+    Gradient,
+    InputPartFactory,
+    LatentFactory,
+    ScaleName,
+    WeightPartFactory,
+    factorize,
+    make_spatial,
+    restart_alpha,
+)
 
 STRIDE = 4
 """Input pixels to one pixel of the heat maps."""
@@ -60,6 +72,8 @@ class StackedHourglass(nn.Module):
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
         activation: makes the activation behind each binary convolution from its number of channels.
+        weight_parts, input_parts: of the binary convolutions: what happens to W̃ and to X before their signs are taken,
+            see :mod:`bnnlight.nn.parts`.
         image_size: height and width of the input in px; needed by scale ``spatial`` alone.
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
@@ -70,7 +84,7 @@ class StackedHourglass(nn.Module):
         ``(N, 3, H, W)`` → logits ``(N, stacks, num_joints, H/4, W/4)``; H and W multiples of 4·2^depth.
 
     Raises:
-        ValueError: a number out of range, an unknown stem, an input of another size, or what the latent raises.
+        ValueError: a number out of range, an unknown stem, an input of another size, or what latent and parts raise.
     """
 
     def __init__(
@@ -87,6 +101,8 @@ class StackedHourglass(nn.Module):
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
         activation: ActivationFactory = nn.PReLU,
+        weight_parts: Sequence[WeightPartFactory] = (),
+        input_parts: Sequence[InputPartFactory] = (),
         image_size: int | None = None,
         lean: bool = False,
         stem: HourglassStem = "ordinary",
@@ -104,6 +120,8 @@ class StackedHourglass(nn.Module):
             "weight_gradient": weight_gradient,
             "padding_value": padding_value,
             "activation": activation,
+            "weight_parts": weight_parts,
+            "input_parts": input_parts,
             "lean": lean,
         }
         quarter, half = features // 4, features // 2

@@ -8,7 +8,17 @@ from torch import Tensor, nn
 
 from bnnlight.backbones.blocks import ActivationFactory, BinaryBlock, ShortcutStyle
 from bnnlight.backbones.stems import Stem, resnet_stem
-from bnnlight.nn import Dense, Gradient, LatentFactory, ScaleName, factorize, make_spatial, restart_alpha
+from bnnlight.nn import (
+    Dense,
+    Gradient,
+    InputPartFactory,
+    LatentFactory,
+    ScaleName,
+    WeightPartFactory,
+    factorize,
+    make_spatial,
+    restart_alpha,
+)
 from bnnlight.nn.compute.lean import recomputed
 
 
@@ -32,6 +42,8 @@ class ResNet(nn.Module):
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
         activation: makes the activation behind each binary convolution from its number of channels.
+        weight_parts, input_parts: of the binary convolutions: what happens to W̃ and to X before their signs are taken,
+            see :mod:`bnnlight.nn.parts`.
         image_size: height and width of the input in px; needed by scale ``spatial`` alone.
         lean: trains in about half the memory and somewhat more time: inputs of blocks and sums of convolutions are
             kept for the backward pass, all else is computed again. The result is the same bit for bit.
@@ -40,7 +52,7 @@ class ResNet(nn.Module):
         ``(N, in_channels, H, W)`` → logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: an unknown stem or style, a width that leaves no channel, or what the latent raises.
+        ValueError: an unknown stem or style, a width that leaves no channel, or what latent and parts raise.
     """
 
     def __init__(
@@ -57,6 +69,8 @@ class ResNet(nn.Module):
         weight_gradient: Gradient = "clipped",
         padding_value: int = 0,
         activation: ActivationFactory = nn.PReLU,
+        weight_parts: Sequence[WeightPartFactory] = (),
+        input_parts: Sequence[InputPartFactory] = (),
         image_size: int | None = None,
         lean: bool = False,
     ) -> None:
@@ -74,6 +88,8 @@ class ResNet(nn.Module):
             "weight_gradient": weight_gradient,
             "padding_value": padding_value,
             "activation": activation,
+            "weight_parts": weight_parts,
+            "input_parts": input_parts,
             "lean": lean,
         }
         stages, last = [], channels[0]

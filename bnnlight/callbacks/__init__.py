@@ -22,6 +22,8 @@ where a config names them:
 | callback | what | keys |
 |---|---|---|
 | `Sharpen` | replaces the signs' straight-through gradients as training goes on | `bnn/sharpness` |
+| `Loosen` | moves the quantile at which weights are clamped | `bnn/tau` |
+| `Turn` | turns weights toward their signs as epochs begin | |
 | `Stages` | trains real at first, then with binary activations, then binary | `stage`, `stage/NAME/val/…` |
 | `LayerByLayer` | makes one layer after the other binary, with masks that grow | `bnn/binary_share`, `stage` |
 | `FreezeSigns` | steps no latent any more, while all that is real goes on | `bnn/signs_frozen` |
@@ -36,6 +38,7 @@ from bnnlight.callbacks.bad_images import BadImages
 from bnnlight.callbacks.damping import Damping
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
+from bnnlight.callbacks.loosen import Loosen
 from bnnlight.callbacks.pictures import Pictures
 from bnnlight.callbacks.processor_time import ProcessorTime
 from bnnlight.callbacks.schedules.freeze_signs import FreezeSigns
@@ -44,6 +47,7 @@ from bnnlight.callbacks.schedules.stages import Stages
 from bnnlight.callbacks.schedules.weight_decay import WeightDecay
 from bnnlight.callbacks.sharpen import Sharpen
 from bnnlight.callbacks.step_time import StepTime
+from bnnlight.callbacks.turn import Turn
 from bnnlight.callbacks.updates import Updates
 
 __all__ = [
@@ -55,11 +59,13 @@ __all__ = [
     "FlipRates",
     "FreezeSigns",
     "LayerByLayer",
+    "Loosen",
     "Pictures",
     "ProcessorTime",
     "Sharpen",
     "Stages",
     "StepTime",
+    "Turn",
     "Updates",
     "WeightDecay",
 ]

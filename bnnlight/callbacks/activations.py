@@ -17,7 +17,8 @@ from bnnlight.nn.inspect import named_binary_layers
 class Activations(L.Callback):
     """Logs three shares of the inputs x of each binary layer, at every ``interval``-th optimizer step.
 
-    - ``bnn/positive/LAYER``: of the inputs with x ≥ 0, which become +1.
+    - ``bnn/positive/LAYER``: of the inputs with x ≥ 0, which become +1; where the layer has ``input_parts``, x is what
+      they return.
     - ``bnn/dead/LAYER``: of the input channels whose sign is the same everywhere, in all that is looked at.
     - ``bnn/cut/LAYER``: of the inputs with abs(x) > 1, where the clipped and the polynomial gradient are 0.
 
@@ -81,7 +82,8 @@ class Activations(L.Callback):
 
     def _see(self, name: str, channel_dim: int, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         x = args[0] if args else kwargs["x"]
-        self._counts[name] = self._counts[name].to(x.device) + _count(x, channel_dim)
+        with torch.no_grad():
+            self._counts[name] = self._counts[name].to(x.device) + _count(layer.before_sign(x), channel_dim)
 
     def _remove_hooks(self) -> None:
         for hook in self._hooks:

@@ -8,14 +8,16 @@ from typing import Any, Literal, get_args
 import lightning as L
 
 from bnnlight.callbacks.interval import IntervalCallback, log_figures
-from bnnlight.nn.binarize import Tanh
+from bnnlight.nn.binarize import Tanh, Triangular, check_sharpness
 from bnnlight.nn.inspect import named_binary_layers
 
 Signs = Literal["activations", "weights", "both"]
+Shape = Literal["tanh", "triangular"]
+_SHAPES = {"tanh": Tanh, "triangular": Triangular}
 
 
 class Sharpen(IntervalCallback):
-    """Gives the signs of all binary layers the gradient of :class:`bnnlight.nn.Tanh`, sharper from step to step.
+    """Gives the signs of all binary layers a gradient that is sharper from step to step, :class:`bnnlight.nn.Tanh`.
 
     After i of N optimizer steps the sharpness is t = start · (end/start)^(i/N): while t is small every weight and
     activation gets a gradient, at the end just those that are about to change sign. N is the length of the run, so
@@ -31,17 +33,33 @@ class Sharpen(IntervalCallback):
         start, end: sharpness before the first step and after the last, above 0.
         of: whose signs: ``activations``, ``weights`` or ``both``; the others keep their gradient.
         interval: number of optimizer steps from one logged value to the next.
+        shape: ``tanh``, or ``triangular`` for :class:`bnnlight.nn.Triangular`.
+        activations_from: the least sharpness of the activations' signs. RBNN has 1 there, with ``start: 0.01``.
 
     Raises:
-        ValueError: a sharpness is not a finite number above 0, ``of`` is unknown, the interval is below 1, or, as
-            training starts, the run has no end.
+        ValueError: a sharpness is not a finite number above 0, ``of`` or ``shape`` is unknown, the interval is below 1,
+            or, as training starts, the run has no end.
 
-    Source: IR-Net, Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788, which counts epochs instead of steps.
+    Sources: IR-Net, Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788; RBNN, Lin et al., NeurIPS 2020,
+    https://arxiv.org/abs/2009.13055; both count epochs instead of steps.
     """
 
-    def __init__(self, start: float = 0.1, end: float = 10.0, of: Signs = "both", interval: int = 100) -> None:
+    def __init__(
+        self,
+        start: float = 0.1,
+        end: float = 10.0,
+        of: Signs = "both",
+        interval: int = 100,
+        shape: Shape = "tanh",
+        activations_from: float | None = None,
+    ) -> None:
         super().__init__(interval)
-        self.start, self.end = Tanh(start).sharpness, Tanh(end).sharpness
+        if shape not in _SHAPES:
+            raise ValueError(f"Sharpen has no shape {shape!r}: choose one of {', '.join(_SHAPES)}")
+        self.shape = _SHAPES[shape]
+        least = activations_from
+        self.activations_from = 0.0 if least is None else check_sharpness(least, "activations_from of Sharpen")
+        self.start, self.end = check_sharpness(start, "sharpness"), check_sharpness(end, "sharpness")
         if of not in get_args(Signs):
             raise ValueError(f"Sharpen cannot sharpen {of!r}: choose one of {', '.join(get_args(Signs))}")
         self.of = of
@@ -52,12 +70,13 @@ class Sharpen(IntervalCallback):
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        gradient = Tanh(self._sharpness(trainer))
+        sharpness = self._sharpness(trainer)
+        of_weights, of_activations = self.shape(sharpness), self.shape(max(sharpness, self.activations_from))
         for _, layer in named_binary_layers(pl_module):
             if self.of != "weights":
-                layer.activation_gradient = gradient
+                layer.activation_gradient = of_activations
             if self.of != "activations":
-                layer.weight_gradient = gradient
+                layer.weight_gradient = of_weights
 
     def _sharpness(self, trainer: L.Trainer) -> float:
         done = min(1.0, trainer.global_step / trainer.estimated_stepping_batches)

@@ -1,4 +1,6 @@
-"""The method: binary layers with factorized latent weights. It needs torch and tensorly, and nothing of Lightning.
+"""The method: binary layers with factorized latent weights.
+
+It needs torch, tensorly and their numpy, and nothing of Lightning.
 
 A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real factors at every training step.
 
@@ -7,6 +9,7 @@ The rooms of this folder, each of whose docstrings says what its files do, and t
 | room or file | what |
 |---|---|
 | `latents` | latent weights: `Dense`, the decompositions, `Rotated`; ranks and unfoldings |
+| `parts` | what a layer may have besides: W̃ and X changed before their signs are taken |
 | `compute` | the binary convolution as one function, products, lean training; what is quick and how it is rounded |
 | `binarize.py` | `sign` and its straight-through gradients |
 | `scale.py` `spatial.py` | α: `none`, `analytic`, `channel`, `spatial`; scales for each position |
@@ -30,7 +33,7 @@ fill `lr_scales`; then name the class in a config under `latent:`. Nothing else 
 from importlib import import_module
 from typing import Any
 
-from bnnlight.nn.binarize import Gradient, Tanh, sign, straight_through
+from bnnlight.nn.binarize import Gradient, Tanh, Triangular, sign, straight_through
 from bnnlight.nn.compute.fixed_point import FixedPoint, FixedPointConv2d, FixedPointLinear
 from bnnlight.nn.compute.kept_weights import weights_kept
 from bnnlight.nn.compute.relaxed import Stage
@@ -52,6 +55,19 @@ from bnnlight.nn.latents import (
     Tucker,
 )
 from bnnlight.nn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from bnnlight.nn.parts import (
+    Balanced,
+    BiRotated,
+    Clamped,
+    InputPart,
+    InputPartFactory,
+    LearnedPair,
+    Normalized,
+    Shifted,
+    Standardized,
+    WeightPart,
+    WeightPartFactory,
+)
 from bnnlight.nn.real import real_valued
 from bnnlight.nn.rprelu import RPReLU
 from bnnlight.nn.scale import ScaleName
@@ -62,9 +78,12 @@ from bnnlight.nn.start import start_from
 __all__ = [
     "CP",
     "SHORTCUTS",
+    "Balanced",
+    "BiRotated",
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
+    "Clamped",
     "ConversionPlan",
     "ConvertedConv2d",
     "Dense",
@@ -73,17 +92,26 @@ __all__ = [
     "FixedPointLinear",
     "Gradient",
     "Holistic",
+    "InputPart",
+    "InputPartFactory",
     "Latent",
     "LatentFactory",
+    "LearnedPair",
     "Matrix",
+    "Normalized",
     "RPReLU",
     "Rank",
     "Rotated",
     "ScaleName",
+    "Shifted",
     "Stage",
+    "Standardized",
     "Tanh",
     "TensorTrain",
+    "Triangular",
     "Tucker",
+    "WeightPart",
+    "WeightPartFactory",
     "convert",
     "factorize",
     "make_spatial",

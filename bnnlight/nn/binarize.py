@@ -37,15 +37,48 @@ class Tanh:
     sharpness: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sharpness) and self.sharpness > 0):
-            raise ValueError(f"sharpness is {self.sharpness}: give a finite number above 0")
+        check_sharpness(self.sharpness, "sharpness")
 
     def __call__(self, u: Tensor) -> Tensor:
         """g(u), of u's shape and dtype."""
         return max(1.0, self.sharpness) * (1 - torch.tanh(self.sharpness * u).square())
 
 
-Gradient = GradientName | Tanh
+@dataclass(frozen=True)
+class Triangular:
+    """The straight-through gradient g(u) = k · max(√2 · t − t² · |u|, 0) with k = max(1/t, 1).
+
+    A triangle about zero, of height √2 and wide where t is small, of height √2 · t and narrow where t is large.
+    Callback :class:`bnnlight.callbacks.Sharpen` moves t while training, with ``shape: triangular``.
+
+    Attributes:
+        steepness: t, above 0. Its name is not that of :class:`Tanh`, since a config tells the two by it.
+
+    Raises:
+        ValueError: the steepness is not a finite number above 0.
+
+    Source: RBNN, Lin et al., NeurIPS 2020, https://arxiv.org/abs/2009.13055.
+    """
+
+    steepness: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_sharpness(self.steepness, "steepness")
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """g(u), of u's shape and dtype."""
+        t, k = self.steepness, max(1 / self.steepness, 1.0)
+        return (k * math.sqrt(2) * t - k * t * t * u.abs()).clamp_min(0)
+
+
+def check_sharpness(value: float, name: str) -> float:
+    """The number itself; ValueError where it is not finite and above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}: give a finite number above 0")
+    return value
+
+
+Gradient = GradientName | Tanh | Triangular
 """A straight-through gradient g(u), by its name or with its number; see :func:`straight_through`."""
 
 
@@ -60,13 +93,14 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
     polynomial ``2 - 2|u|`` where ``|u| <= 1``, else 0        Bi-Real Net, https://arxiv.org/abs/1808.00278
     swish      derivative of ``2 s(bu)(1 + bu(1-s(bu))) - 1`` BNN+, https://arxiv.org/abs/1812.11800
     Tanh(t)    derivative of ``max(1/t, 1) tanh(tu)``         IR-Net, https://arxiv.org/abs/1909.10788
+    Triangular see :class:`Triangular`                        RBNN, https://arxiv.org/abs/2009.13055
     ========== ============================================== ============================================
 
     with s the logistic function and b = :data:`SWISH_BETA`.
 
     Args:
         u: any shape; the real values whose sign was taken.
-        gradient: one of the names above, or a :class:`Tanh`.
+        gradient: one of the names above, or a :class:`Tanh` or :class:`Triangular`.
 
     Returns:
         g(u), of u's shape and dtype.
@@ -75,7 +109,7 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
         ValueError: the gradient is none of these.
     """
     check_gradient(gradient)
-    if isinstance(gradient, Tanh):
+    if isinstance(gradient, Tanh | Triangular):
         return gradient(u)
     if gradient == "identity":
         return torch.ones_like(u)
@@ -91,10 +125,10 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
 
 
 def check_gradient(gradient: Gradient) -> None:
-    """Raises ValueError where ``gradient`` is no :class:`Tanh` and none of the known names."""
-    if not isinstance(gradient, Tanh) and gradient not in get_args(GradientName):
-        names = ", ".join(get_args(GradientName))
-        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {names}, or bnnlight.nn.Tanh")
+    """Raises ValueError where ``gradient`` is no :class:`Tanh` or :class:`Triangular` and none of the known names."""
+    if not isinstance(gradient, Tanh | Triangular) and gradient not in get_args(GradientName):
+        known = f"{', '.join(get_args(GradientName))}, or bnnlight.nn.Tanh or Triangular"
+        raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {known}")
 
 
 class _Sign(torch.autograd.Function):

@@ -15,6 +15,7 @@ from bnnlight.nn.flow import weighted_layers
 from bnnlight.nn.inspect import first_few
 from bnnlight.nn.latents.latent import Dense, LatentFactory
 from bnnlight.nn.layers import BinaryConv2d
+from bnnlight.nn.parts import InputPartFactory, WeightPartFactory
 from bnnlight.nn.scale import ScaleName, make_scale
 from bnnlight.nn.spatial import NO_INPUT_SHAPE, output_sizes
 from bnnlight.nn.torch_internals import become
@@ -31,6 +32,8 @@ def convert(
     activation_gradient: Gradient = "clipped",
     weight_gradient: Gradient = "clipped",
     padding_value: int = 0,
+    weight_parts: Sequence[WeightPartFactory] = (),
+    input_parts: Sequence[InputPartFactory] = (),
     input_shape: Sequence[int] | None = None,
 ) -> nn.Module:
     """Makes the 2-D convolutions of a network binary, in place, starting from its weights.
@@ -62,6 +65,7 @@ def convert(
             Layers that do not run in eval mode stay real too.
         activation_gradient, weight_gradient: straight-through gradients.
         padding_value: of the binary convolutions: 0, +1 or -1.
+        weight_parts, input_parts: of the binary convolutions, see :mod:`bnnlight.nn.parts`.
         input_shape: ``(C, H, W)`` of one image; needed by scale ``spatial``, and by networks that run only on
             pictures of other sizes or shapes.
 
@@ -71,8 +75,8 @@ def convert(
     Raises:
         ValueError: nothing is left to convert; convolutions that cannot be made binary as they are (a class that
             computes something of its own, weights that are computed, shared with a real layer or not there yet,
-            padding with other than zeros), each by its path; ``keep`` names no layer; or what latent and scale raise.
-            The network is as it was.
+            padding with other than zeros), each by its path; ``keep`` names no layer; or what latent, scale and
+            parts raise. The network is as it was.
     """
     if scale == "spatial" and input_shape is None:
         raise ValueError(NO_INPUT_SHAPE)
@@ -86,6 +90,7 @@ def convert(
     convolutions = {path: model.get_submodule(path) for path in plan.binary}
     options = {"padding_value": padding_value, "scale": "channel" if scale == "spatial" else scale}
     options |= {"activation_gradient": activation_gradient, "weight_gradient": weight_gradient}
+    options |= {"weight_parts": weight_parts, "input_parts": input_parts}
     layers = {path: _binary(conv, options) for path, conv in convolutions.items()}
     latents = {}
     for path, layer in layers.items():
@@ -100,8 +105,8 @@ def convert(
         conv = convolutions[path]
         norm = nn.BatchNorm2d(conv.in_channels, device=conv.weight.device, dtype=conv.weight.dtype)
         if not conv.weight.requires_grad:
-            norm.requires_grad_(False)
-            layer.scale.requires_grad_(False)
+            for frozen in filter(None, (norm, layer.scale, layer.weight_parts, layer.input_parts)):
+                frozen.requires_grad_(False)
         layer.bias = conv.bias
         become(conv, ConvertedConv2d(norm, layer, vars(conv)).train(conv.training))
     return model

@@ -1,4 +1,4 @@
-"""`BinaryConv2d` and `BinaryLinear`: sign, latent weight and scale, and nothing else."""
+"""`BinaryConv2d` and `BinaryLinear`: sign, latent weight and scale, and the parts that a method adds to them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from bnnlight.nn.compute.product import full_precision
 from bnnlight.nn.compute.relaxed import Mixed, Stage, relaxed_input, relaxed_weight
 from bnnlight.nn.compute.rounding import output_dtype, scaled, sum_dtype
 from bnnlight.nn.latents.latent import Dense, LatentFactory
+from bnnlight.nn.parts.inputs import InputPartFactory, InputParts
+from bnnlight.nn.parts.weights import WeightPartFactory, WeightParts
 from bnnlight.nn.scale import ScaleName, apply_alpha, make_scale
 from bnnlight.nn.torch_internals import transformed
+
+NO_PAIR = "scale 'spatial' cannot be combined with LearnedPair: choose scale 'channel'"
 
 
 def initial_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
@@ -41,9 +45,14 @@ def initial_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
 class BinaryLayer(nn.Module):
     """What :class:`BinaryConv2d` and :class:`BinaryLinear` share: Y = α ⊙ (sign(X) ∗ B), B = sign(W̃).
 
+    With ``weight_parts`` B = sign(W̃'), and with ``input_parts`` X is changed before its sign, or the sign's two values
+    are others: see :mod:`bnnlight.nn.parts`.
+
     Attributes:
         latent: module that returns the real weight W̃ ``(O, I, *kernel)``. May be replaced at any time.
         scale: module that returns α.
+        weight_parts: module that returns W̃' of W̃; None where they are the same.
+        input_parts: module that returns what X's sign is taken of; None for X itself.
         activation_gradient, weight_gradient: straight-through gradients. May be replaced at any time.
         bias: ``(O,)`` or None, added after α.
         stage: ``binary``, what :func:`bnnlight.nn.set_stage` describes, or a :class:`Mixed` of both. No part of the
@@ -54,6 +63,8 @@ class BinaryLayer(nn.Module):
     """
 
     stage: Stage | Mixed = "binary"
+    channel_dim: int
+    """Along which inputs and outputs have their channels."""
 
     def __init__(
         self,
@@ -64,6 +75,9 @@ class BinaryLayer(nn.Module):
         weight_gradient: Gradient,
         output_size: Sequence[int] | None,
         bias: bool,
+        weight_parts: Sequence[WeightPartFactory],
+        input_parts: Sequence[InputPartFactory],
+        num_channels: int,
     ) -> None:
         super().__init__()
         check_gradient(activation_gradient)
@@ -74,6 +88,8 @@ class BinaryLayer(nn.Module):
         self.activation_gradient = activation_gradient
         self.weight_gradient = weight_gradient
         self.bias = nn.Parameter(weight.new_zeros(weight.shape[0])) if bias else None
+        self.weight_parts = WeightParts([part(weight) for part in weight_parts]) if weight_parts else None
+        self.input_parts = InputParts([part(num_channels) for part in input_parts]) if input_parts else None
 
     @property
     def weight_shape(self) -> torch.Size:
@@ -86,7 +102,7 @@ class BinaryLayer(nn.Module):
         return self.latent()
 
     def binary_weight(self) -> Tensor:
-        """B = sign(W̃) as ±1, ``(O, I, *kernel)``, without gradient."""
+        """B, the sign of W̃ or W̃', as ±1, ``(O, I, *kernel)``, without gradient."""
         with torch.no_grad():
             return sign(self._weight_and_alpha()[0])
 
@@ -95,12 +111,26 @@ class BinaryLayer(nn.Module):
         with torch.no_grad():
             return self._weight_and_alpha()[1]
 
+    def output_terms(self) -> tuple[Tensor | None, Tensor | None]:
+        """What the sums of signs are multiplied by, and what is added then, without gradient: in eval mode
+        Y = factor ⊙ (sign(X − threshold) ∗ B) + shift. α and bias, where the sign's two values are ±1."""
+        with torch.no_grad():
+            return self._terms()[1:]
+
+    def threshold(self) -> Tensor:
+        """From which number on an input becomes +1, ``(C,)`` or ``(1,)``, without gradient."""
+        threshold = None if self.input_parts is None else self.input_parts.threshold()
+        return self._any_tensor().new_zeros(1) if threshold is None else threshold.detach()
+
     def _weight_and_alpha(self) -> tuple[Tensor, Tensor | None]:
-        """W̃ and α."""
-        tensors = itertools.chain(self.latent.parameters(), self.latent.buffers())
-        with full_precision(next(tensors).device):
+        """W̃', whose sign is taken, and α."""
+        with full_precision(self._any_tensor().device):
             weight = self._latent_weight()
-            return weight, self.scale(weight)
+            alpha = self.scale(weight)
+            return weight if self.weight_parts is None else self.weight_parts(weight), alpha
+
+    def _any_tensor(self) -> Tensor:
+        return next(itertools.chain(self.latent.parameters(), self.latent.buffers()))
 
     def _latent_weight(self) -> Tensor:
         # a dense weight is a parameter; a subclass that computes another one from it does so at each call
@@ -110,18 +140,35 @@ class BinaryLayer(nn.Module):
             return checkpoint(self.latent, use_reentrant=False) if torch.is_grad_enabled() else self.latent()
         if not torch.is_grad_enabled():
             return weight_of(self.latent)
-        # what lies between factors and W̃ is computed again in the backward pass, not kept
-        return rebuilt(self.latent, needed=self.scale.needs_weight or not self._replays())
+        # what lies between factors and W̃ is computed again in the backward pass, not kept; parts look at W̃ themselves
+        parts = self.weight_parts is not None or self.input_parts is not None
+        return rebuilt(self.latent, needed=parts or self.scale.needs_weight or not self._replays())
+
+    def _terms(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What is convolved, W̃' or what stands for its sign, and the two numbers of :meth:`output_terms`."""
+        weight, alpha = self._weight_and_alpha()
+        if self.stage != "binary":
+            weight = relaxed_weight(weight, self.stage, self.weight_gradient)
+        pair = None if self.input_parts is None else self.input_parts.pair()
+        if pair is None:
+            return weight, alpha, self.bias
+        # the filters see a q + b: that is a times what they see of q, and b times the sum of each
+        (distance, center), num_filters = pair, len(weight)
+        filters = sign(weight, self.weight_gradient) if self.stage == "binary" else weight
+        factor, shift = distance.expand(num_filters), center * filters.flatten(1).sum(1)
+        if alpha is not None:
+            if alpha.ndim > 1:
+                raise ValueError(NO_PAIR)
+            factor, shift = alpha * factor, alpha * shift
+        return weight, factor, shift if self.bias is None else shift + self.bias
 
     def _replays(self) -> bool:
         """Whether the layer's signs and sums are on record, so that W̃ itself is not looked at."""
         return False
 
-    def _relaxed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """q(X), what stands for sign(W̃), and α, in a stage in which not all is binary."""
-        weight, alpha = self._weight_and_alpha()
-        weight = relaxed_weight(weight, self.stage, self.weight_gradient)
-        return relaxed_input(x, self.stage, self.activation_gradient), weight.to(x.dtype), alpha
+    def before_sign(self, x: Tensor) -> Tensor:
+        """U, whose sign is taken, or which is convolved in the stage ``real``: x itself, or what parts make of it."""
+        return x if self.input_parts is None else self.input_parts(x, self.channel_dim, signs=self.stage != "real")
 
     def _signs(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """sign(X) and sign(W̃), in the dtype in which their products are added up."""
@@ -129,12 +176,12 @@ class BinaryLayer(nn.Module):
         dtype = sum_dtype(x.device, output_dtype(x))
         return x.to(dtype), weight.to(dtype)
 
-    def _finish(self, y: Tensor, alpha: Tensor | None, channel_dim: int) -> Tensor:
-        y = apply_alpha(y, None if alpha is None else alpha.to(y.dtype), channel_dim)
-        if self.bias is not None:
+    def _finish(self, y: Tensor, alpha: Tensor | None, shift: Tensor | None) -> Tensor:
+        y = apply_alpha(y, None if alpha is None else alpha.to(y.dtype), self.channel_dim)
+        if shift is not None:
             shape = [1] * y.ndim
-            shape[channel_dim] = -1
-            y = y + self.bias.to(y.dtype).view(shape)
+            shape[self.channel_dim] = -1
+            y = y + shift.to(y.dtype).view(shape)
         return y
 
 
@@ -152,6 +199,7 @@ class BinaryConv2d(BinaryLayer):
             :func:`bnnlight.nn.straight_through`.
         output_size: (height, width) of the output in px; needed by scale ``spatial`` alone.
         bias: adds a real number per output channel after α. Off by default, as a batch norm follows.
+        weight_parts, input_parts: what happens to W̃ and to X before their signs, see :mod:`bnnlight.nn.parts`.
         weight: ``(O, I/groups, kh, kw)``, the initial value; Kaiming normal by default.
 
     Shapes:
@@ -159,10 +207,12 @@ class BinaryConv2d(BinaryLayer):
 
     Raises:
         ValueError: channels not divisible by groups, a padding value other than -1, 0, 1, an initial weight
-            of another shape, or what the latent and the scale raise.
+            of another shape, or what the latent, the scale and the parts raise.
 
     Source: Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.org/abs/1904.07852.
     """
+
+    channel_dim = 1
 
     def __init__(
         self,
@@ -181,6 +231,8 @@ class BinaryConv2d(BinaryLayer):
         weight_gradient: Gradient = "clipped",
         output_size: Sequence[int] | None = None,
         bias: bool = False,
+        weight_parts: Sequence[WeightPartFactory] = (),
+        input_parts: Sequence[InputPartFactory] = (),
         weight: Tensor | None = None,
     ) -> None:
         if in_channels % groups or out_channels % groups:
@@ -189,7 +241,8 @@ class BinaryConv2d(BinaryLayer):
             raise ValueError(f"padding_value is {padding_value}: choose -1, 0 or 1")
         kernel_size, stride, padding, dilation = map(pair, (kernel_size, stride, padding, dilation))
         weight = initial_weight(weight, (out_channels, in_channels // groups, *kernel_size))
-        super().__init__(weight, latent, scale, activation_gradient, weight_gradient, output_size, bias)
+        parts = weight_parts, input_parts, in_channels
+        super().__init__(weight, latent, scale, activation_gradient, weight_gradient, output_size, bias, *parts)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.padding_value = padding_value
@@ -201,25 +254,25 @@ class BinaryConv2d(BinaryLayer):
             x: of any floating-point dtype.
             slope: ``(out_channels,)`` or ``(1,)``, of a PReLU that follows: then its result, in less memory.
         """
+        x, (weight, alpha, shift) = self.before_sign(x), self._terms()
         if self.stage != "binary":
-            x, weight, alpha = self._relaxed(x)
+            x, weight = relaxed_input(x, self.stage, self.activation_gradient), weight.to(x.dtype)
             # beside real activations ±1 means nothing
             padding_value = 0 if self.stage == "real" else self.padding_value
-            y = self._finish(convolve(x, weight, self._conv_shape(padding_value)), alpha, channel_dim=1)
+            y = self._finish(convolve(x, weight, self._conv_shape(padding_value)), alpha, shift)
             return y if slope is None else F.prelu(y, slope.to(y.dtype))
-        weight, alpha = self._weight_and_alpha()
         # α of each position and bias come behind, in the output's dtype
         inside = alpha if alpha is not None and alpha.ndim == 1 else None
         outside = None if alpha is inside else alpha
         if not self.training or transformed():
-            y = self._finish(scaled(self._sums(x, weight), inside, output_dtype(x)), outside, channel_dim=1)
+            y = self._finish(scaled(self._sums(x, weight), inside, output_dtype(x)), outside, shift)
         else:
-            complete = alpha is inside and self.bias is None
+            complete = alpha is inside and shift is None
             shape, gradients = self._conv_shape(self.padding_value), (self.activation_gradient, self.weight_gradient)
             y = binary_conv2d(x, weight, inside, shape, *gradients, slope if complete else None)
             if complete:
                 return y
-            y = self._finish(y, outside, channel_dim=1)
+            y = self._finish(y, outside, shift)
         return y if slope is None else F.prelu(y, slope.to(y.dtype))
 
     def _sums(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -251,14 +304,17 @@ class BinaryLinear(BinaryLayer):
         scale: ``none``, ``analytic`` or ``channel``; ``spatial`` equals ``channel`` here.
         activation_gradient, weight_gradient: straight-through gradients.
         bias: adds a real number per output after α.
+        weight_parts, input_parts: what happens to W̃ and to X before their signs, see :mod:`bnnlight.nn.parts`.
         weight: ``(O, I)``, the initial value; Kaiming normal by default.
 
     Shapes:
         ``(…, in_features)`` → ``(…, out_features)``.
 
     Raises:
-        ValueError: an initial weight of another shape, or what the latent and the scale raise.
+        ValueError: an initial weight of another shape, or what the latent, the scale and the parts raise.
     """
+
+    channel_dim = -1
 
     def __init__(
         self,
@@ -270,21 +326,24 @@ class BinaryLinear(BinaryLayer):
         activation_gradient: Gradient = "clipped",
         weight_gradient: Gradient = "clipped",
         bias: bool = False,
+        weight_parts: Sequence[WeightPartFactory] = (),
+        input_parts: Sequence[InputPartFactory] = (),
         weight: Tensor | None = None,
     ) -> None:
         weight = initial_weight(weight, (out_features, in_features))
-        super().__init__(weight, latent, scale, activation_gradient, weight_gradient, None, bias)
+        parts = weight_parts, input_parts, in_features
+        super().__init__(weight, latent, scale, activation_gradient, weight_gradient, None, bias, *parts)
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        x, (weight, alpha, shift) = self.before_sign(x), self._terms()
         if self.stage != "binary":
-            x, weight, alpha = self._relaxed(x)
-            return self._finish(F.linear(x, weight), alpha, channel_dim=-1)
-        weight, alpha = self._weight_and_alpha()
+            x, weight = relaxed_input(x, self.stage, self.activation_gradient), weight.to(x.dtype)
+            return self._finish(F.linear(x, weight), alpha, shift)
         signs, weight = self._signs(x, weight)
         with full_precision(x.device):
             sums = F.linear(signs, weight)
-        return self._finish(scaled(sums, alpha, output_dtype(x), channel_dim=-1), None, channel_dim=-1)
+        return self._finish(scaled(sums, alpha, output_dtype(x), self.channel_dim), None, shift)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, scale={self.scale.name}"

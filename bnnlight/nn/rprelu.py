@@ -13,8 +13,8 @@ class RPReLU(nn.Module):
     γ and ζ start at zero, where it is a PReLU of slope 0.25. They move the bend of each channel, and where its outputs
     lie.
 
-    ReActNet's other part, RSign, is sign(x − τ) with a τ learned for each channel. Units of this package need none:
-    right before a sign stands a batch norm, whose bias b is such a shift already, with τ = −b.
+    ReActNet's other part, RSign, is sign(x − τ) with a τ learned for each channel, :class:`bnnlight.nn.Shifted`. Units
+    of this package need none: right before a sign stands a batch norm, whose bias b is such a shift already, τ = −b.
 
     Args:
         num_channels: of the input.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bnnlight.nn.inspect import named_binary_layers
+from bnnlight.nn.layers import NO_PAIR
 from bnnlight.nn.running import run_once
 from bnnlight.nn.scale import make_scale
 
@@ -46,6 +47,9 @@ def make_spatial(model: nn.Module, input_shape: Sequence[int] | None) -> nn.Modu
         ValueError: as :func:`output_sizes` does.
     """
     layers = dict(named_binary_layers(model))
+    for name, layer in layers.items():
+        if layer.input_parts is not None and layer.input_parts.pair() is not None:
+            raise ValueError(f"layer {name or '(the model itself)'}: {NO_PAIR}")
     sizes = output_sizes(model, list(layers), input_shape)
     for name, layer in layers.items():
         with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
@@ -23,6 +24,9 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What may stand in front of all names: by DDP, ``torch.compile``, and Lightning modules of one's own."""
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
 """Names under which files hold the weights: Lightning's and mmpose's first, then those of other training scripts."""
+
+_OPTIONAL = ("scale.", "weight_parts.", "input_parts.")
+"""What of a binary layer starts anew where a checkpoint has it not, or has another kind."""
 
 _follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -48,8 +52,9 @@ def start_from(
 
     The checkpoint is of the same network made real-valued (:func:`bnnlight.nn.real_valued`), or of the same binary
     network with dense latents. Real weights, batch norms, PReLUs, biases and heads are copied; α is copied too where
-    the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`). What is frozen
-    stays frozen, and weights that layers share stay shared. Then the network in the stage ``real``
+    the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`), and so are the
+    numbers of parts (:mod:`bnnlight.nn.parts`). What is frozen stays frozen, and weights that layers share stay shared.
+    Then the network in the stage ``real``
     (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at full rank. In a config the function
     stands where a class would::
 
@@ -108,7 +113,7 @@ def start_from(
         return _go_on(model, state, own, paths, checkpoint)
     weights = {path: _take_weight(state, path, checkpoint) for path in paths}
     alphas = _take_alphas(state, own, paths)
-    rest = {name: value for name, value in own.items() if not _belongs(name, paths, "latent.", "scale.")}
+    rest = {name: value for name, value in own.items() if not _belongs(name, paths, "latent.", *_OPTIONAL)}
     expected = {name: value.shape for name, value in rest.items()}
     expected |= {f"{path}weight": layer.weight_shape for path, layer in paths.items()}
     expected |= {name: own[name].shape for name in alphas}
@@ -141,7 +146,7 @@ def _go_on(
             "name the latent that they are decomposed by"
         )
     alphas = _take_alphas(state, own, paths)
-    kept = {name: value for name, value in own.items() if name in alphas or not _belongs(name, paths, "scale.")}
+    kept = {name: value for name, value in own.items() if name in alphas or not _belongs(name, paths, *_OPTIONAL)}
     _check({name: value.shape for name, value in kept.items()}, state | alphas, type(model).__name__, checkpoint)
     model.load_state_dict(state, strict=False)
     restart_alpha(model)
@@ -215,11 +220,11 @@ def _take_weight(state: dict[str, Tensor], path: str, checkpoint: str) -> Tensor
 
 
 def _take_alphas(state: dict[str, Tensor], own: dict[str, Tensor], paths: Collection[str]) -> dict[str, Tensor]:
-    """Takes all α out of a state; returns those of the kind that the network has."""
+    """Takes all α and what parts have out of a state; returns those of the kind that the network has."""
     alphas: dict[str, Tensor] = {}
-    for path in paths:
-        mine = {name for name in own if name.startswith(f"{path}scale.")}
-        theirs = {name: state.pop(name) for name in list(state) if name.startswith(f"{path}scale.")}
+    for path, kind in itertools.product(paths, _OPTIONAL):
+        mine = {name for name in own if name.startswith(f"{path}{kind}")}
+        theirs = {name: state.pop(name) for name in list(state) if name.startswith(f"{path}{kind}")}
         alphas |= theirs if theirs.keys() == mine else {}
     return alphas
 

@@ -66,9 +66,9 @@ def summarize(model: nn.Module, input_shape: Sequence[int]) -> NetworkSummary:
     """Counts what a network trains, ships and computes.
 
     A binary layer ships one bit a weight and its real parameters: α (one per output channel, or per position
-    in the factored form of ``spatial``) and bias. An analytic α is shipped as numbers too. Batch norms ship
-    weight, bias and both running statistics, unfolded. Multiply-adds are those of convolutions and linear
-    layers; scaling, batch norm and activations are not counted.
+    in the factored form of ``spatial``), bias, and what ``input_parts`` have. An analytic α is shipped as numbers too.
+    Batch norms ship weight, bias and both running statistics, unfolded. Multiply-adds are those of convolutions and
+    linear layers; scaling, batch norm and activations are not counted.
 
     Args:
         model: any network; left in the mode it was in.
@@ -93,10 +93,12 @@ def summarize(model: nn.Module, input_shape: Sequence[int]) -> NetworkSummary:
 
 
 def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) -> LayerSummary:
-    factors = _uncounted(layer.latent.parameters(), counted)
+    parts = () if layer.weight_parts is None else layer.weight_parts.parameters()
+    factors = _uncounted((*layer.latent.parameters(), *parts), counted)
     # an analytic α is no parameter, but the shipped layer needs its value
     num_alpha = layer.weight_shape[0] if layer.scale.name == "analytic" else 0
     num_alpha += sum(p.numel() for p in layer.scale.parameters())
+    num_shifts = 0 if layer.input_parts is None else sum(p.numel() for p in layer.input_parts.parameters())
     return LayerSummary(
         name=name,
         kind=type(layer).__name__,
@@ -105,7 +107,7 @@ def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) ->
         ranks=layer.latent.ranks,
         num_factors=sum(p.numel() for p in factors),
         num_binary=layer.weight_shape.numel(),
-        num_real=num_alpha + (0 if layer.bias is None else layer.bias.numel()),
+        num_real=num_alpha + num_shifts + (0 if layer.bias is None else layer.bias.numel()),
         num_binary_macs=positions * layer.weight_shape.numel(),
         num_real_macs=0,
     )

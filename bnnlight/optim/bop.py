@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.optim.adamw_inside import AdamWInside
 from bnnlight.optim.stack import Stack
 
@@ -68,6 +69,16 @@ class Bop(AdamWInside):
                 )
             group |= {"lr": gamma, "threshold": threshold}
         super().__init__(groups, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}, "binary")
+
+    def check_network(self, model: nn.Module) -> None:
+        """Raises ValueError where a layer's binary weights are not the signs of its latent itself."""
+        for name, layer in named_binary_layers(model):
+            if layer.weight_parts is not None:
+                part = type(layer.weight_parts[0]).__name__
+                raise ValueError(
+                    f"Bop flips the weights themselves, and {part} in weight_parts of layer "
+                    f"{name or '(the model itself)'} changes them before their sign: leave one of the two out"
+                )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group. Latents by their name are flipped, with the γ and τ of those before; all others are AdamW's."""

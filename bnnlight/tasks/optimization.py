@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bnnlight.optim.as_matrices import AsMatrices, takes_matrices_alone
+from bnnlight.optim.bop import Bop
 from bnnlight.optim.groups import parameter_groups
 from bnnlight.tasks.relative_rates import RelativeRates, relative_rates
 
@@ -31,7 +32,7 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
 
     Raises:
         ValueError: the learning rate is not above 0 and finite, ``alpha_lr`` is not a finite number of at least 0, or
-            nothing is left to train.
+            nothing is left to train; or the optimizer is Bop, and weights are changed before their sign.
     """
     groups = parameter_groups(model, alpha_lr, frozen=True)
     if not any(parameter.requires_grad for group in groups for parameter in group.parameters):
@@ -51,6 +52,8 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
         if not takes_matrices_alone(optimizer):
             raise
         instance = AsMatrices(listed, optimizer)
+    if isinstance(instance, Bop):
+        instance.check_network(model)
     usual = float(instance.defaults.get("lr", 1.0))
     if not (math.isfinite(usual) and usual > 0):
         raise ValueError(f"model.optimizer.lr is {usual}: give a number above 0")

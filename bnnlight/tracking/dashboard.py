@@ -196,6 +196,7 @@ def _losses() -> list[Any]:
         _line("Sharpness of the sign's gradient", "bnn/sharpness", log_y=True),
         _line("Share of weights and activations that are binary", "bnn/binary_share"),
         _line("Signs frozen", "bnn/signs_frozen"),
+        _line("Quantile at which weights are clamped", "bnn/tau"),
     ]
 
 

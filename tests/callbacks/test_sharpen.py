@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bnnlight.callbacks import Sharpen
-from bnnlight.nn import Tanh, named_binary_layers
+from bnnlight.nn import Tanh, Triangular, named_binary_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")
 
@@ -39,6 +39,15 @@ def test_sharpness_rises_evenly_in_its_logarithm_for_what_is_asked(fit, of):
     assert {step: values["bnn/sharpness"] for step, values in logged.items()} == {
         step: pytest.approx(t, rel=1e-12) for step, t in enumerate([*expected, 10.0])
     }
+
+
+def test_a_triangle_with_a_least_sharpness_of_activations(fit):
+    seen = Seen()
+    fit(Sharpen(start=0.01, shape="triangular", activations_from=1.0), seen, max_steps=3)
+    # three steps from 1/100 to 10: a factor of ten at each
+    for (_, activations, weights), t in zip(seen.rows, [0.01, 0.1, 1.0], strict=True):
+        assert isinstance(weights, Triangular) and isinstance(activations, Triangular)
+        assert (weights.steepness, activations.steepness) == (pytest.approx(t), pytest.approx(1.0))
 
 
 def test_the_way_from_start_to_end_may_go_down_and_is_logged_at_intervals(fit):
@@ -108,6 +117,8 @@ def test_a_run_without_end_is_an_error(fit):
         ({"end": float("inf")}, "sharpness is inf: give"),
         ({"of": "signs"}, "'signs': choose one of activations, weights, both"),
         ({"interval": 0}, "interval is 0"),
+        ({"shape": "round"}, "no shape 'round': choose one of tanh, triangular"),
+        ({"activations_from": -1.0}, "activations_from of Sharpen is -1.0: give"),
     ],
 )
 def test_wrong_options(options, part):

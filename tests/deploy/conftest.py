@@ -51,14 +51,15 @@ def randomized():
 
 
 def seen_signs(model, x):
-    """The network's output, and for each binary layer's call what its sign sees as >= 0."""
+    """The network's output, and for each binary layer's call what its sign sees as positive."""
     seen = {}
 
     def look(path):
         def hook(module, inputs, named):
             calls = sum(name.partition("@")[0] == f"{path}.sign" for name in seen)
             x = inputs[0] if inputs else named["x"]
-            seen[f"{path}.sign" + (f"@{calls + 1}" if calls else "")] = (x >= 0).numpy()
+            threshold = module.threshold().view(1, -1, *[1] * (x.ndim - 2))
+            seen[f"{path}.sign" + (f"@{calls + 1}" if calls else "")] = (x >= threshold).numpy()
 
         return hook
 

@@ -1,3 +1,4 @@
+import math
 from typing import get_args
 
 import numpy as np
@@ -5,10 +6,10 @@ import pytest
 import torch
 from scipy.special import expit
 
-from bnnlight.nn import Tanh, sign, straight_through
+from bnnlight.nn import Tanh, Triangular, sign, straight_through
 from bnnlight.nn.binarize import GradientName, decode_sign, encode_sign, sign_backward
 
-GRADIENTS = [*get_args(GradientName), Tanh(0.1), Tanh(1.0), Tanh(10.0)]
+GRADIENTS = [*get_args(GradientName), Tanh(0.1), Tanh(1.0), Tanh(10.0), Triangular(0.1), Triangular(3.0)]
 
 # below, at and above the clip, both signs, and both zeros
 POINTS = [-1.5, -1.0, -0.5, -0.0, 0.0, 0.25, 1.0, 1.5]
@@ -60,6 +61,25 @@ def test_tanh_is_the_derivative_of_a_scaled_tanh(sharpness):
     np.testing.assert_allclose(straight_through(u.detach(), Tanh(sharpness)).numpy(), expected, atol=1e-7)
     sign(u, Tanh(sharpness)).backward(torch.full_like(u, -3.0))
     np.testing.assert_allclose(u.grad.numpy(), -3 * expected, atol=3e-7)
+
+
+def rbnn_sign(u, t):
+    """RBNN's approximation of the sign, a parabola on each side, times k."""
+    inside = -np.sign(u) * t**2 * u**2 / 2 + math.sqrt(2) * t * u
+    return max(1 / t, 1) * np.where(np.abs(u) < math.sqrt(2) / t, inside, np.sign(u))
+
+
+@pytest.mark.parametrize("steepness", [0.01, 0.5, 1.0, 3.0, 10.0])
+def test_the_triangle_is_the_derivative_of_the_sign_of_rbnn(steepness):
+    points = np.array([-200, -4, -1, -0.2, -0.01, 0.05, 0.4, 1, 2.5, 120])
+    step = 1e-6
+    expected = (rbnn_sign(points + step, steepness) - rbnn_sign(points - step, steepness)) / (2 * step)
+    u = torch.tensor(points, requires_grad=True)
+    np.testing.assert_allclose(straight_through(u.detach(), Triangular(steepness)).numpy(), expected, atol=1e-6)
+    sign(u, Triangular(steepness)).backward(torch.full_like(u, -3.0))
+    np.testing.assert_allclose(u.grad.numpy(), -3 * expected, atol=3e-6)
+    with pytest.raises(ValueError, match=r"steepness is 0.0: give a finite number above 0"):
+        Triangular(0.0)
 
 
 def test_tanh_runs_from_the_identity_to_a_narrow_peak():

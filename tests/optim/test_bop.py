@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnnlight.nn import BinaryConv2d, Holistic, Matrix, Tucker, factorize
+from bnnlight.nn import BinaryConv2d, BinaryLinear, Holistic, Matrix, Standardized, Tucker, factorize
 from bnnlight.optim import Bop, parameter_groups
 from bnnlight.tasks.optimization import make_optimizer, warmup_cosine
 
@@ -261,3 +261,10 @@ def test_numbers_out_of_range(options, part):
 def test_a_network_without_binary_layers_is_an_error(params):
     with pytest.raises(ValueError, match="no parameter group named 'latent': the network needs binary layers"):
         Bop(params)
+
+
+def test_weights_that_are_changed_before_their_sign_are_refused():
+    network = nn.Sequential(BinaryLinear(4, 4), BinaryLinear(4, 4, weight_parts=[Standardized]))
+    with pytest.raises(ValueError, match=r"Bop flips .*, and Standardized in weight_parts of layer 1 changes"):
+        make_optimizer(network, Bop)
+    make_optimizer(network[:1], Bop)

@@ -13,7 +13,8 @@ from bnnlight.deploy.freezing.trace import trace
 from bnnlight.deploy.freezing.translate import translate
 from bnnlight.deploy.program import Program
 from bnnlight.deploy.program.operations import check
-from bnnlight.nn import BinaryConv2d, BinaryLayer, BinaryLinear, Dense, named_binary_layers
+from bnnlight.nn import BinaryConv2d, BinaryLayer, BinaryLinear, Dense, Shifted, named_binary_layers
+from bnnlight.nn.parts import InputParts
 from bnnlight.nn.scale import Scale
 
 
@@ -68,11 +69,18 @@ class _Alpha(Scale):
 
 
 def _fix(layer: BinaryLayer) -> None:
-    """Replaces a layer's latent by its signs, as they are in the network's own dtype and on its device.
+    """Replaces a layer's latent and parts by their signs, threshold, α and bias.
 
-    Rebuilt anew, in float32 or by another processor, weights close to zero would get other signs.
+    All as they are in the network's own dtype and on its device: rebuilt anew, in float32 or by another processor,
+    weights close to zero would get other signs.
     """
-    signs, alpha = layer.binary_weight(), layer.alpha()
-    layer.latent = Dense(signs)
+    signs, (alpha, bias), threshold = layer.binary_weight(), layer.output_terms(), layer.threshold()
+    layer.latent, layer.weight_parts = Dense(signs), None
     if alpha is not None:
         layer.scale = _Alpha(alpha.clone())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
+    if layer.input_parts is not None:
+        shifted = Shifted(len(threshold))
+        shifted.tau = nn.Parameter(threshold)
+        layer.input_parts = InputParts([shifted]).eval()

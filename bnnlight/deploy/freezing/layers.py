@@ -21,7 +21,8 @@ def _binary(t: Translation, node: fx.Node, layer: BinaryLayer) -> str:
     path, shape = node.target, shape_of(first(node))
     if isinstance(layer, BinaryLinear) and len(shape) != 1:
         raise Unsupported(f"a binary linear layer on a value of shape {shape}: only rows of features can be shipped")
-    sign = t.step(f"{path}.sign", "binarize", t.input(node), threshold=np.zeros(shape[0], np.float32))
+    threshold = np.broadcast_to(layer.threshold().numpy(), shape[:1]).astype(np.float32)
+    sign = t.step(f"{path}.sign", "binarize", t.input(node), threshold=threshold)
     settings: dict[str, Any] = {"shape": list(layer.weight_shape)}
     if isinstance(layer, BinaryConv2d):
         sliding = {name: pair(getattr(layer, name)) for name in ("stride", "padding", "dilation")}
