@@ -2,9 +2,9 @@
 
     python docs/build_site.py [--output site]
 
-A page may link to anything in the repository by its path there, so that links work on a code host too. For the site all
-pages are copied into one folder: those of ``docs/`` to its top, others under their own path. Links are rewritten to match.
-A link to a file of code leads to a page that shows it.
+A page may link to anything in the repository by its path there, so that links work on a code host too. For the site
+all pages are copied into one folder: those of ``docs/`` to its top, others under their own path. Links are rewritten to
+match. A link to a file of code leads to a page that shows it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "build/site_pages"
 PAGES = ("docs/**/*.md", "results/*.md", "models/**/*.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
-LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".json": "json", "": "docker"}
+LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", "": "docker"}
 """Files that get a page which shows them; others are copied as they are."""
+HOME = "docs/index.md"
+NO_SIDE_BAR = "---\nhide: [navigation]\n---\n\n"
+"""Before the home page, whose side bar would name that page alone."""
 
 
 def place_of(path: str) -> str:
     """Where a file of the repository lies among the site's pages."""
-    if path.startswith("docs/"):
-        path = path.removeprefix("docs/")
     if (ROOT / path).is_dir():
         return f"files/{path}/index.md"
-    if not path.endswith(".md") and Path(path).suffix in LANGUAGES and not (ROOT / "docs" / path).exists():
-        return f"files/{path}.md"
-    return path
+    return f"files/{path}.md" if Path(path).suffix in LANGUAGES else path.removeprefix("docs/")
 
 
 def outside_fences(text: str) -> list[tuple[str, bool]]:
@@ -62,7 +61,7 @@ def staged(path: str, wanted: set[str]) -> str:
 
     text = (ROOT / path).read_text(encoding="utf-8")
     lines = [LINK.sub(rewritten, line) if is_text else line for line, is_text in outside_fences(text)]
-    return "\n".join(lines) + "\n"
+    return (NO_SIDE_BAR if path == HOME else "") + "\n".join(lines) + "\n"
 
 
 def shown(path: str) -> str:
@@ -70,7 +69,8 @@ def shown(path: str) -> str:
     source = ROOT / path
     if source.is_dir():
         names = sorted(p.name for p in source.iterdir() if not p.name.startswith("__"))
-        return f"# {path}/\n\n" + "".join(f"- [{n}]({relpath(place_of(f'{path}/{n}'), f'files/{path}')})\n" for n in names)
+        places = [relpath(place_of(f"{path}/{name}"), f"files/{path}") for name in names]
+        return f"# {path}/\n\n" + "".join(f"- [{n}]({p})\n" for n, p in zip(names, places, strict=True))
     language = LANGUAGES[source.suffix]
     return f"# {path}\n\n````{language}\n{source.read_text(encoding='utf-8')}````\n"
 
@@ -111,8 +111,12 @@ def main() -> int:
     parser.add_argument("--output", default="site", type=Path, help="folder to write (default: site)")
     options = parser.parse_args()
     stage()
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(options.output.resolve())]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
+    output = options.output.resolve()
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(output)]
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
+    if code == 0:
+        print(f"open {output}/index.html; for its search: python -m http.server --directory {output}")
+    return code
 
 
 if __name__ == "__main__":

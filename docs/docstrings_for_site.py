@@ -1,4 +1,4 @@
-"""What the site's reader of docstrings has to be told: our Sphinx roles and tables, and which parameters are trained."""
+"""What the site's reader of docstrings has to be told: Sphinx roles and tables, and which parameters are trained."""
 
 import re
 

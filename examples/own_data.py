@@ -1,7 +1,7 @@
 """A data set of your own: discs and squares, drawn when they are asked for.
 
-Copy this file beside your config and name the class there: ``class_path: own_data.ShapesDataModule``. Pictures in folders,
-one folder a class, need no code: `bnnlight.data.ImageFolderDataModule` reads them.
+Copy this file beside your config and name the class there: ``class_path: own_data.ShapesDataModule``. Pictures in
+folders, one folder a class, need no code: `bnnlight.data.ImageFolderDataModule` reads them.
 """
 
 import random

@@ -70,7 +70,7 @@ def _checkpoint_of(run: Path) -> Path:
     if not run.is_dir():
         if run.is_file():
             return run
-        raise FileNotFoundError(f"no such run or checkpoint: {run}; give a run's directory or a file in its checkpoints/")
+        raise FileNotFoundError(f"no such run or checkpoint: {run}; give a run's directory or one of its checkpoints")
     for name in CHECKPOINTS:
         if (run / "checkpoints" / name).is_file():
             return run / "checkpoints" / name
