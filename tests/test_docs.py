@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 import bnnlight as package
+from bnnlight.matrix.plan.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -205,11 +206,10 @@ def test_the_folder_of_pictures(bnnlight, draw_folder, tmp_path):
 
 
 def test_the_plan_on_the_page_is_one(tmp_path):
-    from bnnlight.matrix.plan.plan import read_plan
-
     save_files(NEW["comparing"], tmp_path)
     plan = read_plan(tmp_path / "plan.yaml")
-    assert [path.stem for path in plan.configs] == ["quickstart"] and len(plan.seeds) == 3
+    assert [path.stem for path in plan.configs] == ["quickstart"]
+    assert {name: row.seeds for name, row in plan.methods.items()} == {"dense": (0, 1, 2), "Tucker": (0, 1, 2)}
 
 
 def test_python_of_the_page(bnnlight, digits_run, tmp_path):
