@@ -36,7 +36,7 @@ RUN python3 -m venv /opt/venv && pip install --requirement /opt/requirements.txt
 FROM system AS wheel
 COPY --from=requirements /src/build.txt /src/
 RUN python3 -m venv /opt/venv && pip install --requirement /src/build.txt
-COPY pyproject.toml README.md /src/
+COPY pyproject.toml README.md LICENSE /src/
 COPY models /src/models
 COPY configs /src/configs
 COPY bnnlight /src/bnnlight

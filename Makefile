@@ -9,7 +9,7 @@ RUN    := $(BIN)/python -m
 SPREAD := --numprocesses $(shell $(PYTHON) -c "import os; print(min(8, 2 * (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint image clean
+.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint docs image clean
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ quickstart-pose: $(VENV)/.installed ## Train a binary hourglass on drawn people,
 test: $(VENV)/.installed ## Run the short tests
 	OMP_NUM_THREADS=1 $(RUN) pytest -m 'not slow' -q $(SPREAD)
 
-test-all: $(VENV)/.installed ## Run all tests, the long ones too
+test-all: $(VENV)/.installed docs ## Run all tests, the long ones too, and build the documentation
 	OMP_NUM_THREADS=1 $(RUN) pytest -q $(SPREAD)
 
 coverage: $(VENV)/.installed ## Run the short tests and show which lines of bnnlight/nn they miss
@@ -49,9 +49,19 @@ test-lowest: $(VENV)/.installed ## Run the short tests with the oldest versions 
 lint: $(VENV)/.installed ## Check style
 	$(RUN) ruff check .
 
+# What the extra `docs` names and no more: the site is built from the source's text, so nothing of it is imported.
+$(VENV)-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-docs
+	sed -n '/^docs = \[/,/^\]/s/^ *\("[^"]*"\),/\1/p' pyproject.toml \
+	    | xargs $(VENV)-docs/bin/pip install --quiet --disable-pip-version-check
+	@touch $@
+
+docs: $(VENV)-docs/.installed ## Build the documentation as a site in site/ (a minute; the first time 170 MB are installed)
+	$(VENV)-docs/bin/python docs/build_site.py
+
 image: ## Build the Docker image `bnnlight` (some 7 GB; a few minutes, seconds after a change of the code)
 	docker build --build-arg COMMIT=$$(git rev-parse HEAD) --tag bnnlight .
 
 clean: ## Remove caches and built files; runs, data and the virtual environment stay
-	rm -rf .pytest_cache .ruff_cache .coverage build dist
+	rm -rf .pytest_cache .ruff_cache .coverage build dist site
 	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +

@@ -42,6 +42,8 @@ installed package both lie in it.
 A YAML names three objects: a `model` (a task, holding a backbone, holding latents), `data` and a `trainer`.
 There is no registry: a class of your own is named by its import path.
 
+From Python, `bnnlight.load(RUN)` gives a run's network, task, data and config.
+
 Add your own …
 
 - latent weight: subclass `bnnlight.nn.Latent`; see `bnnlight/nn/__init__.py`.
@@ -53,3 +55,15 @@ Add your own …
 - verb: a function that takes the arguments behind its name, in a file of `bnnlight/commands`, and a line in
   `bnnlight/cli.py`.
 """
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load`, imported when it is asked for: shipped models and help do without torch."""
+    if name == "load":
+        return import_module("bnnlight.experiment.trained.loaded").load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
