@@ -64,7 +64,7 @@ def task(start: str | None, lr: float) -> PoseTask:
 
 
 def train(run: Run, checkpoint: str | None, data: DrawnOnce) -> Run:
-    """Trains, and adds to the run its steps and PCKh@0.5: of the search on held-out people, else on those to test on."""
+    """Trains, and adds steps and PCKh@0.5 to the run: the search's on held-out people, else on those to test on."""
     begin = time.time()
     L.seed_everything(run["seed"], workers=True)
     module = task(checkpoint, run["lr"])
