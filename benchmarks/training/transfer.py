@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--start", nargs="+", help="checkpoints of pose networks with 14 joints, one a seed")
     parser.add_argument("--output", type=Path, default=Path("results/transfer"), help="path without ending")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01, 0.03])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01, 0.03, 0.1])
     parser.add_argument("--search_epochs", type=int, nargs=2, default=[6, 2], help="from scratch, and of the transfer")
     parser.add_argument("--scratch", type=int, nargs="+", default=[3, 6, 12], help="lengths of runs, epochs")
     parser.add_argument("--transfer", type=int, nargs="+", default=[1, 2, 4], help="lengths of runs, epochs")
