@@ -52,6 +52,8 @@ def predict(args: list[str]) -> None:
         raise ValueError(f"{asked} is for models that find joints: {options.ckpt_path or options.model} names classes")
     given.check(turn=not options.as_stored)
     coco = options.format == "coco"
+    if coco:
+        given.check_joints(skeleton.joints)
     # of a picture without boxes nothing is written in COCO's form
     needed = [coco and not (options.boxes and not boxes) for boxes in given.boxes]
     image_ids = [given.id_of(index, is_needed) for index, is_needed in enumerate(needed)]
