@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bnnlight.imaging.answers_json import PERSON
-from bnnlight.imaging.box_files import PersonBox, key_of, ListedFile, read_boxes, read_listed, typed_box
+from bnnlight.imaging.box_files import ListedFile, PersonBox, key_of, read_boxes, read_listed, typed_box
 from bnnlight.imaging.given_pictures import GivenPictures, check_sorted, sort_boxes, wanted_boxes
 from bnnlight.imaging.reading import upright_size
 
@@ -108,8 +108,9 @@ class GivenBoxes:
         where, ours = f"{self.listed.path} (--annotations)", [_plain(name) for name in joints]
         if not same_number:
             raise ValueError(
-                f"{where} has {len(theirs[0])} joints in its category, and the model finds {len(joints)}: results in COCO's form are "
-                "measured against the same joints; give annotations of the model's, or leave --format coco out"
+                f"{where} has {len(theirs[0])} joints in its category, and the model finds {len(joints)}: results in "
+                "COCO's form are measured against the same joints; give annotations of the model's, or leave --format "
+                "coco out"
             )
         plain = [[_plain(name) for name in names] for names in same_number]
         if ours in plain:

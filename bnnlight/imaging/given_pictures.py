@@ -15,7 +15,8 @@ class GivenPictures:
 
     Args:
         files: none of them twice.
-        listed: pictures of :func:`bnnlight.imaging.box_files.read_listed`; None: where a file's name is the id, as 000000000785.jpg of 785.
+        listed: of :class:`bnnlight.imaging.box_files.ListedFile`; None: where a file's name is the id, as
+            000000000785.jpg of 785.
 
     Raises:
         ValueError: two listed pictures have the name of a file.

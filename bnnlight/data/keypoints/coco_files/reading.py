@@ -193,10 +193,8 @@ def _table(content: CocoContent, kept: list[int], num_joints: int | None) -> np.
         if not isinstance(points, array):
             wanted = "a list of numbers, x, y and flag of each joint"
             pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
-            without = (
-                ", but of pairs without a flag: add 2 to each that is annotated" if pairs else "; correct the entry"
-            )
-            raise ValueError(f"{content.where(index)}: keypoints is not {wanted}{without}")
+            advice = ", but pairs without a flag: add 2 to each that is annotated" if pairs else "; correct the entry"
+            raise ValueError(f"{content.where(index)}: keypoints is not {wanted}{advice}")
         length = length or len(points)
         if len(points) != length or length % 3:
             joints = f"the category's {num_joints} joints" if num_joints else f"{length // 3} joints, as the first has,"
