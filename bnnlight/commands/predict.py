@@ -133,7 +133,8 @@ def _parsed(args: list[str]) -> Namespace:
     text = "boxes of people: a JSON file in COCO's detection form, a list of {image_id or file_name, bbox, score, "
     text += "category_id}; or x,y,w,h in one picture (several times; --boxes=-5,0,90,99 where x is below 0)"
     people.add_argument("--boxes", action="append", metavar="FILE", help=text)
-    text = "JSON file in COCO's form whose images tell the file of an image_id (default: the file's name is the id)"
+    text = "JSON file in COCO's form whose images tell the file of an image_id (default: the file's name is the id); "
+    text += "with --format coco its joints must be the model's"
     people.add_argument("--annotations", type=Path, metavar="FILE", help=text)
     text = f"leave less sure boxes out (default: {BOX_SCORE}; 0 with --format coco, as average precision wants all)"
     people.add_argument("--min_box_score", type=float, metavar="SCORE", help=text)
