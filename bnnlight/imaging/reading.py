@@ -109,9 +109,9 @@ def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
     """
     _check_depth(image)
     if image.mode[0] == "I":
-        info = dict(image.info)
+        # with the EXIF tag that says how to turn it; transparent is one of its 65,536 values
+        info = {key: value for key, value in image.info.items() if key != "transparency"}
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        # the EXIF tag that says how to turn it
         image.info = info
     if image.mode == "P" and "transparency" in image.info:
         # Straight from palette to RGB, Pillow warns once for every such file.
