@@ -94,7 +94,7 @@ def outcome(rows: list[dict[str, Any]]) -> str:
     """A sentence: whether the goal is kept, and by how much it is missed."""
     known = [row for row in rows if "ratio" in row and not row["sign"]]
     if not known:
-        return "No length of the transfer can be compared: the runs from scratch do not reach its accuracy, or start above it."
+        return "No length can be compared: the runs from scratch do not reach its accuracy, or start above it."
     low, high = (pick(row["ratio"] for row in known) for pick in (min, max))
     saved = f"{low:.1f}" if round(low, 1) == round(high, 1) else f"{low:.1f} to {high:.1f}"
     kept = [row for row in known if row["ratio"] >= GOAL]
@@ -170,7 +170,7 @@ INTRODUCTION = (
     "depth 2, 64×64 px, dense latents, learned α) learns the 16 joints of drawn people from 2,000 pictures, batches of "
     '16, with SOAP. "From Leeds Sports Pose" is `bnnlight.nn.start_from` with `leave_out: ["heads.*"]`, from networks '
     "that were trained for 2,965 steps on photos with 14 joints, one for each seed; those steps are not counted here. "
-    "The network `lsp` that comes with the package has signs and thresholds alone, and no weights to go on with, which is why "
+    "The network `lsp` that comes with the package has signs and thresholds alone, and no weights to go on with; so "
     "others were trained in the form of its config. "
     "Each point is a run of its own, with a schedule of that length and the best rate of the search below. "
     "The mean over seeds and its 95 % interval (Student's t) stand in the tables. "
