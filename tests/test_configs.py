@@ -31,6 +31,7 @@ def test_there_are_configs():
         "hg_people.yaml",
         "hg_coco.yaml",
         "hg_coco_small.yaml",
+        "hg_hands_small.yaml",
     }
 
 

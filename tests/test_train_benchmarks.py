@@ -302,3 +302,22 @@ def test_every_part_of_scaling_trains_a_network_of_its_size(part):
     growth = grows(large) / grows(small)
     # the core grows with the square of the rank, and not all parameters are the factors'
     assert 1.5 < growth < 4 if part == 2 else growth == made.values[1] / made.values[0]
+
+
+def test_the_steps_that_a_transfer_saves_are_told_at_equal_accuracy():
+    from transfer_report import compare, outcome, steps_to
+
+    points = [(100, 0.4), (400, 0.6), (800, 0.5), (1600, 0.9)]
+    # halfway in log(steps): 100 · 4^½
+    assert steps_to(0.5, points) == (pytest.approx(200), "")
+    # first reached there, though it falls again behind it
+    assert steps_to(0.6, points) == (pytest.approx(400), "")
+    assert steps_to(0.3, points) == (100, "<") and steps_to(0.95, points) == (1600, ">")
+    scratch = {100: {0: 0.4, 1: 0.2}, 400: {0: 0.6, 1: 0.8}}
+    (row,) = compare({"scratch": scratch, "transfer": {50: {0: 0.5, 1: 0.3}}})
+    # of the means 0.3 and 0.7; of each seed's own curve: 100 · 4^½ and 100 · 4^⅙ over 50
+    assert row["pckh"] == pytest.approx(0.4) and row["ratio"] == pytest.approx(100 * 4**0.25 / 50)
+    assert outcome([row]) == "The goal is missed: a start from scratch takes 2.8 times the steps, and 3 were wanted."
+    assert outcome([row | {"ratio": 3.04}]).startswith("The goal is kept: a start from scratch takes 3.0 times")
+    assert outcome([row | {"sign": ">"}]).startswith("No length")
+    assert [own["ratio"] for own in row["by_seed"].values()] == pytest.approx([4, 2 * 4 ** (1 / 6)])

@@ -24,6 +24,7 @@ from bnnlight.data.keypoints.sheet import annotated_crops
 from bnnlight.data.loading.checking import Split, examine, shared_files
 from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.experiment.experiment import Experiment
+from bnnlight.experiment.fit_checks import check_data
 
 MAX_LINES = 20
 """Of one kind on the terminal."""
@@ -63,9 +64,9 @@ def check(args: list[str]) -> None:
     config = experiment.config
     sets = data_sets(experiment.datamodule)
     is_pose = isinstance(experiment.datamodule, PoseDataModule)
-    if is_pose and hasattr(experiment.model, "check_data"):
+    if is_pose:
         # as for measuring, which needs no teacher
-        experiment.model.check_data(experiment.datamodule, "validate")
+        check_data(experiment, "validate")
     num_workers = num_cores() if config.num_workers is None else config.num_workers
     splits: dict[str, Split] = {}
     # a set that is another one under a second name is read once

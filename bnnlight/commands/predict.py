@@ -52,6 +52,8 @@ def predict(args: list[str]) -> None:
         raise ValueError(f"{asked} is for models that find joints: {options.ckpt_path or options.model} names classes")
     given.check(turn=not options.as_stored)
     coco = options.format == "coco"
+    if coco:
+        given.check_joints(skeleton.joints)
     # of a picture without boxes nothing is written in COCO's form
     needed = [coco and not (options.boxes and not boxes) for boxes in given.boxes]
     image_ids = [given.id_of(index, is_needed) for index, is_needed in enumerate(needed)]
@@ -131,7 +133,8 @@ def _parsed(args: list[str]) -> Namespace:
     text = "boxes of people: a JSON file in COCO's detection form, a list of {image_id or file_name, bbox, score, "
     text += "category_id}; or x,y,w,h in one picture (several times; --boxes=-5,0,90,99 where x is below 0)"
     people.add_argument("--boxes", action="append", metavar="FILE", help=text)
-    text = "JSON file in COCO's form whose images tell the file of an image_id (default: the file's name is the id)"
+    text = "JSON file in COCO's form whose images tell the file of an image_id (default: the file's name is the id); "
+    text += "with --format coco its joints must be the model's"
     people.add_argument("--annotations", type=Path, metavar="FILE", help=text)
     text = f"leave less sure boxes out (default: {BOX_SCORE}; 0 with --format coco, as average precision wants all)"
     people.add_argument("--min_box_score", type=float, metavar="SCORE", help=text)

@@ -29,14 +29,14 @@ def name_classes(
     Args:
         network: gives logits ``(N, classes)``.
         manifest: of a classification network.
-        pictures: of any 8-bit mode and any size; at least one. Each is looked at upright, as its EXIF tag says.
+        pictures: of any size, of 8 bits or grey of 16; at least one. Each is looked at upright, as its EXIF tag says.
         top: how many classes to name.
 
     Returns:
         For each picture ``{"classes": [{"class": …, "probability": …}, …]}``, best first.
 
     Raises:
-        ValueError: a picture has more than 8 bits a channel, or the output is of another kind.
+        ValueError: a picture has 32 bits a channel, or the output is of another kind.
     """
     form = manifest.input
     resize_px = form.size_px if form.resize_px is None else form.resize_px
@@ -61,7 +61,7 @@ def find_joints(
     Args:
         network: gives heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
         manifest: of a pose network.
-        pictures: of any 8-bit mode and any size.
+        pictures: of any size, of 8 bits or grey of 16.
         boxes: ``(N, 4)`` of each picture: x and y of the corner, width, height, px of the picture held upright.
         box_padding: side of the square that is cut out by the longer side of a box; None: as the manifest has it.
         batch_size: most people that the network is handed at once.
@@ -72,7 +72,7 @@ def find_joints(
         :func:`bnnlight.imaging.boxes.find_people` has it.
 
     Raises:
-        ValueError: a picture has more than 8 bits a channel, the padding is not above 0, or the output is of another
+        ValueError: a picture has 32 bits a channel, the padding is not above 0, or the output is of another
             kind.
     """
     padding = box_padding if box_padding is not None else manifest.input.box_padding or PADDING

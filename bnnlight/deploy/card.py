@@ -91,6 +91,7 @@ _HUB_METRICS = {
     "test/pckh": ("pckh", METRICS["test/pckh"]),
     "test/pck": ("pck", METRICS["test/pck"]),
     "test/pck_box": ("pck", METRICS["test/pck_box"]),
+    "test/ap": ("mean_average_precision", METRICS["test/ap"]),
 }
 """A test's figure → its type on the hub, and its name."""
 
@@ -273,7 +274,8 @@ def _cell(text: str) -> str:
 
 def _metric(name: str, value: float) -> str:
     # as `bnnlight fit` prints them: accuracies are shares
-    return f"{100 * value:.2f} %" if "/acc" in name or "/pck" in name else f"{value:.4f}"
+    is_share = any(f"/{kind}" in name for kind in ("acc", "pck", "ap", "ar"))
+    return f"{100 * value:.2f} %" if is_share else f"{value:.4f}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -18,6 +18,7 @@ METRICS = {
     "test/pckh": "PCKh@0.5",
     "test/pck": "PCK@0.2",
     "test/pck_box": "PCK@0.2 of the box",
+    "test/ap": "AP by OKS",
 }
 """The test's figures that a shipped model must reach, and their names."""
 

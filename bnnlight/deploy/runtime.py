@@ -149,7 +149,7 @@ class Runtime:
             :func:`bnnlight.imaging.boxes.pose_score`, to be multiplied by a box's own.
 
         Raises:
-            ValueError: something is no picture or no box, a picture has more than 8 bits a channel, or boxes are
+            ValueError: something is no picture or no box, a picture has 32 bits a channel, or boxes are
                 given to a model of classes.
         """
         if isinstance(pictures, Image.Image) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
@@ -16,6 +18,8 @@ from bnnlight.experiment.experiment import Experiment
 
 _OF_CALLBACKS = ("bnn/", "data/", "time/", "mem/", "stage/", "train/skipped_batches")
 """Keys that callbacks hand to the loggers; Lightning can monitor what a task logs, and learning rates."""
+
+_OPTION = re.compile(r"\bmodel\.backbone\.(?P<name>\w+)")
 
 
 def check_plan(experiment: Experiment) -> None:
@@ -56,9 +60,24 @@ def check_data(experiment: Experiment, stage: str) -> None:
     """
     trainer, data = experiment.trainer, experiment.datamodule
     if check := getattr(experiment.model, "check_data", None):
-        check(data, stage)
+        try:
+            check(data, stage)
+        except ValueError as error:
+            raise ValueError(_OPTION.sub(lambda found: _as_typed(found, experiment.config), str(error))) from error
     if stage == "fit" and isinstance(data, ImageDataModule) and trainer.world_size == 1 and _trains(trainer):
         _check_val_interval(trainer, len(data.train_dataloader()))
+
+
+def _as_typed(found: re.Match[str], config: Namespace) -> str:
+    """An option of the backbone as it is typed, also where `start_from` or the like is handed the network."""
+    name, path, part = found["name"], "model.backbone", _options(config.get("model")).get("backbone")
+    while name not in _options(part) and isinstance(_options(part).get("model"), Namespace):
+        path, part = f"{path}.model", _options(part).get("model")
+    return f"{path}.{name}" if name in _options(part) else found[0]
+
+
+def _options(part: Any) -> Any:
+    return (part.get("init_args") if isinstance(part, Namespace) else None) or {}
 
 
 def _check_val_interval(trainer: L.Trainer, num_batches: int) -> None:

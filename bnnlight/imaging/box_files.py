@@ -116,12 +116,27 @@ class ListedPicture:
     height: int
 
 
-def read_pictures(path: Path) -> dict[str, ListedPicture]:
-    """The pictures of a JSON file in COCO's form, by :func:`key_of` their ids; all but ``images`` is left alone.
+@dataclass(frozen=True)
+class ListedFile:
+    """What a file with annotations tells of pictures and joints.
+
+    Attributes:
+        path: of the file.
+        pictures: by :func:`key_of` their ids.
+        joints: names by :func:`key_of` the category's id, of categories that name them.
+    """
+
+    path: Path
+    pictures: dict[str, ListedPicture]
+    joints: dict[str, tuple[str, ...]]
+
+
+def read_listed(path: Path) -> ListedFile:
+    """The pictures of a JSON file in COCO's form, and the joints of its categories; all else is left alone.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no such list, or an entry is wrong or there twice.
+        ValueError: it has no list of pictures, or an entry of that list is wrong or there twice.
     """
     content = _load(path, "annotations")
     images = content.get("images") if isinstance(content, dict) else None
@@ -137,7 +152,16 @@ def read_pictures(path: Path) -> dict[str, ListedPicture]:
             raise ValueError(f"{where} has the id {image_id} of an earlier one; give each picture an id of its own")
         sizes = (entry.get(side) for side in ("width", "height"))
         pictures[key_of(image_id)] = ListedPicture(image_id, name, *(int(s) if _is_size(s) else 0 for s in sizes))
-    return pictures
+    return ListedFile(path, pictures, _joints(content.get("categories")))
+
+
+def _joints(categories: Any) -> dict[str, tuple[str, ...]]:
+    joints: dict[str, tuple[str, ...]] = {}
+    for category in categories if isinstance(categories, list) else ():
+        names = category.get("keypoints") if isinstance(category, dict) else None
+        if isinstance(names, list) and names:
+            joints[key_of(_whole(category.get("id")))] = tuple(map(str, names))
+    return joints
 
 
 def key_of(image_id: int | str) -> str:

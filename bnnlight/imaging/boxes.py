@@ -11,6 +11,8 @@ from bnnlight.imaging.pose_crop import square_round
 
 PADDING = 1.25
 """Side of the square by the longer side of a box, where nothing else is known."""
+LARGEST_PX = 2**31
+"""Coordinates beyond it are no picture's: arithmetic with them overflows somewhere on the way to a crop."""
 SURE = 0.2
 """Joints that are less sure do not count for a person's score."""
 
@@ -63,6 +65,8 @@ def fault_of(box: np.ndarray, size: tuple[int, int] | None = None) -> str:
     """
     if not np.isfinite(box).all():
         return f"has a coordinate that is no number: {_list(box)}"
+    if np.abs(box).max() >= LARGEST_PX:
+        return f"has a coordinate beyond 2³¹ px: {_list(box)}"
     if box[2:].min() <= 0:
         return f"is {box[2]:g}×{box[3]:g} px: width and height must be above 0"
     if size is not None and ((box[:2] + box[2:] <= -0.5) | (box[:2] >= np.array(size) - 0.5)).any():

@@ -19,7 +19,7 @@ def class_input(
     torchvision (``Resize``, ``CenterCrop``, ``ToDtype``, ``Normalize`` of a PIL image).
 
     Args:
-        picture: of any 8-bit mode and any size.
+        picture: of any size, and any mode with 8 bits or grey of 16.
         channels: 1 for grey, 3 for RGB.
         size_px: width and height of the result.
         resize_px: length to which the shorter side is brought, bilinear, before the middle is cut out. Where the
@@ -30,7 +30,7 @@ def class_input(
         ``(channels, size_px, size_px)`` float32.
 
     Raises:
-        ValueError: If the picture has more than 8 bits a channel.
+        ValueError: If the picture has 32 bits a channel.
     """
     # as_grey_or_rgb always copies, which takes its time for a photograph
     picture = picture if picture.mode == ("L" if channels == 1 else "RGB") else as_grey_or_rgb(picture, channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bnnlight.imaging.box_files import PersonBox, key_of, read_boxes, read_pictures, typed_box
+from bnnlight.imaging.answers_json import PERSON
+from bnnlight.imaging.box_files import ListedFile, PersonBox, key_of, read_boxes, read_listed, typed_box
 from bnnlight.imaging.given_pictures import GivenPictures, check_sorted, sort_boxes, wanted_boxes
 from bnnlight.imaging.reading import upright_size
 
@@ -23,11 +25,13 @@ class GivenBoxes:
         pictures: found by name or id.
         boxes: of each picture, in the order in which they were given.
         left_out: why → how many boxes are not looked at.
+        listed: the file with annotations, where one was given.
     """
 
     pictures: GivenPictures
     boxes: list[list[PersonBox]]
     left_out: dict[str, int]
+    listed: ListedFile | None = None
 
     @property
     def files(self) -> Sequence[Path]:
@@ -87,10 +91,50 @@ class GivenBoxes:
                 file=sys.stderr,
             )
 
+    def check_joints(self, joints: Sequence[str]) -> None:
+        """Compare a model's joints with those of the annotations that its results are to be measured against.
+
+        Other names alone are told on stderr: data sets write them in many ways.
+
+        Raises:
+            ValueError: the annotations have another number of joints, or the same ones in another order.
+        """
+        if not self.listed or not self.listed.joints:
+            return
+        told = {key_of(PERSON if box.category_id is None else box.category_id) for some in self.boxes for box in some}
+        known = self.listed.joints
+        theirs = [known[key] for key in known if key in told] or [*known.values()]
+        same_number = [names for names in theirs if len(names) == len(joints)]
+        where, ours = f"{self.listed.path} (--annotations)", [_plain(name) for name in joints]
+        if not same_number:
+            raise ValueError(
+                f"{where} has {len(theirs[0])} joints in its category, and the model finds {len(joints)}: results in "
+                "COCO's form are measured against the same joints; give annotations of the model's, or leave --format "
+                "coco out"
+            )
+        plain = [[_plain(name) for name in names] for names in same_number]
+        if ours in plain:
+            return
+        names, index = next(
+            (names, index)
+            for names, some in zip(same_number, plain, strict=True)
+            for index, name in enumerate(some)
+            if name != ours[index]
+        )
+        text = f"{where}: joint {index} is {names[index]}, and the model's is {joints[index]}"
+        if sorted(ours) in [sorted(some) for some in plain]:
+            raise ValueError(f"{text}: they have the same joints in another order; give annotations in the model's")
+        print(f"warning: {text}: what is measured is right only if they are the same", file=sys.stderr)
+
     def tell(self) -> None:
         """Print how many boxes were left out, if any."""
         if self.left_out:
             print(f"boxes left out: {', '.join(f'{number:,} {why}' for why, number in self.left_out.items())}")
+
+
+def _plain(name: str) -> str:
+    """A joint's name as it is compared: left_hip, Left Hip and left-hip are the same."""
+    return " ".join(re.split(r"[\W_]+", name.lower())).strip()
 
 
 def given_boxes(
@@ -117,9 +161,10 @@ def given_boxes(
     """
     if boxes or annotations:
         files = list({file.resolve(): file for file in reversed(files)}.values())[::-1]
-    pictures = GivenPictures(files, read_pictures(annotations) if annotations else None)
+    listed = read_listed(annotations) if annotations else None
+    pictures = GivenPictures(files, listed.pictures if listed else None)
     if not boxes:
-        return GivenBoxes(pictures, [[] for _ in files], {})
+        return GivenBoxes(pictures, [[] for _ in files], {}, listed)
     paths = [text for text in boxes if Path(text).is_file() or "," not in text]
     if paths and len(boxes) > 1:
         raise ValueError(f"--boxes is given {len(boxes)} times: give one file, or x,y,w,h for each box of one picture")
@@ -129,11 +174,12 @@ def given_boxes(
     if not read:
         raise ValueError(f"{paths[0]} has no boxes: leave --boxes out to look at whole pictures")
     if not paths:
-        return GivenBoxes(pictures, [read], {})
+        return GivenBoxes(pictures, [read], {}, listed)
     names = None if categories is None else [part.strip() for part in categories.split(",")]
     sorted_boxes, num_others = sort_boxes(read, pictures, skip_others)
     wanted, left_out = wanted_boxes([box for some in sorted_boxes for box in some], min_score, names)
     if num_others:
         left_out["of pictures that are not given"] = num_others
     chosen = {id(box) for box in wanted}
-    return GivenBoxes(pictures, [[box for box in some if id(box) in chosen] for some in sorted_boxes], left_out)
+    kept = [[box for box in some if id(box) in chosen] for some in sorted_boxes]
+    return GivenBoxes(pictures, kept, left_out, listed)

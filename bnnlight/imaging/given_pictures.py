@@ -15,7 +15,8 @@ class GivenPictures:
 
     Args:
         files: none of them twice.
-        listed: of :func:`read_pictures`; None: where a file's name is the id, as 000000000785.jpg of 785.
+        listed: of :class:`bnnlight.imaging.box_files.ListedFile`; None: where a file's name is the id, as
+            000000000785.jpg of 785.
 
     Raises:
         ValueError: two listed pictures have the name of a file.

@@ -52,6 +52,9 @@ def unreadable(path: str | Path, error: Exception) -> OSError:
         fault, advice = number, "lower data.num_workers, or raise the limit (ulimit -a shows it)"
     elif number in (errno.EACCES, errno.EPERM):
         advice = "allow reading it"
+    elif isinstance(error, Image.DecompressionBombError):
+        # Pillow reads twice the number at which it warns
+        reason, advice = f"it has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels", "make it smaller"
     failure = OSError(f"cannot read image {path}: {reason}; {advice}")
     # a number given to the constructor would stand in the message
     failure.errno = fault
@@ -90,7 +93,9 @@ def load_rgb(path: str | Path) -> Image.Image:
 
 
 def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
-    """Convert a PIL image of any 8-bit mode to grey or RGB; transparency is dropped.
+    """Convert a PIL image of any mode with 8 bits, or grey of 16, to grey or RGB; transparency is dropped.
+
+    Of 16 bits the upper 8 are kept, as OpenCV does with files, so that trained on is what is predicted.
 
     Args:
         image: palette, grey, RGB, RGBA, CMYK, ... .
@@ -100,9 +105,14 @@ def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
         A PIL image of mode "L" or "RGB", the same size.
 
     Raises:
-        ValueError: If the image has more than 8 bits a channel.
+        ValueError: If the image has 32 bits a channel.
     """
     _check_depth(image)
+    if image.mode[0] == "I":
+        # with the EXIF tag that says how to turn it; transparent is one of its 65,536 values
+        info = {key: value for key, value in image.info.items() if key != "transparency"}
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image.info = info
     if image.mode == "P" and "transparency" in image.info:
         # Straight from palette to RGB, Pillow warns once for every such file.
         image = image.convert("RGBA")
@@ -110,16 +120,18 @@ def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
 
 
 def _check_depth(image: Image.Image) -> None:
-    if image.mode[0] in "IF":
-        # Pillow clips such values to 255 without a word, which leaves a white picture.
-        raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first")
+    # Pillow has grey of 16 bits as "I" in some formats, which have no more bits than that
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        # Pillow clips such values to 255 without a word, which leaves a white picture, and what their range is,
+        # nobody knows.
+        raise ValueError(f"it has 32 bits a channel (mode {image.mode}); convert it to 8 or 16 bits first")
 
 
 def as_picture(picture: Image.Image | np.ndarray) -> Image.Image:
     """Take an array for a picture.
 
     Args:
-        picture: PIL image of an 8-bit mode, which is returned as it is, or uint8 array, ``(H, W, 3)`` RGB or
+        picture: PIL image of 8 bits or grey of 16, which is returned as it is, or uint8 array, ``(H, W, 3)`` RGB or
             ``(H, W)`` grey.
 
     Raises:
@@ -167,6 +179,7 @@ def turned(picture: Image.Image) -> Image.Image:
     if turn is None:
         return picture
     upright = picture.transpose(turn)
+    upright.format = picture.format
     upright.info = {key: value for key, value in picture.info.items() if key == "transparency"}
     return upright
 
@@ -178,7 +191,7 @@ def upright(picture: Image.Image) -> np.ndarray:
         ``(H, W, 3)`` uint8, RGB.
 
     Raises:
-        ValueError: If the image has more than 8 bits a channel.
+        ValueError: If the image has 32 bits a channel.
     """
     picture = turned(picture)
     # to convert is to copy, which takes its time for a photograph

@@ -147,11 +147,36 @@ def _go_on(
         )
     alphas = _take_alphas(state, own, paths)
     kept = {name: value for name, value in own.items() if name in alphas or not _belongs(name, paths, *_OPTIONAL)}
+    _check_latents(kept, state | alphas, paths, type(model).__name__, checkpoint)
     _check({name: value.shape for name, value in kept.items()}, state | alphas, type(model).__name__, checkpoint)
     model.load_state_dict(state, strict=False)
     restart_alpha(model)
     model.load_state_dict(alphas, strict=False)
     return model
+
+
+def _check_latents(
+    own: dict[str, Tensor], state: dict[str, Tensor], paths: Collection[str], network: str, checkpoint: str
+) -> None:
+    """Tells where two networks are the same but for their latents, whose entries by themselves explain little."""
+    ours, theirs = (
+        {name: value.shape for name, value in some.items() if _belongs(name, paths, "latent.")} for some in (own, state)
+    )
+    if ours == theirs or any(
+        name not in state or state[name].shape != value.shape for name, value in own.items() if name not in ours
+    ):
+        return
+    path = next(
+        path for path in paths if any(ours.get(n) != theirs.get(n) for n in ours | theirs if n.startswith(path))
+    )
+    kinds = [
+        ", ".join(f"{name.removeprefix(path)} {_size(shape)}" for name, shape in some.items() if name.startswith(path))
+        for some in (theirs, ours)
+    ]
+    raise ValueError(
+        f"{checkpoint} has other latents than this {network}: at {path.removesuffix('.') or 'the network itself'} "
+        f"{kinds[0] or 'none'} instead of {kinds[1]}; give the model the latent and rank of the checkpoint's config"
+    )
 
 
 def _left_out(model: nn.Module, parts: Sequence[str]) -> Callable[[str], bool]:

@@ -50,12 +50,13 @@ class EpochOKS:
         """
         self._batches.append((entries, joints.detach(), confidence.detach()))
 
-    def compute(self, truth: dict[str, Any], skeleton: Skeleton) -> dict[str, float]:
+    def compute(self, truth: dict[str, Any], skeleton: Skeleton, of_shown: bool = False) -> dict[str, float]:
         """Measures what was added since the last call, and begins anew; every process has to call it.
 
         Args:
             truth: in COCO's form, annotations by ``id``.
             skeleton: with sigmas.
+            of_shown: leaves out whom nobody was shown, where people are a sample of all; else they are missed.
 
         Returns:
             As :func:`bnnlight.metrics.oks.evaluate_oks`, the same on all processes; nothing where nobody was added.
@@ -68,6 +69,9 @@ class EpochOKS:
         if not people:
             return {}
         annotations = {entry["id"]: entry for entry in truth["annotations"]}
+        if of_shown:
+            left = [entry for name, entry in annotations.items() if name in people or entry.get("iscrowd")]
+            truth = truth | {"annotations": left}
         # in the file's order, which decides between equal scores: the same however the people were dealt out
         results = [_result(annotations[entry], *people[entry]) for entry in sorted(people)]
         shown = {result["image_id"] for result in results}

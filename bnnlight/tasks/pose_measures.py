@@ -68,7 +68,8 @@ class PoseMeasures(nn.Module):
 
         Args:
             split: ``val`` or ``test``.
-            data: one with ``oks_truth`` is asked for the annotations of the split.
+            data: one with ``oks_truth`` is asked for the annotations of the split; ``shows_part`` tells that people
+                were chosen among them, who alone are measured.
 
         Returns:
             Name in the log, without split → figure; what could not be measured is not there.
@@ -88,7 +89,8 @@ class PoseMeasures(nn.Module):
         if count:
             figures["nme"] = error / count
         if self.oks:
-            measured = self.oks.compute(data.oks_truth(split), self.skeleton)
+            shows_part = getattr(data, "shows_part", False)
+            measured = self.oks.compute(data.oks_truth(split), self.skeleton, shows_part)
             figures |= {name: figure for name, figure in measured.items() if not math.isnan(figure)}
         return figures
 

@@ -1,6 +1,7 @@
 """The model card: every fact is in it, and its code runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_facts_of_a_pose_network(tmp_path):
     assert "was not compared" in text
     # a single file is found in its folder
     assert f"bnnlight predict --model {tmp_path.name} " in text
+
+
+def test_average_precision_is_a_share(tmp_path):
+    both = {"test/ap": 0.4321}, {"test/ap": 0.43}
+    facts = Facts(8, 1, {"model.onnx": 7}, Check("model.onnx", Agreement(10, 10), *both))
+    manifest = replace(POSE, metrics={"test/ap": 0.4321, "test/nme": 0.05})
+    text = write_card(tmp_path, manifest, facts).read_text()
+    found = rows(text)
+    assert ["`test/ap`", "43.21 %"] in found and ["`test/nme`", "0.0500"] in found
+    assert ["AP by OKS", "43.00 %, the checkpoint's 43.21 %", "within 0.05 points"] in found
+    assert "      name: AP by OKS\n      value: 0.4321" in text
 
 
 def test_many_classes_are_not_all_listed(tmp_path):

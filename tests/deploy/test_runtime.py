@@ -150,7 +150,7 @@ def test_calling_it_gives_the_bare_output(ship):
         (Image.new("RGB", (9, 9)), ("put a single one into a list",)),
         (np.zeros((9, 9, 3), np.uint8), ("put a single one into a list",)),
         ([Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.float32)], ("picture 1: ", "float32", "uint8")),
-        ([Image.new("RGB", (9, 9))] * 2 + [Image.new("I", (9, 9))], ("picture 2: ", "more than 8 bits")),
+        ([Image.new("RGB", (9, 9))] * 2 + [Image.new("I", (9, 9))], ("picture 2: ", "32 bits")),
     ],
 )
 def test_what_cannot_be_answered(ship, check_one_line, wrong, parts):

@@ -1,10 +1,12 @@
 """What would end or spoil a run later is one line before any data are trained on."""
 
 import copy
+import json
 
 import pytest
 import torch
 
+from bnnlight.backbones import StackedHourglass
 from bnnlight.data import DigitsDataModule
 from bnnlight.tasks import ClassificationTask
 from bnnlight.tasks.dry_run import answer, picture_shape
@@ -88,6 +90,23 @@ def test_wrong_heat_maps(bnnlight_error, configs, quick, data_for):
     ):
         code, line = bnnlight_error("fit", "--config", configs / "hg_people.yaml", *quick, *options, wrong)
         assert code == 2 and all(part in line for part in parts), line
+
+
+def test_options_of_a_network_that_is_wrapped_are_named_as_they_are_typed(
+    bnnlight_error, configs, quick, data_for, tmp_path
+):
+    network = {"num_joints": 14, "features": 16, "depth": 2}
+    torch.save(StackedHourglass(**network).state_dict(), tmp_path / "start.pt")
+    inner = {"class_path": "bnnlight.backbones.StackedHourglass", "init_args": network}
+    start = {"model": inner, "checkpoint": str(tmp_path / "start.pt")}
+    backbone = json.dumps({"class_path": "bnnlight.nn.start_from", "init_args": start})
+    twice = {"class_path": "bnnlight.nn.real_valued", "init_args": {"model": json.loads(backbone)}}
+    given = ("--config", configs / "hg_people.yaml", *data_for("PeopleDataModule"))
+    for option, path in ((backbone, "model.backbone.model"), (json.dumps(twice), "model.backbone.model.model")):
+        for verb in ("fit", "check"):
+            more = quick if verb == "fit" else ()
+            code, line = bnnlight_error(verb, *given, *more, f"--model.backbone={option}")
+            assert code == 2 and f"set {path}.num_joints to 16" in line, line
 
 
 def test_no_pckh_without_head_boxes(bnnlight_error, configs, quick, data_for):

@@ -54,6 +54,9 @@ def test_what_is_wrong_with_a_box():
         ((0, 0, 5, -1), "above 0"),
         ((np.nan, 0, 5, 5), "no number"),
         ((0, 0, np.inf, 5), "no number"),
+        ((-1e300, 0, 2e300, 5), "beyond 2³¹ px: -1e+300, 0, 2e+300, 5"),
+        ((0, 0, 2**31, 5), "beyond"),
+        ((0, 0, 2**31 - 1, 5), ""),
     ):
         fault = fault_of(np.array(box, float), (10, 8))
         assert (part in fault) if part else not fault, box

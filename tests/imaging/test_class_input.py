@@ -68,7 +68,10 @@ def test_every_grey_level_by_hand():
     np.testing.assert_allclose(found.ravel(), (np.arange(256) / 255 - 0.3) / 0.4, rtol=1e-5, atol=1e-6)
 
 
-def test_more_than_8_bits_are_refused(check_one_line):
+def test_16_bits_are_scaled_and_32_are_refused(check_one_line):
+    grey = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
+    found = class_input(grey, 1, 8, 8, (0.3,), (0.4,))
+    np.testing.assert_allclose(found, (156 / 255 - 0.3) / 0.4, rtol=1e-5)
     with pytest.raises(ValueError) as error:
-        class_input(Image.fromarray(np.full((8, 8), 40_000, np.uint16)), 1, 8, 8, (0.3,), (0.4,))
-    check_one_line(error, "more than 8 bits", "I;16")
+        class_input(Image.fromarray(np.full((8, 8), 40_000, np.int32)), 1, 8, 8, (0.3,), (0.4,))
+    check_one_line(error, "32 bits", "mode I")

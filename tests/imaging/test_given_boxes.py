@@ -45,6 +45,48 @@ LISTED = {
 }
 
 
+JOINTS = ("left hip", "nose", "right hip")
+
+
+@pytest.mark.parametrize(
+    ("categories", "fault", "warning"),
+    [
+        ([{"id": 1, "keypoints": ["Left_Hip", "nose", "right-hip"]}], "", ""),
+        ([{"id": 1}], "", ""),
+        ("none", "", ""),
+        # the boxes are of category 7
+        ([{"id": 1, "keypoints": ["a"]}, {"id": 7, "keypoints": list(JOINTS)}], "", ""),
+        (
+            [{"id": 1, "keypoints": list(JOINTS)}, {"id": 7, "keypoints": ["a"]}],
+            "has 1 joints in its category",
+            "",
+        ),
+        ([{"id": 1, "keypoints": ["a"] * 4}], "in its category, and the model finds 3", ""),
+        (
+            [{"id": 7, "keypoints": ["nose", "left hip", "right hip"]}],
+            "joint 0 is nose, and the model's is left",
+            "",
+        ),
+        ([{"id": 7, "keypoints": ["left hip", "nose", "tail"]}], "", "joint 2 is tail, and the model's is right hip"),
+    ],
+)
+def test_joints_are_compared_with_those_of_the_annotations(
+    pictures, tmp_path, capsys, check_one_line, categories, fault, warning
+):
+    images = [{"id": 785, "file_name": pictures[0].name}]
+    file = write(tmp_path, {"images": images, "categories": categories}, "val.json")
+    boxes = write(tmp_path, [{"image_id": 785, "bbox": [1, 2, 3, 4], "category_id": 7}])
+    given = given_boxes(pictures[:1], [str(boxes)], file)
+    if fault:
+        with pytest.raises(ValueError) as error:
+            given.check_joints(JOINTS)
+        check_one_line(error, file, fault)
+    else:
+        given.check_joints(JOINTS)
+    err = capsys.readouterr().err
+    assert (warning in err and err.count("\n") == 1) if warning else not err
+
+
 def test_pictures_are_found_by_id_name_and_annotations(tmp_path, pictures):
     first, second = [1, 2, 3, 4], [5, 6, 7, 8]
     for entries, annotations in (

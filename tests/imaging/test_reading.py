@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bnnlight.data.keypoints.pictures import read_picture
 from bnnlight.imaging.reading import as_picture, load_rgb, turned, unreadable, upright
 
 COLOURS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -81,6 +82,29 @@ def test_exif_data_that_cannot_be_read_turn_nothing(error, monkeypatch):
     np.testing.assert_array_equal(upright(image), COLOURS)
 
 
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_grey_of_16_bits_is_read_as_8(tmp_path, ending):
+    values = np.arange(65536, dtype=np.uint16)[::16].reshape(64, 64)
+    file = tmp_path / f"a.{ending}"
+    Image.fromarray(values).save(file, **({"transparency": 40_000} if ending == "png" else {}))
+    found = np.asarray(load_rgb(file))
+    np.testing.assert_array_equal(found, np.repeat((values // 256)[..., None], 3, axis=2))
+    # as pictures of poses are read for training
+    np.testing.assert_array_equal(read_picture(file, 64, image_size=64)[0], found)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(upright(as_picture(opened)), found)
+
+
+def test_grey_of_16_bits_is_turned_as_its_tag_says(tmp_path):
+    values = np.arange(6, dtype=np.uint16).reshape(2, 3) << 8
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees"
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(upright(load_rgb(tmp_path / "a.png"))[..., 0], [[3, 0], [4, 1], [5, 2]])
+    with Image.open(tmp_path / "a.png") as opened:
+        np.testing.assert_array_equal(upright(opened)[..., 0], [[3, 0], [4, 1], [5, 2]])
+
+
 def test_arrays_are_pictures():
     np.testing.assert_array_equal(np.asarray(as_picture(COLOURS)), COLOURS)
     assert as_picture(COLOURS[..., 0]).mode == "L"
@@ -97,8 +121,8 @@ def test_arrays_are_pictures():
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (np.zeros(4, np.uint8), "(4,)"),
         ("cat.jpg", "str"),
-        (Image.fromarray(np.zeros((4, 4), np.uint16)), "more than 8 bits"),
-        (Image.fromarray(np.zeros((4, 4), np.float32)), "more than 8 bits"),
+        (Image.fromarray(np.zeros((4, 4), np.int32)), "32 bits"),
+        (Image.fromarray(np.zeros((4, 4), np.float32)), "32 bits"),
     ],
 )
 def test_what_is_no_picture(wrong, part, check_one_line):

@@ -1,6 +1,7 @@
 """A binary network started from the weights of a trained one."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -187,6 +188,25 @@ def test_without_a_latent_alpha_of_another_kind_starts_anew(trained, saved):
     network = start_from(resnet(latent=Tucker), path, latent=None)
     for _, layer in named_binary_layers(network):
         torch.testing.assert_close(layer.alpha(), layer.latent().flatten(1).abs().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("latent", "parts"),
+    [
+        (partial(Tucker, rank=0.5), ("latent.core 4×4×3×3, latent.factors.0 8×4", "instead of latent.core 8×8×3×3")),
+        (Matrix, ("latent.U 8×8", "instead of latent.core")),
+        (Dense, ("latent.weight 8×8×3×3 instead of latent.core",)),
+    ],
+)
+def test_other_latents_are_called_so(saved, check_one_line, latent, parts):
+    path = saved(resnet(latent=latent))
+    with pytest.raises(ValueError) as caught:
+        start_from(resnet(latent=Tucker), path, latent=None)
+    check_one_line(caught, path, "has other latents than this ResNet: at stages.0.0.unit1.conv ", "rank of the", *parts)
+    # a network that is wider has other sizes everywhere
+    with pytest.raises(ValueError) as caught:
+        start_from(ResNet((2, 1), 5, width=0.25, stem="small", latent=Tucker), path, latent=None)
+    assert "other sizes" in str(caught.value) and "other latents" not in str(caught.value)
 
 
 def test_dense_weights_for_factors_are_one_line(saved, check_one_line):

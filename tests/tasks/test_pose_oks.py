@@ -12,11 +12,12 @@ from fixtures.coco_files import coco_content, ready, write_coco
 from fixtures.coco_results import agree, by_library, completed, noisy, real_set
 from fixtures.processes import run_to_end
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from bnnlight.backbones import StackedHourglass
 from bnnlight.data.keypoints.coco_files.truth import coco_truth
 from bnnlight.data.keypoints.heatmaps import render
+from bnnlight.experiment.trained.shipping import Shown, tested
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.oks import STATS
 from bnnlight.tasks import PoseTask
@@ -189,6 +190,20 @@ def test_images_of_which_nobody_was_shown_are_not_measured_on():
     alone["annotations"] = [entry for entry in data.content["annotations"] if entry["image_id"] == 0]
     results = [result for result in results_of(Data(1)) if result["image_id"] == 0]
     assert logged["val/ap"] == pytest.approx(by_library(alone, results, SIGMAS)[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("chosen", [range(NUM), (0, 1, 4, 5)])
+def test_what_is_shipped_is_compared_by_it_too(chosen):
+    data = Data(2)
+    people = Subset(data.samples, list(chosen)) if len(chosen) < NUM else data.samples
+    figures = tested(task(), Shown(data, DataLoader(people, batch_size=2)), quiet=True)
+    # people who are not shown are left out, and not missed; the crowd stays
+    left = [entry for index, entry in enumerate(data.content["annotations"]) if index in chosen or entry["iscrowd"]]
+    images = [image for image in data.content["images"] if any(i % 3 == image["id"] for i in chosen)]
+    truth = data.content | {"annotations": left, "images": images}
+    results = [result for index, result in enumerate(results_of(data)) if index in chosen]
+    assert figures["test/ap"] == pytest.approx(by_library(truth, results, SIGMAS)[0], abs=1e-6)
+    assert figures["test/pck_box"] > 0
 
 
 def test_without_sigmas_it_is_said_once_how_to_give_them(monkeypatch):

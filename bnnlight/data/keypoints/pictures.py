@@ -49,6 +49,9 @@ def read_picture(path: str | Path, side_px: float, image_size: int) -> tuple[np.
         raise unreadable(path, error) from error
     if pixels is None:
         raise unreadable(path, ValueError("damaged, cut off or no image"))
+    if pixels.shape[0] * pixels.shape[1] * shrink**2 > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
+        # the limit of all else that reads pictures here, whose own reading of the header tells it
+        _picture_size(Path(path), "stop")
     if shrink > 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return pixels, shrink

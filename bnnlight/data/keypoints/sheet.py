@@ -17,7 +17,7 @@ CROP_PX = 320
 """About how wide a crop is shown."""
 _LINE_PX, _GAP_PX = 18, 2
 _MAX_NUMBERED = 60
-"""Of more joints the numbers would hide the picture."""
+"""More numbers than that would hide the picture: of more joints every second one has its number, or every third …"""
 _INK = {"left": LEFT, "right": RIGHT, "": MIDDLE}
 _MIRROR = PoseAugmentation(scale=(1, 1), rotation_deg=0, flip=1, brightness=0, contrast=0, saturation=0)
 
@@ -56,15 +56,24 @@ def _draw(data: PoseDataModule, sample: dict[str, Any]) -> np.ndarray:
     large = cv2.resize(pixels, (CROP_PX, CROP_PX), interpolation=cv2.INTER_LINEAR)
     joints, shown = (sample["joints"].numpy() + 0.5) * factor - 0.5, sample["annotated"].numpy()
     picture = draw_pose(large, joints, shown, data.skeleton)
-    if len(joints) > _MAX_NUMBERED:
-        return picture
     sheet = Image.fromarray(picture)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    for index in np.flatnonzero(shown).tolist():
+    for index in _numbered(shown):
         x, y = joints[index]
         if 0 <= x < CROP_PX and 0 <= y < CROP_PX:
             draw.text((x + 4, y - 12), str(index), fill="white", font=font, stroke_width=1, stroke_fill="black")
     return np.asarray(sheet)
+
+
+def _numbered(shown: np.ndarray) -> list[int]:
+    """Indices of the joints that get their numbers: all that are shown, or of very many those that the key has too."""
+    indices = np.flatnonzero(shown).tolist()
+    step = 1 if len(indices) <= _MAX_NUMBERED else _step(len(shown))
+    return [index for index in indices if index % step == 0]
+
+
+def _step(num_joints: int) -> int:
+    return -(-num_joints // _MAX_NUMBERED)
 
 
 def _titled(picture: np.ndarray, left: str, right: str) -> np.ndarray:
@@ -83,18 +92,23 @@ def _key(skeleton: Skeleton, shape: tuple[int, ...]) -> np.ndarray:
     sheet = Image.new("RGB", (width, height), (40, 40, 40))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     num_sided = sum(side != "" for side in skeleton.sides)
+    step = _step(len(skeleton.joints))
     title = f"{len(skeleton.joints)} joints, {num_sided // 2} pairs of left and right, {len(skeleton.limbs)} limbs"
+    if step > 1:
+        ending = {2: "nd", 3: "rd"}.get(step, "th")
+        title += f"; every {step}{ending} is named"
     draw.text((8, 4), title, fill="white", font=font)
     for place, (name, side) in enumerate((("left", "left"), ("right", "right"), ("no side", ""))):
         draw.text((8 + 70 * place, 4 + _LINE_PX), name, fill=_INK[side], font=font)
     rows = (height - 3 * _LINE_PX) // _LINE_PX
     columns = 4
-    for index, (name, side) in enumerate(zip(skeleton.joints, skeleton.sides, strict=True)):
-        column, row = divmod(index, rows)
+    named = [index for index in range(len(skeleton.joints)) if index % step == 0]
+    for place, index in enumerate(named):
+        column, row = divmod(place, rows)
         if column == columns:
             break
-        last = column == columns - 1 and row == rows - 1 and index + 1 < len(skeleton.joints)
-        line = "…" if last else f"{index} {name}"
+        last = column == columns - 1 and row == rows - 1 and place + 1 < len(named)
+        line, side = "…" if last else f"{index} {skeleton.joints[index]}", skeleton.sides[index]
         while draw.textlength(line, font=font) > width / columns - 10:
             line = line[:-2] + "…"
         draw.text((8 + column * width // columns, (row + 3) * _LINE_PX - 4), line, fill=_INK[side], font=font)

@@ -36,7 +36,7 @@ class ToChannels(nn.Module):
             PIL image, or uint8 tensor (num_channels, H, W).
 
         Raises:
-            ValueError: If a tensor is not uint8, or an image has more than 8 bits a channel.
+            ValueError: If a tensor is not uint8, or an image has 32 bits a channel.
         """
         if isinstance(picture, Image.Image):
             return as_grey_or_rgb(picture, self.num_channels)

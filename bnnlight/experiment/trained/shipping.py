@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -124,21 +125,47 @@ def compare(
     task = experiment.model.to("cpu").eval()
     network = task.backbone
     both = SideBySide(network, Runtime(file), signs)
-    expected = tested(task, loader, quiet)
+    shown = Shown(experiment.datamodule, loader)
+    expected = tested(task, shown, quiet)
     try:
         task.backbone = both
-        measured = tested(task, loader, quiet)
+        measured = tested(task, shown, quiet)
     finally:
         task.backbone = network
     return Check(file.name, both.agreement, expected, measured, exact)
 
 
-def tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str, float]:
+class Shown(L.LightningDataModule):
+    """Some test pictures, and what else a task asks its data: skeleton, classes, the annotations to measure against.
+
+    Args:
+        data: of the run.
+        loader: of the pictures.
+
+    Attributes:
+        shows_part: whether they are a choice of the test pictures.
+    """
+
+    def __init__(self, data: L.LightningDataModule, loader: DataLoader) -> None:
+        super().__init__()
+        self.data, self.loader = data, loader
+        self.shows_part = isinstance(loader.dataset, Subset)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":  # before it is there
+            raise AttributeError(name)
+        return getattr(self.data, name)
+
+
+def tested(task: L.LightningModule, shown: Shown, quiet: bool) -> dict[str, float]:
     """The figures of :data:`METRICS` of a task on some pictures, on one CPU process.
 
     Args:
         task: with the network that is measured.
-        loader: of the pictures.
+        shown: the pictures.
         quiet: shows no progress bar.
     """
     with warnings.catch_warnings():
@@ -152,5 +179,5 @@ def tested(task: L.LightningModule, loader: DataLoader, quiet: bool) -> dict[str
             enable_progress_bar=not quiet,
             callbacks=[] if quiet else [RichProgressBar()],
         )
-        (measured,) = trainer.test(task, loader, verbose=False)
+        (measured,) = trainer.test(task, shown, verbose=False)
     return {key: float(measured[key]) for key in METRICS if key in measured}

@@ -281,7 +281,7 @@ def damage(file, how):
     elif how == "text":
         file.write_text("not an image\n")
     else:
-        Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(file)
+        Image.fromarray(np.zeros((8, 8), dtype=np.int32)).save(file)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def damage(file, how):
         ("x.png", "truncated"),
         ("x.jpg", "empty"),
         ("x.webp", "text"),
-        ("x.png", "16 bit"),
+        ("x.tif", "32 bit"),
     ],
 )
 def test_unreadable_image_is_named(draw_folder, check_one_line, name, how):

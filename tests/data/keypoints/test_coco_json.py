@@ -1,6 +1,7 @@
 """Files in COCO's form: what may be left out or written otherwise, and what is wrong."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -203,6 +204,10 @@ WRONG = {
     "box that is negative": (at(2, bbox=[20, 30, 5, -6]), "entry 3 of 4 (0.jpg)", "5×-6 px"),
     "box of three": (at(2, bbox=[20, 30, 5]), "entry 3 of 4 (0.jpg)", "bbox is [20, 30, 5]", "correct"),
     "box with NaN": (at(2, bbox=[20, float("nan"), 5, 5]), "entry 3 of 4 (0.jpg)", "bbox is", "correct"),
+    "box beyond all pictures": (at(2, bbox=[-1e300, 0, 2e300, 9]), "entry 3 of 4 (0.jpg)", "bbox is", "below 2³¹"),
+    "box of too large whole numbers": (at(2, bbox=[0, 0, 10**400, 9]), "entry 3 of 4 (0.jpg)", "bbox is", "correct"),
+    "joint beyond all pictures": (with_points(1, 3, 1e300), "entry 2 of 4 (1.jpg)", "joint 1 is at (1e+300, ", "2³¹"),
+    "pairs": (at(3, keypoints=[[1, 2]] * 5), "entry 4 of 4 (1.jpg)", "pairs without a flag: add 2 to each"),
     "area is text": (at(0, area="large"), "entry 1 of 4 (0.jpg)", "area is large", "a number"),
     "joint is NaN": (with_points(1, 3, float("nan")), "entry 2 of 4 (1.jpg)", "left_eye is at (nan", "correct"),
     "flag is NaN": (with_points(1, 5, float("nan")), "entry 2 of 4 (1.jpg)", "flag", "correct"),
@@ -265,6 +270,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_files(tmp_path, check_one_line, wrong):
     change, *parts = WRONG[wrong]
+    warnings.simplefilter("error", RuntimeWarning)  # numpy's, of numbers that are too large
     write_coco(tmp_path)
     content = change(coco_content())
     (tmp_path / "people.json").write_text(content if isinstance(content, str) else json.dumps(content))

@@ -4,6 +4,7 @@ from PIL import Image
 
 from bnnlight.data.keypoints import pictures
 from bnnlight.data.keypoints.pictures import picture_sizes, read_picture
+from bnnlight.imaging.reading import load_rgb
 
 
 def blob(width, height, x, y, sigma=30.0):
@@ -118,3 +119,19 @@ def test_a_damaged_header_is_named(tmp_path, check_one_line):
     with pytest.raises(OSError) as error:
         picture_sizes([tmp_path / "a.png", tmp_path / "b.png"])
     check_one_line(error, f"cannot read image {tmp_path / 'b.png'}: ", "replace or remove the file")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_picture_that_is_too_large_is_refused_by_all_that_read_it(tmp_path, monkeypatch, check_one_line, ending):
+    file = tmp_path / f"a.{ending}"
+    Image.new("RGB", (400, 256)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400 * 256 / 2)
+    for shrink in (1, 4):
+        assert read_picture(file, shrink * 16, image_size=16)[0].size  # just as large as is allowed
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400 * 256 / 2 - 1)
+    readers = (lambda: read_picture(file, 64, image_size=16), lambda: picture_sizes([file]), lambda: load_rgb(file))
+    for read in readers:
+        with pytest.raises(OSError) as error:
+            read()
+        check_one_line(error, f"cannot read image {file}: it has more than 0 million pixels; make it smaller")
+        assert error.value.errno is None

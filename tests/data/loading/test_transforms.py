@@ -82,11 +82,16 @@ def test_float_tensor_is_refused(check_one_line):
     check_one_line(error, "torch.float32", "uint8")
 
 
-def test_16_bit_image_is_refused_not_clipped(check_one_line):
+def test_16_bit_image_is_scaled_not_clipped():
     image = Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))
+    of_8_bits = Image.new("L", (8, 8), 40_000 // 256)
+    assert torch.equal(GREY.eval_transform()(image), GREY.eval_transform()(of_8_bits))
+
+
+def test_32_bit_image_is_refused_not_clipped(check_one_line):
     with pytest.raises(ValueError) as error:
-        GREY.eval_transform()(image)
-    check_one_line(error, "more than 8 bits", "I;16")
+        GREY.eval_transform()(Image.fromarray(np.full((8, 8), 40_000, dtype=np.int32)))
+    check_one_line(error, "32 bits", "mode I")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (20, 10), (9, 31), (3, 3)])

@@ -24,6 +24,7 @@ from bnnlight.data.keypoints.coco_files.content import (
     key_of,
     load_coco,
 )
+from bnnlight.imaging.boxes import LARGEST_PX
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def read_coco(
     names, limbs = _names_and_limbs(content, wanted)
     table = _table(content, kept, len(names) if names else None)
     annotated = np.isin(table[..., 2], list(visible)) if visible else table[..., 2] > 0
+    _check_px(content, kept, table, annotated)
     has_joints = annotated.any(1)
     rows = np.array(kept, np.int64)[has_joints]
     table, annotated = table[has_joints], annotated[has_joints]
@@ -190,7 +192,9 @@ def _table(content: CocoContent, kept: list[int], num_joints: int | None) -> np.
         points = content.entries[index]["keypoints"]
         if not isinstance(points, array):
             wanted = "a list of numbers, x, y and flag of each joint"
-            raise ValueError(f"{content.where(index)}: keypoints is not {wanted}; correct the entry")
+            pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+            advice = ", but pairs without a flag: add 2 to each that is annotated" if pairs else "; correct the entry"
+            raise ValueError(f"{content.where(index)}: keypoints is not {wanted}{advice}")
         length = length or len(points)
         if len(points) != length or length % 3:
             joints = f"the category's {num_joints} joints" if num_joints else f"{length // 3} joints, as the first has,"
@@ -209,6 +213,17 @@ def _table(content: CocoContent, kept: list[int], num_joints: int | None) -> np.
     return table
 
 
+def _check_px(content: CocoContent, kept: list[int], table: np.ndarray, annotated: np.ndarray) -> None:
+    # what is no number is told of later, with the joint's name
+    far = np.argwhere((np.abs(table[..., :2]) >= LARGEST_PX).any(2) & np.isfinite(table[..., :2]).all(2) & annotated)
+    if len(far):
+        row, joint = far[0]
+        x, y = table[row, joint, :2]
+        raise ValueError(
+            f"{content.where(kept[row])}: joint {joint} is at ({x:g}, {y:g}), beyond 2³¹ px; correct the entry"
+        )
+
+
 def _boxes_and_areas(content: CocoContent, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(N, 4)`` and ``(N,)`` float32, as in the file; NaN where there is none."""
     boxes, areas = np.full((len(rows), 4), np.nan, np.float32), np.full(len(rows), np.nan, np.float32)
@@ -220,10 +235,12 @@ def _boxes_and_areas(content: CocoContent, rows: np.ndarray) -> tuple[np.ndarray
                 continue
             try:
                 numbers = np.array(value, np.float64)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 numbers = np.zeros(0)
-            if numbers.shape != shape or not np.isfinite(numbers).all():
-                wanted = "x, y, width and height belong" if shape else "a number belongs"
+            # an area may be as large as the square
+            most = LARGEST_PX if shape else LARGEST_PX**2
+            if numbers.shape != shape or not (np.abs(numbers) < most).all():
+                wanted = "x, y, width and height belong, each below 2³¹" if shape else "a number below 2⁶² belongs"
                 raise ValueError(
                     f"{content.where(index)}: {name} is {str(value)[:60]} where {wanted}; correct the entry"
                 )
