@@ -1,6 +1,6 @@
 """Draws the pictures of docs/method.md, from the package's own latents and gradients.
 
-    python docs/draw_method.py [--output docs/images]
+python docs/draw_method.py [--output docs/images]
 """
 
 from __future__ import annotations
