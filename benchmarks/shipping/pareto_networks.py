@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,9 @@ def _real(
     if nncf_python is None:
         return quantized(model, pictures)
     script = Path(__file__).with_name("inference_nncf.py")
-    files = [folder / name for name in ("float32.xml", "nncf.xml", "pictures.npy")]
+    # OpenVINO keeps the weights of a model that it has read in their file: each model has files of its own
+    place = Path(tempfile.mkdtemp(dir=folder))
+    files = [place / name for name in ("float32.xml", "nncf.xml", "pictures.npy")]
     ov.save_model(model, files[0], compress_to_fp16=False)
     np.save(files[2], pictures)
     done = subprocess.run([nncf_python, script, *files], capture_output=True, text=True)
