@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import lightning as L
 
+from bnnlight.callbacks.best import callbacks_of
+from bnnlight.callbacks.schedules.freeze_signs import FreezeSigns
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.nn.parts import BiRotated
 
@@ -11,7 +13,7 @@ from bnnlight.nn.parts import BiRotated
 class Turn(L.Callback):
     """Finds the rotations of every :class:`bnnlight.nn.BiRotated` anew as epochs begin, from those before.
 
-    The rotations travel in the checkpoint with the weights, so that a run that goes on has them. Not on by default; in
+    The rotations travel in the checkpoint with the weights, so that a run that goes on has them. Once :class:`FreezeSigns` holds the signs, they stay. Not on by default; in
     a config::
 
         trainer:
@@ -41,7 +43,7 @@ class Turn(L.Callback):
             raise ValueError("Turn: no layer has weights that are turned: add bnnlight.nn.BiRotated to weight_parts")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch % self.every:
+        if trainer.current_epoch % self.every or any(c.is_due(trainer) for c in callbacks_of(trainer, FreezeSigns)):
             return
         for _, layer in named_binary_layers(pl_module):
             if layer.weight_parts is None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bnnlight.callbacks import Turn
+from bnnlight.callbacks import FreezeSigns, Turn
 from bnnlight.nn import BinaryConv2d, BiRotated, Standardized
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*")
@@ -56,3 +56,13 @@ def test_wrong_options(option):
 def test_needs_weights_that_are_turned(fit):
     with pytest.raises(ValueError, match=r"Turn: no layer has weights that are turned: add bnnlight.nn.BiRotated"):
         fit(Turn(), max_steps=1)
+
+
+def test_turns_nothing_once_signs_are_frozen(fit, turned):
+    callbacks = (Turn(), FreezeSigns(epoch=2))
+    _, _, copies = fit(*callbacks, network=turned(), max_steps=12, limit_train_batches=3)
+    signs = {step: [layers[f"body.{i}"].binary_weight() for i in (1, 2)] for step, layers in copies.items()}
+    angles = {step: layers["body.1"].weight_parts[1].angle.clone() for step, layers in copies.items()}
+    moved = [step for step in range(1, 13) if any(map(lambda a, b: (a != b).any(), signs[step], signs[step - 1]))]
+    assert moved and max(moved) <= 6 and not torch.equal(angles[0], angles[6])
+    assert all(torch.equal(angles[step], angles[6]) for step in range(6, 13))

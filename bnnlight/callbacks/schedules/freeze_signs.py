@@ -23,8 +23,9 @@ class FreezeSigns(L.Callback):
               init_args: {share: 0.9}
 
     Latents lose their gradients right before each step, so that any optimizer leaves them and their moments alone,
-    its weight decay and momentum included. All that is computed from W̃ stays too: α of scale ``analytic``. Logs
-    ``bnn/signs_frozen``, 0 or 1, at the start of each epoch. In several processes each does the same.
+    its weight decay and momentum included. So do parts between W̃ and its sign, and ``Turn`` turns no weights any more.
+    All that is computed from W̃ stays too: α of scale ``analytic``. Logs ``bnn/signs_frozen``, 0 or 1, at the start of
+    each epoch. In several processes each does the same.
 
     Args:
         epoch: the first epoch with frozen signs, counted from 0; or
@@ -71,15 +72,17 @@ class FreezeSigns(L.Callback):
                 )
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        log_figures(trainer, {"bnn/signs_frozen": int(self._is_due(trainer))})
+        log_figures(trainer, {"bnn/signs_frozen": int(self.is_due(trainer))})
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        if self._is_due(trainer):
+        if self.is_due(trainer):
             for _, layer in named_binary_layers(pl_module):
-                for parameter in layer.latent.parameters():
-                    parameter.grad = None
+                for module in filter(None, (layer.latent, layer.weight_parts)):
+                    for parameter in module.parameters():
+                        parameter.grad = None
 
-    def _is_due(self, trainer: L.Trainer) -> bool:
+    def is_due(self, trainer: L.Trainer) -> bool:
+        """Whether signs are frozen in the step that comes next."""
         if self.epoch is not None:
             return trainer.current_epoch >= self.epoch
         return trainer.global_step >= self.share * trainer.estimated_stepping_batches

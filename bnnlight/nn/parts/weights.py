@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -24,9 +25,11 @@ class WeightPart(nn.Module):
 
     Attributes:
         sets_threshold: whether it decides which value of W̃ becomes zero. Of a layer's parts one may do so.
+        keeps_signs: whether each entry keeps its sign. Such a part stands behind the one that sets the threshold.
     """
 
     sets_threshold = False
+    keeps_signs = False
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -50,12 +53,16 @@ class WeightParts(nn.ModuleList):
         parts: in their order.
 
     Raises:
-        ValueError: more than one of them sets the sign's threshold.
+        ValueError: more than one of them sets the sign's threshold, or one does so behind :class:`Clamped`.
     """
 
     def __init__(self, parts: Sequence[WeightPart]) -> None:
         super().__init__(parts)
         check_thresholds("weight_parts", parts)
+        for before, part in itertools.combinations(parts, 2):
+            if before.keeps_signs and part.sets_threshold:
+                first, second = (type(one).__name__ for one in (before, part))
+                raise ValueError(f"weight_parts: {first} before {second} would move its threshold: swap the two")
 
     def forward(self, weight: Tensor) -> Tensor:
         for part in self:
@@ -171,6 +178,8 @@ class Clamped(WeightPart):
 
     Source: ReCU, Xu et al., ICCV 2021, https://arxiv.org/abs/2103.12369.
     """
+
+    keeps_signs = True
 
     def __init__(self, weight: Tensor, tau: float = 0.85) -> None:
         super().__init__(weight)
