@@ -13,8 +13,8 @@ from bnnlight.nn.parts import BiRotated
 class Turn(L.Callback):
     """Finds the rotations of every :class:`bnnlight.nn.BiRotated` anew as epochs begin, from those before.
 
-    The rotations travel in the checkpoint with the weights, so that a run that goes on has them. Once :class:`FreezeSigns` holds the signs, they stay. Not on by default; in
-    a config::
+    The rotations travel in the checkpoint with the weights, so that a run that goes on has them. Once
+    :class:`bnnlight.callbacks.FreezeSigns` holds the signs, they stay as they are. Not on by default; in a config::
 
         trainer:
           callbacks:
