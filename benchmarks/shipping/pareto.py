@@ -52,7 +52,6 @@ class Task:
 
 _CLASSES = (
     "binary ResNet-18",
-    "binary ResNet-18, light stem",
     "binary ResNet-34",
     "ResNet-18",
     "ResNet-34",
