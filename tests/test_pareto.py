@@ -62,3 +62,20 @@ def test_page_has_each_network_with_its_costs_and_bold_where_none_beats_it(page)
     assert "| beaten | 84.00 | 3.50 | 3.50 to 3.50 | 9.00 |  |  | 300 M |" in text
     assert "None is as accurate in fewer MB as small (85.0 %, 4 MB), slow and good (91.0 %, 40 MB)." in text
     assert page.draw(record).startswith(b"\x89PNG")
+
+
+def test_a_binary_network_stands_beside_its_twin_and_what_is_as_quick(page):
+    rows = {
+        "binary net, int8": a_row("binary, int8", [80.0, 82.0], 3.0, 2_000_000, 1, 1),
+        "net, int8": a_row("real, int8", [84.0], 6.0, 8_000_000, 0, 1) | {"network": "net"},
+        "other": a_row("real", [70.0], 2.0, 1_000_000, 0, 1),
+        "worse": a_row("real", [60.0], 1.0, 1_000_000, 0, 1),
+    }
+    task = {"title": "Digits", "rows": rows}
+    (text,) = page.verdict(task)
+    assert text == (
+        "Digits: binary net, int8 has 0.50 of the time and 0.25 of the bytes of net, int8, and 3.0 points less "
+        "accuracy; the best real network that is as quick, other, has 70.0 % for 81.0 %."
+    )
+    del rows["other"], rows["worse"]
+    assert page.verdict(task)[0].endswith("; no real network here is as quick.")

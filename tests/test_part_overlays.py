@@ -86,9 +86,15 @@ def test_names_all_options_and_opens_with_its_source_its_command_and_what_it_cha
 
 def test_overlays_stack_in_their_order():
     assert found(configured("tucker", "clamped", "normalized", "learned_pair", "balanced")) == [
-        ["Clamped", "Balanced"],
-        ["LearnedPair", "Normalized"],  # which is last wherever it stands
+        ["Balanced", "Clamped"],  # as Normalized, last wherever it stands
+        ["LearnedPair", "Normalized"],
     ]
+
+
+def test_one_callback_of_two_overlays_is_one_line(bnnlight, tmp_path):
+    configs = [f"--config={path}" for path in (ROOT / f"{BASES[0]}.yaml", overlay("clamped"), overlay("recu"))]
+    code, _, err = bnnlight("fit", *configs, f"--run_dir={tmp_path / 'run'}")
+    assert code == 2 and "Loosen is there twice among the callbacks" in err
 
 
 def test_those_that_exclude_each_other_are_one_line_that_names_both(bnnlight, tmp_path):

@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ledgers", type=Path, default=Path("results"), help="folder of the runs' ledgers")
     parser.add_argument("--num_runs", type=int, default=40, help="of each network, in turn")
     parser.add_argument("--nncf_python", help="Python of an environment with nncf")
+    parser.add_argument("--in_words", default="", help="the page's first paragraph")
     parser.add_argument("--output", type=Path, required=True, help="path without ending: writes .md, .json and .png")
     options = parser.parse_args(arguments)
     start = time.time()
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": machine(),
         "versions": {"torch": torch.__version__, "openvino": ov.get_version().split("-")[0]},
         "bits": BITS,
+        "in_words": options.in_words,
         "int8": "NNCF" if options.nncf_python else "bnnlight bench's",
         "num_runs": options.num_runs,
         "tasks": tasks,

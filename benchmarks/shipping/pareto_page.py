@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 COLORS = {"binary": "#c2571a", "real": "#14375e"}
 COSTS = {
@@ -59,26 +60,37 @@ def draw(record: Mapping[str, Any]) -> bytes:
 def _panel(panel: Axes, rows: Mapping[str, Mapping[str, Any]], cost: str) -> None:
     best = front(rows, cost)
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(alpha=0.3, which="both", axis="x")
     places = [(costs(rows[name])[cost], _mean(rows[name])) for name in best]
     panel.step(*zip(*places, strict=True), where="post", color="#999999", linewidth=1, zorder=1)
-    for name, row in rows.items():
+    named: list[tuple[float, float]] = []
+    for name, row in sorted(rows.items(), key=lambda item: costs(item[1])[cost]):
         color = COLORS[row["kind"].split(",")[0]]
         fill = "white" if row["kind"].endswith("int8") else color
         place = (costs(row)[cost], _mean(row))
         panel.plot(*place, "o", color=color, markerfacecolor=fill, markersize=7, zorder=2)
         if not row["kind"].endswith("int8"):
-            panel.annotate(name, place, xytext=(5, 5), textcoords="offset points", fontsize=8)
-    panel.margins(x=0.15, y=0.12)
+            # names of neighbors stand above and below
+            is_near = any(place[0] < 2 * x and abs(place[1] - y) < 0.5 for x, y in named)
+            where = {"xytext": (5, -12)} if is_near else {"xytext": (5, 5)}
+            panel.annotate(name, place, **where, textcoords="offset points", fontsize=8)
+            named.append(place)
+    panel.margins(x=0.22, y=0.12)
 
 
 def report(record: Mapping[str, Any], picture: str) -> str:
     """The record as Markdown."""
     lines = ["# When does a binary network pay?", ""]
-    lines += [" ".join(sentence for task in record["tasks"] for sentence in summary(task)), ""]
+    if record.get("in_words"):
+        lines += [record["in_words"], ""]
+    lines += [" ".join(sentence for task in record["tasks"] for sentence in verdict(task)), ""]
     lines += [f"![Accuracy against time, bytes and multiply-adds]({picture}.png)", ""]
     for task in record["tasks"]:
-        lines += [f"## {task['title']}, timed at {task['size']}×{task['size']} px", "", *_table(task), ""]
+        heading = f"## {task['title']}, timed at {task['size']}×{task['size']} px"
+        lines += [heading, "", *_table(task), "", " ".join(summary(task)), ""]
     lines += [
         "Trained from scratch under one budget, the same pictures, epochs and optimizer, each network at its own "
         "learning rate; so networks that take long to learn stand lower than elsewhere. Accuracy is that of the "
@@ -92,6 +104,38 @@ def report(record: Mapping[str, Any], picture: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def verdict(task: Mapping[str, Any]) -> list[str]:
+    """In sentences: each binary network in 8 bits beside its real twin, and the best real one that is as quick."""
+    rows, sentences = task["rows"], []
+    for name, row in rows.items():
+        twin = rows.get(name.removeprefix("binary "))
+        if row["kind"] != "binary, int8" or twin is None:
+            continue
+        time, size = (row[cost] / twin[cost] for cost in ("median_ms", "num_bytes"))
+        points = _mean(row) - _mean(twin)
+        text = (
+            f"{task['title']}: {name} has {time:.2f} of the time and {size:.2f} of the bytes of {twin['network']}, int8"
+        )
+        text += f", and {abs(points):.1f} points {'less' if points < 0 else 'more'} accuracy"
+        as_quick = [other for other in rows if not _is_binary(rows[other]) and _as_quick(rows[other], row)]
+        if as_quick:
+            best = max(as_quick, key=lambda other: _mean(rows[other]))
+            text += f"; the best real network that is as quick, {best}, "
+            text += f"has {_mean(rows[best]):.1f} % for {_mean(row):.1f} %"
+        else:
+            text += "; no real network here is as quick"
+        sentences.append(f"{text}.")
+    return sentences
+
+
+def _is_binary(row: Mapping[str, Any]) -> bool:
+    return row["kind"].startswith("binary")
+
+
+def _as_quick(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return row["median_ms"] <= other["median_ms"]
 
 
 def summary(task: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import nn
 
 from bnnlight.callbacks.best import forget_best
 from bnnlight.guards.lightning_internals import check_parts
+from bnnlight.nn.parts import BiRotated
 
 _EPOCH = "averaging_epoch"
 
@@ -39,7 +40,7 @@ def whole(callback: L.Callback) -> L.Callback:
 
 
 class _Averages(WeightAveraging):
-    """WeightAveraging that counts in whole numbers, and loses neither the trained weights nor the averages.
+    """WeightAveraging that counts in whole numbers, keeps rotations, and loses neither trained weights nor averages.
 
     Lightning 2.6.6 averages integer buffers such as ``num_batches_tracked``; measures and saves the untrained network
     until the first update; loads the trained weights, not the averages, where ``test`` follows ``fit``; writes the
@@ -71,6 +72,11 @@ class _Averages(WeightAveraging):
         for average, current in zip(self._average_model.module.buffers(), model.buffers(), strict=True):
             if not current.is_floating_point() and not current.is_complex():
                 average.copy_(current)
+        # a mean of rotations is none
+        for average, current in zip(self._average_model.module.modules(), model.modules(), strict=True):
+            if isinstance(current, BiRotated):
+                average.left.copy_(current.left)
+                average.right.copy_(current.right)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and self._has_begun:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ class Experiment(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO(self._start.run))
         callbacks = [*own, *callbacks]
+        _check_callbacks(callbacks)
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and self._for_fit:
                 leave_last(callback, self.config.last_checkpoint.dirpath)
@@ -284,3 +286,17 @@ class Experiment(LightningCLI):
             if not isinstance(logger, MetricsFile):
                 leave_out_once_failed(logger)
         return trainer
+
+
+def _check_callbacks(callbacks: Sequence[L.Callback]) -> None:
+    """
+    Raises:
+        ValueError: two of them would have one place in a checkpoint, so that Lightning refuses them.
+    """
+    places = set()
+    for callback in callbacks:
+        if type(callback).state_dict is not L.Callback.state_dict:
+            if callback.state_key in places:
+                name = type(callback).__name__
+                raise ValueError(f"{name} is there twice among the callbacks, of configs and command line: keep one")
+            places.add(callback.state_key)

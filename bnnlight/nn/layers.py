@@ -89,7 +89,8 @@ class BinaryLayer(nn.Module):
         self.weight_gradient = weight_gradient
         self.bias = nn.Parameter(weight.new_zeros(weight.shape[0])) if bias else None
         self.weight_parts = WeightParts([part(weight) for part in weight_parts]) if weight_parts else None
-        self.input_parts = InputParts([part(num_channels) for part in input_parts]) if input_parts else None
+        parts = [part(num_channels).to(weight) for part in input_parts]
+        self.input_parts = InputParts(parts) if parts else None
 
     @property
     def weight_shape(self) -> torch.Size:
@@ -166,9 +167,14 @@ class BinaryLayer(nn.Module):
         """Whether the layer's signs and sums are on record, so that W̃ itself is not looked at."""
         return False
 
+    @property
+    def _takes_signs(self) -> bool:
+        """Whether of each input nothing but its sign is looked at; a mixture has real ones too."""
+        return self.stage in ("binary", "binary_activations")
+
     def before_sign(self, x: Tensor) -> Tensor:
         """U, whose sign is taken, or which is convolved in the stage ``real``: x itself, or what parts make of it."""
-        return x if self.input_parts is None else self.input_parts(x, self.channel_dim, signs=self.stage != "real")
+        return x if self.input_parts is None else self.input_parts(x, self.channel_dim, self._takes_signs)
 
     def _signs(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """sign(X) and sign(W̃), in the dtype in which their products are added up."""

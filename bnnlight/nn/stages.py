@@ -21,7 +21,8 @@ def set_stage(model: nn.Module, stage: Stage) -> nn.Module:
     ``binary``              Y = α ⊙ (sign(X) ⊛ sign(W̃_o)), the binary layer
     ======================= ================================================
 
-    With a learned α at its start, mean abs(W̃_o), the first is the real convolution with the weight W̃. Latents, α and
+    W̃ is what parts make of it where a layer has some (:mod:`bnnlight.nn.parts`). Without them, and with a learned α at
+    its start, mean abs(W̃_o), the first is the real convolution with the weight W̃. Latents, α and
     all other parameters stay the same ones, so that each stage begins with the weights of the one before; training
     binary networks so is usual since Bulat & Tzimiropoulos, https://arxiv.org/abs/1904.05868. A stage is no part of
     the ``state_dict``: a network that is made anew is binary.

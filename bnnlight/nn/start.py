@@ -54,9 +54,8 @@ def start_from(
     network with dense latents. Real weights, batch norms, PReLUs, biases and heads are copied; α is copied too where
     the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`), and so are the
     numbers of parts (:mod:`bnnlight.nn.parts`). What is frozen stays frozen, and weights that layers share stay shared.
-    Then the network in the stage ``real``
-    (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at full rank. In a config the function
-    stands where a class would::
+    Then the network in the stage ``real`` (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at
+    full rank and without parts. In a config the function stands where a class would::
 
         backbone:
           class_path: bnnlight.nn.start_from

@@ -98,7 +98,9 @@ def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) ->
     # an analytic α is no parameter, but the shipped layer needs its value
     num_alpha = layer.weight_shape[0] if layer.scale.name == "analytic" else 0
     num_alpha += sum(p.numel() for p in layer.scale.parameters())
-    num_shifts = 0 if layer.input_parts is None else sum(p.numel() for p in layer.input_parts.parameters())
+    num_shifts = 0 if layer.input_parts is None else layer.threshold().numel()
+    if layer.bias is not None or (layer.input_parts is not None and layer.input_parts.pair() is not None):
+        num_shifts += layer.weight_shape[0]  # a pair of values ships in a bias
     return LayerSummary(
         name=name,
         kind=type(layer).__name__,
@@ -107,7 +109,7 @@ def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) ->
         ranks=layer.latent.ranks,
         num_factors=sum(p.numel() for p in factors),
         num_binary=layer.weight_shape.numel(),
-        num_real=num_alpha + num_shifts + (0 if layer.bias is None else layer.bias.numel()),
+        num_real=num_alpha + num_shifts,
         num_binary_macs=positions * layer.weight_shape.numel(),
         num_real_macs=0,
     )

@@ -15,8 +15,10 @@ from lightning.pytorch.callbacks import (
 )
 from torch import nn
 
+from bnnlight.callbacks import Turn
 from bnnlight.callbacks.averages import whole
 from bnnlight.experiment.trained.network import load_trained
+from bnnlight.nn import BinaryConv2d, BiRotated
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:.*GPU.*", "ignore:.*lr_scheduler.*")
 LIGHTNING = "lightning.pytorch.callbacks."
@@ -205,3 +207,24 @@ def test_a_private_part_that_is_gone_is_told_before_the_training(make):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=line):
             patch.delattr(place, name)
             whole(callback)
+
+
+class Turned(Network):
+    """With weights that are turned, and the rotations that validations saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.body[1] = BinaryConv2d(6, 6, 3, padding=1, weight_parts=[BiRotated])
+        self.seen = []
+
+    def validation_step(self, batch, batch_idx):
+        (part,) = self.body[1].weight_parts
+        self.seen += [part.left.clone(), part.right.clone()]
+
+
+def test_rotations_are_not_averaged(fit):
+    model = Turned()
+    fit(Turn(), whole(EMAWeightAveraging(decay=0.5)), network=model, val_data=loader(1), max_steps=12)
+    assert any(not torch.equal(rotation, torch.eye(len(rotation))) for rotation in model.seen)
+    for rotation in model.seen:
+        torch.testing.assert_close(rotation.T @ rotation, torch.eye(len(rotation)))

@@ -118,7 +118,8 @@ def test_two_processes_count_together_and_name_each_file_once(draw_folder, confi
     draw_folder("val", num_images=3, root=root)
     for name in ("train/ant/001.png", "train/bee/005.png", "val/cat/002.png"):
         (root / name).write_bytes(b"")
-    Image.fromarray(np.zeros((8, 8), np.uint16)).save(root / "train/cat/000.png")
+    # of numbers that have no range
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(root / "train/cat/000.png", format="TIFF")
     options = (
         *("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_epochs=3", "--num_threads=1"),
         *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--test_after_fit=false"),

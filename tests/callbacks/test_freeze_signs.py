@@ -3,7 +3,7 @@
 import lightning
 import pytest
 import torch
-from fixtures.small_network import Network
+from fixtures.small_network import Network, loader
 
 from bnnlight.callbacks import FreezeSigns, LayerByLayer, Stages
 from bnnlight.nn import Dense, Tucker, named_binary_layers
@@ -83,13 +83,19 @@ def test_options_out_of_range_are_one_line(options, text, check_one_line):
     check_one_line(caught, "FreezeSigns", text, "give")
 
 
-def start(*callbacks, epochs=10):
+def start(*callbacks, epochs=10, steps=-1):
+    """Two steps an epoch."""
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=epochs, callbacks=list(callbacks), **dict.fromkeys(quiet, False)
+        accelerator="cpu",
+        max_epochs=epochs,
+        max_steps=steps,
+        limit_train_batches=2,
+        callbacks=list(callbacks),
+        **dict.fromkeys(quiet, False),
     )
-    for callback in callbacks:
-        callback.setup(trainer, Network(), "fit")
+    trainer.fit(Network(), loader(2))
+    return trainer
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,27 @@ def test_signs_that_are_not_there_yet_cannot_be_frozen(options, other, parts, ch
     check_one_line(caught, *parts)
     later = {"epoch": 6} if "epoch" in options else {"share": 0.6}
     start(FreezeSigns(**later), other)
+
+
+def test_a_share_is_one_of_the_steps_that_are_really_taken(check_one_line):
+    # five of ten epochs, with the weights binary from the fifth
+    with pytest.raises(ValueError) as caught:
+        start(FreezeSigns(share=0.5), Stages(2, 2), steps=10)
+    check_one_line(caught, "FreezeSigns (share 0.5)", "Stages", "epoch 4")
+    start(FreezeSigns(share=0.85), Stages(2, 2), steps=10)
+
+
+def test_a_freeze_behind_the_end_is_told_of():
+    with pytest.warns(UserWarning, match=r"FreezeSigns \(epoch 3\): the run ends before"):
+        start(FreezeSigns(epoch=3), epochs=2)
+
+
+def test_signs_stay_frozen_in_a_run_that_goes_on_for_longer():
+    frozen, other = FreezeSigns(share=0.5), FreezeSigns(share=0.5)
+    trainer = start(frozen, epochs=2)
+    trainer.fit_loop.max_epochs = 20
+    other.load_state_dict(frozen.state_dict())
+    assert other.is_due(trainer) and not FreezeSigns(share=0.9).is_due(trainer)
 
 
 def test_a_share_of_no_end_is_one_line(check_one_line):

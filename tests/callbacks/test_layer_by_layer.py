@@ -173,3 +173,11 @@ def test_two_processes_have_the_same_masks_and_weights(tmp_path):
     assert all(not torch.equal(one[0]["weights"][name], one[2]["weights"][name]) for name in latents[1:])
     assert all(torch.equal(one[6]["weights"][name], one[8]["weights"][name]) for name in latents)
     assert not torch.equal(one[6]["weights"]["layers.3.weight"], one[8]["weights"]["layers.3.weight"])
+
+
+def test_a_binary_network_stays_so_in_a_run_that_goes_on_for_longer(fit):
+    first, second, seen = LayerByLayer(end=0.5), LayerByLayer(end=0.5), Seen()
+    fit(first, max_steps=4)
+    second.load_state_dict(first.state_dict())
+    fit(second, seen, max_steps=40)
+    assert {share for shares in seen.shares.values() for share in shares} == {1.0}

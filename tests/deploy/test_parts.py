@@ -13,6 +13,7 @@ from bnnlight.deploy.formats.openvino import OpenVINOEngine, openvino_signs, sav
 from bnnlight.deploy.formats.packed import PackedEngine, packed_signs, save_packed
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.deploy.proof.verify import observed
 from bnnlight.nn import (
     Balanced,
     BinaryConv2d,
@@ -122,3 +123,7 @@ def test_every_format_gives_the_networks_answers(moved, tmp_path, parts, save, e
     for name, sign in seen.items():
         np.testing.assert_array_equal(signs[name], sign, name)
     np.testing.assert_allclose(engine(file)(images.numpy()), expected, rtol=1e-6, atol=1e-4)
+    # what the proof of an export compares with
+    answer, proven = observed(model, images)
+    np.testing.assert_array_equal(answer.numpy(), expected)
+    assert proven.keys() == seen.keys() and all(np.array_equal(proven[name], seen[name]) for name in seen)

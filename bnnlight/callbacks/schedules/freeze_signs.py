@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 
 from bnnlight.callbacks.best import callbacks_of
@@ -45,44 +49,58 @@ class FreezeSigns(L.Callback):
         if share is not None and not 0 <= share < 1:
             raise ValueError(f"FreezeSigns: share is {share}: give a share of the run from 0 to below 1")
         self.epoch, self.share = epoch, share
+        self._is_frozen = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         if not any(named_binary_layers(pl_module)):
             raise ValueError(f"FreezeSigns: {type(pl_module).__name__} has no binary layers: leave the callback out")
-        epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
-        if self.share is not None and epochs is None and (trainer.max_steps or -1) < 0:
+        if self.share is not None and (trainer.max_epochs or -1) < 0 and (trainer.max_steps or -1) < 0:
             raise ValueError("FreezeSigns: a share of a run without end: set trainer.max_epochs or trainer.max_steps")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        total = trainer.estimated_stepping_batches
+        an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        begin = self.share * total if self.epoch is None else self.epoch * an_epoch
         asked = f"epoch {self.epoch}" if self.share is None else f"share {self.share}"
         for stages in callbacks_of(trainer, Stages):
             first = stages.first_binary(trainer)
-            begin = self.epoch if self.share is None else self.share * epochs if epochs else first
-            if begin < first:
+            if begin < first * an_epoch:
                 raise ValueError(
                     f"FreezeSigns ({asked}) would freeze the signs before Stages makes the weights binary, in epoch "
                     f"{first}: freeze them later"
                 )
         for layers in callbacks_of(trainer, LayerByLayer):
-            begin = self.share if self.epoch is None else self.epoch / epochs if epochs else layers.end
-            if begin < layers.end:
+            if begin < layers.end * total:
                 raise ValueError(
                     f"FreezeSigns ({asked}) would freeze the signs before LayerByLayer has made all layers binary, at "
                     f"{layers.end} of the run: freeze them later"
                 )
+        if begin >= total:
+            rank_zero_warn(f"FreezeSigns ({asked}): the run ends before, so no sign is frozen")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         log_figures(trainer, {"bnn/signs_frozen": int(self.is_due(trainer))})
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         if self.is_due(trainer):
+            self._is_frozen = True
             for _, layer in named_binary_layers(pl_module):
                 for module in filter(None, (layer.latent, layer.weight_parts)):
                     for parameter in module.parameters():
                         parameter.grad = None
 
     def is_due(self, trainer: L.Trainer) -> bool:
-        """Whether signs are frozen in the step that comes next."""
+        """Whether signs are frozen in the step that comes next. Once they are, they stay so in a longer run too."""
+        if self._is_frozen:
+            return True
         if self.epoch is not None:
             return trainer.current_epoch >= self.epoch
         return trainer.global_step >= self.share * trainer.estimated_stepping_batches
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"is_frozen": self._is_frozen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._is_frozen = state_dict["is_frozen"]

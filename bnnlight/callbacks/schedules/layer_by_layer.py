@@ -83,7 +83,7 @@ class LayerByLayer(IntervalCallback):
 
     def is_binary(self, trainer: L.Trainer) -> bool:
         """Whether all layers are binary at a trainer's present step."""
-        return self._done(trainer) >= self.end
+        return self._is_binary or self._done(trainer) >= self.end
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -121,7 +121,7 @@ class LayerByLayer(IntervalCallback):
             self._enter(trainer, pl_module)
 
     def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        shares = self.shares(self._done(trainer), len(self._mixed))
+        shares = self._shares(trainer)
         layers = named_binary_layers(pl_module)
         for (_, layer), mixed, share in zip(layers, self._mixed, shares, strict=True):
             mixed.share, mixed.turn = share, self.refresh * trainer.global_step
@@ -135,8 +135,12 @@ class LayerByLayer(IntervalCallback):
         return min(1.0, trainer.global_step / trainer.estimated_stepping_batches)
 
     def _share(self, trainer: L.Trainer) -> float:
-        shares = self.shares(self._done(trainer), len(self._mixed))
+        shares = self._shares(trainer)
         return sum(shares) / len(shares)
+
+    def _shares(self, trainer: L.Trainer) -> list[float]:
+        # a run that goes on with more epochs stays binary where it was
+        return self.shares(1.0 if self.is_binary(trainer) else self._done(trainer), len(self._mixed))
 
     def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         log_figures(trainer, {"bnn/binary_share": self._share(trainer)})

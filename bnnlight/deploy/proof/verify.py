@@ -95,7 +95,8 @@ def observed(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, np.ndarra
             while name in signs:
                 count += 1
                 name = f"{path}.sign@{count}"
-            signs[name] = ((inputs[0] if inputs else named["x"]) >= 0).numpy()
+            x = inputs[0] if inputs else named["x"]
+            signs[name] = (module.before_sign(x) >= 0).numpy()
 
         return hook
 

@@ -84,6 +84,8 @@ def _optimizer(
 
 def _values(content: Any, methods: Sequence[str], where: str, option: str) -> dict[str, tuple[float, ...]]:
     """Method → the values that are tried: of one list for all, or of a list for each that is named."""
+    if content == {}:
+        raise ValueError(f"{where}: values is empty: give a list of numbers, or one for each of some methods")
     if not isinstance(content, dict):
         return dict.fromkeys(methods, values_of(content, where, option))
     return {
@@ -133,6 +135,15 @@ def with_optimizers(
                 seeds=optimizer.seeds or method.seeds,
             )
     _check_all_are_run(methods, optimizers, rows)
+    for optimizer in optimizers:
+        for name in optimizer.values:
+            row = rows.get(optimizer.row(name))
+            # of one list for all, those count that search
+            if row is None or row.rate_of != row.name:
+                if len(set(optimizer.values.values())) == 1 and set(optimizer.values) == set(optimizer.methods):
+                    continue
+                why = "is not run with it" if row is None else f"takes the rate of {methods[name].rate_of!r}"
+                raise ValueError(f"optimizers, {optimizer.name}: values names {name!r}, which {why}: remove it there")
     return rows
 
 

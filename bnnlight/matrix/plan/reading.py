@@ -107,6 +107,11 @@ def seeds_of(content: Any, where: str) -> tuple[int, ...]:
     return tuple(content)
 
 
+def _no_bool(value: Any) -> Any:
+    """The value; None where it is true or false, which Python takes for numbers."""
+    return None if isinstance(value, bool) else value
+
+
 def values_of(content: Any, where: str, option: str) -> tuple[float, ...]:
     """Values of a searched option, in rising order.
 
@@ -120,7 +125,7 @@ def values_of(content: Any, where: str, option: str) -> tuple[float, ...]:
     """
     try:
         # what YAML 1.1 takes for a text, such as 1e-3, is a number here
-        values = sorted({float(value) for value in (content if isinstance(content, list) else [None])})
+        values = sorted({float(_no_bool(value)) for value in (content if isinstance(content, list) else [None])})
     except (TypeError, ValueError):
         raise ValueError(f"{where}: values is {content!r}: give a list of numbers") from None
     if not values:

@@ -37,7 +37,7 @@ class InputPart(nn.Module):
         raise NotImplementedError
 
     def threshold(self) -> Tensor | None:
-        """t ``(C,)`` or ``(1,)``: U >= 0 just where X >= t, in eval mode; None for zero."""
+        """t ``(C,)`` or ``(1,)``: U >= 0 just where X >= t; None for zero."""
         return None
 
     def pair(self) -> tuple[Tensor, Tensor] | None:
@@ -66,7 +66,18 @@ class InputParts(nn.ModuleList):
         check_thresholds("input_parts", parts)
 
     def forward(self, x: Tensor, channel_dim: int, signs: bool = True) -> Tensor:
-        """U of X; without parts that change the sign's gradient alone where no sign is taken."""
+        """U of X.
+
+        Args:
+            x: X.
+            channel_dim: as :class:`InputPart` takes it.
+            signs: whether nothing but U's sign is looked at. Without, parts that change the sign's gradient alone are
+                left out. With it, in eval mode U is X − t, as it ships: a quotient may be too small a number, and have
+                another sign.
+        """
+        if signs and not self.training:
+            threshold = self.threshold()
+            return x if threshold is None else x - _along(threshold.to(x.dtype), x, channel_dim)
         for part in self:
             if signs or not part.gradient_only:
                 x = part(x, channel_dim)
@@ -138,16 +149,15 @@ class LearnedPair(InputPart):
 
     def forward(self, x: Tensor, channel_dim: int) -> Tensor:
         a, b = (value.to(x.dtype) for value in self.pair())
-        if not self.training:
-            # a quotient may be too small a number, and have another sign than the threshold says
-            return x - b
         return (x - b) / a if transformed() else _Scaled.apply(x, a, b)
 
     def threshold(self) -> Tensor:
         return self.center
 
     def pair(self) -> tuple[Tensor, Tensor]:
-        return self.distance.abs().clamp_min(1e-4), self.center
+        size = self.distance.abs()
+        # the gradient is that of the size itself, so that a smaller one grows again
+        return size + (size.clamp_min(1e-4) - size).detach(), self.center
 
 
 class _Scaled(torch.autograd.Function):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -25,7 +24,7 @@ class WeightPart(nn.Module):
 
     Attributes:
         sets_threshold: whether it decides which value of W̃ becomes zero. Of a layer's parts one may do so.
-        keeps_signs: whether each entry keeps its sign. Such a part stands behind the one that sets the threshold.
+        keeps_signs: whether each entry keeps its sign. Such a part is applied last.
     """
 
     sets_threshold = False
@@ -50,19 +49,16 @@ class WeightParts(nn.ModuleList):
     """The parts of one layer, each applied to what the one before returns.
 
     Args:
-        parts: in their order.
+        parts: in their order; those that keep signs, such as :class:`Clamped`, are applied last wherever they stand,
+            so that the sign's threshold does not depend on them.
 
     Raises:
-        ValueError: more than one of them sets the sign's threshold, or one does so behind :class:`Clamped`.
+        ValueError: more than one of them sets the sign's threshold.
     """
 
     def __init__(self, parts: Sequence[WeightPart]) -> None:
-        super().__init__(parts)
+        super().__init__(sorted(parts, key=lambda part: part.keeps_signs))
         check_thresholds("weight_parts", parts)
-        for before, part in itertools.combinations(parts, 2):
-            if before.keeps_signs and part.sets_threshold:
-                first, second = (type(one).__name__ for one in (before, part))
-                raise ValueError(f"weight_parts: {first} before {second} would move its threshold: swap the two")
 
     def forward(self, weight: Tensor) -> Tensor:
         for part in self:

@@ -198,6 +198,22 @@ MISTAKES = {
         put("optimizers", "SGD", "values", value={"Tucker, rank ½": [0.1]}),
         ("optimizers, SGD: values", "Tucker, rank ½", "dense"),
     ),
+    "no rates at all": (put("optimizers", "SGD", "values", value={}), ("SGD: values is empty", "a list of numbers")),
+    "a rate that is true": (put("optimizers", "SGD", "values", value=[True]), ("SGD: values is [True]", "numbers")),
+    "rates of one that takes another's": (
+        lambda content: (
+            content["methods"].update(low={"rate_of": "dense"}),
+            content["optimizers"]["SGD"].update(methods=["dense", "low"], values={"low": [0.1]}),
+        ),
+        ("optimizers, SGD: values names 'low'", "takes the rate of 'dense'"),
+    ),
+    "rates of one that names other optimizers": (
+        lambda content: (
+            content["methods"]["Tucker, rank ½"].update(optimizers=["AdamW"]),
+            content["optimizers"]["SGD"].update(methods=["dense", "Tucker, rank ½"], values={"Tucker, rank ½": [0.1]}),
+        ),
+        ("optimizers, SGD: values names 'Tucker, rank ½'", "is not run with it"),
+    ),
     "no rates of one": (put("optimizers", "SGD", "values", value={"dense": []}), ("values, dense: values is empty",)),
     "rates without a search": (take_the_search_away, ("optimizers, SGD: values is given, but nothing is searched",)),
     "the searched option": (

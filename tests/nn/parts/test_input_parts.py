@@ -20,6 +20,7 @@ from bnnlight.nn import (
     set_stage,
 )
 from bnnlight.nn.compute.lean import recomputed
+from bnnlight.nn.compute.relaxed import Mixed
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +196,31 @@ def test_a_pair_has_no_scale_for_each_position():
 def test_inputs_of_one_number_have_no_deviation():
     with pytest.raises(ValueError, match="Normalized: each input has a single entry"):
         BinaryConv2d(1, 6, 1, input_parts=[Normalized])(torch.randn(2, 1, 1, 1))
+
+
+@pytest.mark.parametrize("parts", [[LearnedPair], [Normalized], [Shifted, Normalized], [LearnedPair, Normalized]])
+@pytest.mark.parametrize("stage", ["real", "binary_activations", Mixed(1), Mixed(2)])
+def test_eval_mode_computes_what_training_does(parts, stage):
+    layer = moved(BinaryConv2d(4, 5, 3, padding=1, input_parts=parts).double())
+    layer.stage = stage
+    if isinstance(stage, Mixed):
+        stage.share = 0.4
+    x = 3 * torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(layer.eval()(x), layer.train()(x), rtol=1e-9, atol=1e-12)
+
+
+def test_a_pair_that_is_too_narrow_grows_again():
+    layer = BinaryLinear(4, 3, input_parts=[LearnedPair])
+    (pair,) = layer.input_parts
+    with torch.no_grad():
+        pair.distance.fill_(5e-5)
+    assert pair.pair()[0].item() == pytest.approx(1e-4)
+    layer(torch.randn(2, 4)).sum().backward()
+    assert pair.distance.grad.abs() > 0
+
+
+@pytest.mark.parametrize("part", [Shifted, LearnedPair])
+def test_parts_are_where_the_weight_is(part):
+    weight = torch.empty(5, 4, 3, 3, dtype=torch.float64, device="meta")
+    layer = BinaryConv2d(4, 5, 3, weight=weight, input_parts=[part])
+    assert {(p.dtype, p.device.type) for p in layer.input_parts.parameters()} == {(torch.float64, "meta")}

@@ -191,11 +191,6 @@ def test_a_converted_network_has_them_and_a_frozen_layer_freezes_them(chain):
     [
         ([Standardized, Balanced], (2, 3), "weight_parts: Standardized and Balanced both set the sign's threshold"),
         ([Balanced, Clamped, Standardized], (2, 3), "weight_parts: Balanced and Standardized both set"),
-        (
-            [Clamped, BiRotated, Balanced],
-            (2, 3),
-            "weight_parts: Clamped before Balanced would move its threshold: swap",
-        ),
         ([Standardized, Standardized], (2, 3), "weight_parts: Standardized and Standardized both set"),
         ([Standardized], (2, 1), "Standardized: each filter has a single weight, which has no deviation: leave it out"),
         (
