@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Subset
 from bnnlight.backbones import StackedHourglass
 from bnnlight.data.keypoints.coco_files.truth import coco_truth
 from bnnlight.data.keypoints.heatmaps import render
-from bnnlight.experiment.trained.shipping import Shown, tested
+from bnnlight.experiment.trained.shipping import Shown
+from bnnlight.experiment.trained.shipping import tested as figures_of
 from bnnlight.imaging.skeletons import Skeleton
 from bnnlight.metrics.oks import STATS
 from bnnlight.tasks import PoseTask
@@ -196,7 +197,7 @@ def test_images_of_which_nobody_was_shown_are_not_measured_on():
 def test_what_is_shipped_is_compared_by_it_too(chosen):
     data = Data(2)
     people = Subset(data.samples, list(chosen)) if len(chosen) < NUM else data.samples
-    figures = tested(task(), Shown(data, DataLoader(people, batch_size=2)), quiet=True)
+    figures = figures_of(task(), Shown(data, DataLoader(people, batch_size=2)), quiet=True)
     # people who are not shown are left out, and not missed; the crowd stays
     left = [entry for index, entry in enumerate(data.content["annotations"]) if index in chosen or entry["iscrowd"]]
     images = [image for image in data.content["images"] if any(i % 3 == image["id"] for i in chosen)]
