@@ -60,7 +60,7 @@ def test_page_has_each_network_with_its_costs_and_bold_where_none_beats_it(page)
     assert "| slow and good | 91.00 ± 1.41 | **9.00** | 9.00 to 9.00 | **40.00** |  |  | 1,800 M |" in text
     assert "| small | 85.00 | **3.00** | 3.00 to 3.00 | **4.00** | 1,700 M |  | 150 M |" in text
     assert "| beaten | 84.00 | 3.50 | 3.50 to 3.50 | 9.00 |  |  | 300 M |" in text
-    assert "None is as accurate in fewer MB as small (85.0 %, 4 MB), slow and good (91.0 %, 40 MB)." in text
+    assert "Unbeaten by MB, from the cheapest on: small (85.0 %, 4 MB), slow and good (91.0 %, 40 MB)." in text
     assert page.draw(record).startswith(b"\x89PNG")
 
 

@@ -94,7 +94,7 @@ def test_overlays_stack_in_their_order():
 def test_one_callback_of_two_overlays_is_one_line(bnnlight, tmp_path):
     configs = [f"--config={path}" for path in (ROOT / f"{BASES[0]}.yaml", overlay("clamped"), overlay("recu"))]
     code, _, err = bnnlight("fit", *configs, f"--run_dir={tmp_path / 'run'}")
-    assert code == 2 and "Loosen is there twice among the callbacks" in err
+    assert code == 2 and "callback Loosen is named twice" in err
 
 
 def test_those_that_exclude_each_other_are_one_line_that_names_both(bnnlight, tmp_path):

@@ -145,8 +145,7 @@ def summary(task: Mapping[str, Any]) -> list[str]:
         listed = [
             f"{name} ({_mean(rows[name]):.1f} %, {costs(rows[name])[cost]:.3g} {unit})" for name in front(rows, cost)
         ]
-        start = f"On {task['title']}, none" if not sentences else "None"
-        sentences.append(f"{start} is as accurate in fewer {unit} as {', '.join(listed)}.")
+        sentences.append(f"Unbeaten by {unit}, from the cheapest on: {', '.join(listed)}.")
     return sentences
 
 

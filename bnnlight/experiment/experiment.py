@@ -298,5 +298,5 @@ def _check_callbacks(callbacks: Sequence[L.Callback]) -> None:
         if type(callback).state_dict is not L.Callback.state_dict:
             if callback.state_key in places:
                 name = type(callback).__name__
-                raise ValueError(f"{name} is there twice among the callbacks, of configs and command line: keep one")
+                raise ValueError(f"callback {name} is named twice, in configs or on the command line: keep one of them")
             places.add(callback.state_key)

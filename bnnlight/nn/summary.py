@@ -98,9 +98,11 @@ def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) ->
     # an analytic α is no parameter, but the shipped layer needs its value
     num_alpha = layer.weight_shape[0] if layer.scale.name == "analytic" else 0
     num_alpha += sum(p.numel() for p in layer.scale.parameters())
-    num_shifts = 0 if layer.input_parts is None else layer.threshold().numel()
-    if layer.bias is not None or (layer.input_parts is not None and layer.input_parts.pair() is not None):
-        num_shifts += layer.weight_shape[0]  # a pair of values ships in a bias
+    inputs = layer.input_parts
+    threshold, pair = (None, None) if inputs is None else (inputs.threshold(), inputs.pair())
+    num_shifts = 0 if threshold is None else threshold.numel()
+    # a pair of values ships in α and bias
+    num_shifts += 0 if layer.bias is None and pair is None else layer.weight_shape[0]
     return LayerSummary(
         name=name,
         kind=type(layer).__name__,

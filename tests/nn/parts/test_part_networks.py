@@ -8,6 +8,7 @@ import torch
 from bnnlight.backbones import FixedPointResNet, ResNet
 from bnnlight.nn import (
     Balanced,
+    BinaryConv2d,
     BiRotated,
     LearnedPair,
     Normalized,
@@ -92,3 +93,13 @@ def test_the_network_of_whole_numbers_takes_parts_of_weights():
     model = FixedPointResNet((1,), weight_parts=[Balanced])
     for _, layer in named_binary_layers(model):
         assert layer.binary_weight().flatten(1).sum(1).tolist() == [0] * layer.weight_shape[0]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("part", "shifts"), [(Shifted, 4), (LearnedPair, 1 + 5), (Normalized, 0)])
+def test_summary_counts_what_ships_of_input_parts(part, shifts, bias):
+    layer = BinaryConv2d(4, 5, 3, input_parts=[part], bias=bias)
+    (row,) = summarize(torch.nn.Sequential(layer), (4, 8, 8)).layers
+    # α, the threshold and one bias an output channel, which a pair of values is a part of
+    own_bias = 5 if bias and part is not LearnedPair else 0
+    assert row.num_real == 5 + shifts + own_bias
