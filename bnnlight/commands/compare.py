@@ -39,9 +39,7 @@ def compare(args: list[str]) -> None:
     runs = [run for run in found if run.has_figures]
     empty = [run for run in found if not run.has_figures]
     problems = [*unreadable, *(problem for run in found for problem in run.problems)]
-    problems += [
-        f"{run.source}: left out: it has no figures; it has logged none, or was stopped before" for run in empty
-    ]
+    problems += [f"{run.source}: left out: it logged no figures, as runs do that are stopped at once" for run in empty]
     for problem in problems:
         print(f"bnnlight compare: {problem}", file=sys.stderr)
     if not runs:

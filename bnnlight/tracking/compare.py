@@ -52,7 +52,8 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     for place, key in enumerate(results):
         values = [run.results.get(key) for run in runs]
         texts = ["" if value is None else _result(key, value) for value in values]
-        found.append(Column(key, key, values, texts, True, place >= _SHOWN_RESULTS))
+        name = "processor time" if key.endswith("time/processor") else key
+        found.append(Column(name, key, values, texts, True, place >= _SHOWN_RESULTS))
     for key in (*shown, *(key for key in keys if key not in shown)):
         values = [config.get(key) for config in configs]
         texts = [as_text(key, value) for value in values]

@@ -106,5 +106,5 @@ def _panel(panel: Panel, is_open: bool) -> str:
 
 
 def _as_json(content: object) -> str:
-    """JSON that may stand in a script of HTML: nothing in it ends the script."""
-    return json.dumps(content, cls=PlotlyJSONEncoder, separators=(",", ":")).replace("</", "<\\/")
+    """JSON that may stand in a script of HTML: no tag in it begins or ends anything."""
+    return json.dumps(content, cls=PlotlyJSONEncoder, separators=(",", ":")).replace("<", "\\u003c")

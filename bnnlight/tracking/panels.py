@@ -12,7 +12,7 @@ from plotly.colors import qualitative
 
 MAX_POINTS = 3000
 """Of all curves of a panel together; a page of many runs stays small."""
-_MANY_COLORS = [*qualitative.Dark24, *qualitative.Light24]
+_MANY_COLORS = [*qualitative.Dark24, *qualitative.Bold]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Panel:
 
 
 def colors_of(num_runs: int) -> list[str]:
-    """One colour a run: colour-blind safe ones for up to 11 runs, else 48 that repeat."""
+    """One colour a run: colour-blind safe ones for up to 11 runs, else 35 that repeat."""
     colors = qualitative.Safe if num_runs <= len(qualitative.Safe) else _MANY_COLORS
     return [colors[number % len(colors)] for number in range(num_runs)]
 

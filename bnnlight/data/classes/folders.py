@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.data import get_worker_info
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from bnnlight.imaging.image_files import SUFFIXES
 from bnnlight.imaging.reading import load_rgb
 
 
@@ -81,7 +81,7 @@ class ClassFolders(ImageFolder):
         def is_image(path: str) -> bool:
             # Only below the folder: the data themselves may lie in a hidden place.
             below = path[len(str(folder)) :]
-            return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in below
+            return path.lower().endswith(SUFFIXES) and f"{os.sep}." not in below
 
         super().__init__(str(folder), loader=load, is_valid_file=is_image, allow_empty=True)
         empty = self.without_images
@@ -89,7 +89,7 @@ class ClassFolders(ImageFolder):
             where = f"the class folder {folder / empty[0]}" if classes is None else f"the class folders of {folder}"
             raise FileNotFoundError(
                 f"no images found in {where}: looked for files ending "
-                f"in {' '.join(IMG_EXTENSIONS)}; add images or remove the folder"
+                f"in {' '.join(SUFFIXES)}; add images or remove the folder"
             )
 
     @property
