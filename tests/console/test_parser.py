@@ -39,3 +39,24 @@ def test_wrong_words_are_answered_with_options_of_the_verb(parser, args, message
 def test_right_words_are_taken(parser):
     options = parser.parse_args(["a.png", "--num_check=3"])
     assert (options.images, options.num_check, options.output) == ("a.png", 3, None)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["a.ckpt", "--format", "packed"], "'a.ckpt' belongs to no option: write --ckpt_path a.ckpt"),
+        (["--format", "packed", "--json", "a.ckpt"], "'a.ckpt' belongs to no option: write --ckpt_path a.ckpt"),
+        (["a.ckpt"], "'a.ckpt' belongs to no option: write --ckpt_path a.ckpt"),
+        (["--format", "packed"], "the following arguments are required: --ckpt_path"),
+        (["--json"], "the following arguments are required: --ckpt_path, --format"),
+        ([], "the following arguments are required: --ckpt_path, --format"),
+    ],
+)
+def test_a_word_that_may_be_meant_for_a_required_option(args, message):
+    parser = Parser(prog="bnnlight verb")
+    parser.add_argument("--ckpt_path", required=True)
+    parser.add_argument("--format", required=True, choices=("packed", "onnx"))
+    parser.add_argument("--json", action="store_true")
+    with pytest.raises(ArgumentError) as raised:
+        parser.parse_args(args)
+    assert explain(raised.value) == (2, message)
