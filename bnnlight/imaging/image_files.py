@@ -41,9 +41,9 @@ def find_images(paths: Sequence[str | Path], but: Collection[Path] = ()) -> list
         if path.is_dir():
             seen = list(_below(path))
             inside = sorted(f for f in seen if f.suffix.lower() in SUFFIXES and os.path.realpath(f) not in left_out)
-            unknown = [f.suffix.lower() for f in seen if f.suffix.lower() not in SUFFIXES and _is_picture(f)]
+            unknown = [f.suffix.lower() for f in seen if is_other_picture(f.name)]
             if not inside:
-                beside = f"; it has pictures in other formats: {_counted(Counter(unknown))}" if unknown else ""
+                beside = f"; it has pictures in other formats: {counted(Counter(unknown))}" if unknown else ""
                 raise FileNotFoundError(f"no images in {path}: looked for {', '.join(SUFFIXES)}{beside}")
             others.update(unknown)
         elif path.is_file():
@@ -58,7 +58,7 @@ def find_images(paths: Sequence[str | Path], but: Collection[Path] = ()) -> list
                 twice.append(file)
     if others:
         told = "convert them to PNG or JPEG, or name the files where Pillow can read them"
-        print(f"left out of folders, as pictures in other formats: {_counted(others)}; {told}", file=sys.stderr)
+        print(f"left out of folders, as pictures in other formats: {counted(others)}; {told}", file=sys.stderr)
     if twice:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         print(f"named twice and taken once: {twice[0]}{more}", file=sys.stderr)
@@ -83,10 +83,13 @@ def _below(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _is_picture(file: Path) -> bool:
-    kind = mimetypes.guess_type(file.name)[0] or ""
-    return kind.startswith("image/") or file.suffix.lower() in _OTHER_SUFFIXES
+def is_other_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture in a format that is not taken from folders."""
+    suffix = os.path.splitext(name)[1].lower()
+    kind = mimetypes.guess_type(name)[0] or ""
+    return suffix not in SUFFIXES and (kind.startswith("image/") or suffix in _OTHER_SUFFIXES)
 
 
-def _counted(suffixes: Counter[str]) -> str:
+def counted(suffixes: Counter[str]) -> str:
+    """How many files there are of each ending, as "2 .heic, 1 .svg"."""
     return ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))

@@ -196,6 +196,14 @@ def test_hidden_and_stray_files_are_ignored(draw_folder):
     assert len(data.train_set) + len(data.val_set) == 60
 
 
+def test_pictures_in_other_formats_are_told(draw_folder):
+    root = draw_folder("train", num_images=20)
+    for name in ("a.heic", "b.HEIC", "c.svg", "notes.txt"):
+        (root / "train" / "ant" / name).touch()
+    with pytest.warns(UserWarning, match=r"left out of .*train, as pictures in other formats: 2 \.heic, 1 \.svg;"):
+        ready(root)
+
+
 def test_data_may_lie_below_a_hidden_folder(draw_folder, tmp_path):
     data = ready(draw_folder("train", num_images=20, root=tmp_path / ".cache" / "set"))
     assert len(data.train_set) == 54
