@@ -61,7 +61,10 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
             cells.append(f'<td{_folded(column)}{title} data-sort="{sort}">{html.escape(short)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     num_folded = sum(column.is_folded for column in shown)
-    more = f'<button id="more" aria-expanded="false">Show {num_folded} more columns</button>' if num_folded else ""
+    columns_word = "column" if num_folded == 1 else "columns"
+    more = (
+        f'<button id="more" aria-expanded="false">Show {num_folded} more {columns_word}</button>' if num_folded else ""
+    )
     buttons = '<button id="all">All curves</button><button id="none">No curves</button>' if len(runs) > 1 else ""
     return (
         f'<p class="buttons">{buttons}{more}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
