@@ -16,6 +16,7 @@ from bnnlight.console.known_names import (
     public_names,
     trainer_options,
 )
+from bnnlight.console.shipped_configs import shipped_config
 from bnnlight.console.unions import as_one
 
 _NOISE = re.compile(
@@ -129,8 +130,7 @@ def _hint(cause: Cause) -> str:
     if match := re.search(nested, text):
         key = (match[1] or match[2]).split()[0]
         if match[1] and not key.startswith("-"):
-            option = "--ckpt_path" if key.endswith(".ckpt") else "--config"
-            return f"{key!r} belongs to no option: write {option} {key}"
+            return f"{key!r} belongs to no option" + _meant_by(key)
         return f"no option {key!r}" + nearest(key.lstrip("-").split("=")[0].split(".")[-1], trainer_options())
     if match := re.search(r"the following arguments are required: (.*)", text):
         if not cause.path and match[1].split(",")[0] not in ("model", "data"):
@@ -183,8 +183,17 @@ def _hint(cause: Cause) -> str:
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
 
 
+def _meant_by(word: str) -> str:
+    """What a word that stands by itself on the command line may have been meant for."""
+    if "=" in word:
+        return f": write --{word}"
+    if word.endswith(".ckpt"):
+        return f": write --ckpt_path {word}"
+    return f": write --config {word}" if word.endswith((".yaml", ".yml")) or shipped_config(word) else ""
+
+
 def _nearest_class(name: str, kinds: list[str]) -> str:
-    """As :func:`_nearest`, of those classes alone that an option takes, where that is known: a few are all named."""
+    """As :func:`nearest`, of those classes alone that an option takes, where that is known: a few are all named."""
     names = class_names()
     bases = tuple(kind for kind in map(find_object, kinds) if isinstance(kind, type))
     if not bases:

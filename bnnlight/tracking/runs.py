@@ -137,8 +137,10 @@ def read_run_dir(run_dir: Path) -> Run:
     if (run_dir / FILE_NAME).exists():
         run.add_rows(read_rows(run_dir / FILE_NAME), "step")
     elif fragments:
-        (offline, *_), run.problems = read_offline([(str(run_dir), file) for file in fragments])
-        run.series, run.config = offline.series, run.config or offline.config
+        readable, run.problems = read_offline([(str(run_dir), file) for file in fragments])
+        for offline in readable[:1]:  # none where all were killed at once
+            run.series, run.config = offline.series, run.config or offline.config
+            run.problems += offline.problems
     run.finish()
     if not run.series and (run_dir / _RESULTS).exists():
         run.results = _read_results(run_dir / _RESULTS)

@@ -69,6 +69,8 @@ REASONS = {
     # a word without its option
     ("quickstart",): ("'quickstart' belongs to no option: write --config quickstart",),
     ("runs/a/best.ckpt",): ("'runs/a/best.ckpt' belongs to no option: write --ckpt_path runs/a/best.ckpt",),
+    ("trainer.max_epochs=1",): ("'trainer.max_epochs=1' belongs to no option: write --trainer.max_epochs=1",),
+    ("--trainer.max_epochs", "1", "2"): ("'2' belongs to no option",),
     # a constructor that raises, whatever it raises
     ("--model.backbone=own_classes.Broken",): ("own_classes.Broken", "KeyError: 'depth'"),
     ("--trainer.callbacks+=own_classes.Choosy",): ("own_classes.Choosy", "every is 1: give 2"),

@@ -136,6 +136,11 @@ def test_a_run_that_was_stopped_at_once_has_no_figures(tmp_path):
     (tmp_path / "config.yaml").write_text("seed_everything: 0")
     (run,), problems = read_runs([str(tmp_path)])
     assert not problems and not run.has_figures
+    (tmp_path / "wandb/offline-run-20260101_000000-abc").mkdir(parents=True)
+    file = tmp_path / "wandb/offline-run-20260101_000000-abc/run-abc.wandb"
+    file.touch()
+    (run,), problems = read_runs([str(tmp_path)])
+    assert not problems and not run.has_figures and str(file) in run.problems[0]
 
 
 def test_of_an_error_the_smallest_is_the_best():
