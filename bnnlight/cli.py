@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -10,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import version
+
+from bnnlight.console.large import large_imports
 
 _VERBS = {
     "fit": ("bnnlight.commands.fit:fit", "train a network, then test its best checkpoint"),
@@ -53,14 +54,8 @@ def _load(verb: str) -> Callable[[list[str]], None]:
     # torch asks once, for its first tensor, whether large ones on a CPU are to lie on huge pages, where Linux has them:
     # a training step takes some 7 % less there
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # modules stay: to look through them for garbage again and again took a fifth of the time to import them
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with large_imports():
         return getattr(importlib.import_module(module), function)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,9 +90,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # imported late: `bnnlight --help` should not wait for torch
     from bnnlight.console.errors import explain
+    from bnnlight.experiment.config.early.answer import answer
 
     try:
-        _load(verb)(rest)
+        if not answer(verb, rest):
+            _load(verb)(rest)
     except KeyboardInterrupt:
         print(f"bnnlight {verb}: interrupted", file=sys.stderr)
         return 130

@@ -13,15 +13,12 @@ from typing import Any
 
 from rich.table import Table
 
+from bnnlight.console.large import large_imports
 from bnnlight.console.parser import Parser
 from bnnlight.console.tables import print_whole
 from bnnlight.deploy.card import Facts, write_card
 from bnnlight.deploy.check import Check
-from bnnlight.deploy.formats.int8 import find_ranges
-from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.hub import check_upload, upload
-from bnnlight.experiment.trained.network import load_trained
-from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
 CHECKED = 1000
 """Test pictures that the two are compared on."""
@@ -66,8 +63,15 @@ def export(args: list[str]) -> None:
     save, signs, can_take = _format(options.format)
     if signs is None and options.num_check not in (0, CHECKED):
         raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
+    if not options.ckpt_path.is_file():
+        raise FileNotFoundError(f"checkpoint not found: {options.ckpt_path}")
     if options.hub:
         check_upload(options.hub)
+    with large_imports():  # late: help, and a wrong command line, should not wait for torch
+        from bnnlight.deploy.formats.int8 import find_ranges
+        from bnnlight.deploy.freezing.freeze import freeze
+        from bnnlight.experiment.trained.network import load_trained
+        from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
     experiment = load_trained("export", options.ckpt_path, options.config)
     data = experiment.datamodule
     program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))

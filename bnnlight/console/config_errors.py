@@ -45,6 +45,13 @@ _MOVED = {
 }
 """Classes and modules that configs, and classes of one's own, of earlier versions name → where they are now."""
 
+OWN_GROUPS = (
+    *("model", "data", "trainer", "seed_everything", "checkpoint", "last_checkpoint", "non_finite"),
+    *("flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"),
+    *("lr_monitor", "progress", "heartbeat"),
+)
+"""What stands at the top of a config."""
+
 _CHOICES = re.compile(
     r"Subtypes: \[((?:typing\.Literal\[[^]]*\]|<class 'NoneType'>|, )+)\]\n(\s*)Errors:\n(?:\s*- Expected a .*\n)+"
 )
@@ -147,14 +154,14 @@ def _hint(cause: Cause) -> str:
         key = match[1] or match[2]
         named = f"{owner} has no option {key!r}" if owner else f"no option {key!r}"
         # of a key at the top of a config the first part is wrong, else the last
-        return named + _nearest(key.split(".")[0 if owner is None else -1], _options(owner))
+        return named + nearest(key.split(".")[0 if owner is None else -1], _options(owner))
     if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", text):
         options = _trainer_options() if match[1] == "trainer" else []
-        return f"{match[1]} has no option {match[2]!r}" + _nearest(match[2], options)
+        return f"{match[1]} has no option {match[2]!r}" + nearest(match[2], options)
     nested = r"[Uu]nrecognized arguments?: (.*)|Group '[^']*' does not accept nested key '([^']*)'"
     if match := re.search(nested, text):
         key = (match[1] or match[2]).split()[0]
-        return f"no option {key!r}" + _nearest(key.lstrip("-").split("=")[0].split(".")[-1], _trainer_options())
+        return f"no option {key!r}" + nearest(key.lstrip("-").split("=")[0].split(".")[-1], _trainer_options())
     if match := re.search(r"the following arguments are required: (.*)", text):
         if not cause.path and match[1].split(",")[0] not in ("model", "data"):
             return text  # of a verb without a config
@@ -183,7 +190,7 @@ def _hint(cause: Cause) -> str:
     if match := re.match(r"Not a valid subclass of (\w+)", text):
         return f"{value or 'what is given'} is no {match[1]}: name one by its class_path"
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"no class named {match[1]!r}" + _nearest(match[1], _class_names())
+        return f"no class named {match[1]!r}" + nearest(match[1], _class_names())
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         lacking = f"{match[1]}.{match[2]}"
         # it may be the module of the class that is named
@@ -192,18 +199,24 @@ def _hint(cause: Cause) -> str:
         if now:
             return f"{name} has moved: write {now}"
         names = {n: f"{match[1]}.{n}" for n in _public_names(match[1])}
-        return f"{match[1]} has no class named {match[2]!r}" + _nearest(match[2], names)
+        return f"{match[1]} has no class named {match[2]!r}" + nearest(match[2], names)
     if match := re.search(r"typing\.Literal\[(.*?)\]", text):
         choices = [choice.strip("' ") for choice in match[1].split(",")]
-        return f"{value!r} is none of {', '.join(choices)}" + _nearest(value, choices, silent=True)
+        return f"{value!r} is none of {', '.join(choices)}" + nearest(value, choices, silent=True)
     if match := re.search(r"Expected a <class '([\w.]+)'>", text):
         return f"{'null' if value == 'None' else repr(value)} is not of type {match[1]}"
     text = re.sub(r"\. Got value: (\S+)$", "", text)
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
 
 
-def _nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
-    """ ", did you mean …" or, without anything near, the list of what there is."""
+def nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
+    """What to say of a name that there is none of: ``": did you mean …?"``.
+
+    Args:
+        name: as it was given; of a path its last part counts.
+        names: that there are, or name → what to write.
+        silent: without anything near, say nothing; else all names are listed where they are 20 or fewer.
+    """
     table = names if isinstance(names, dict) else {k: k for k in names}
     short = name.split(".")[-1]
     lower = {k.lower(): k for k in table}
@@ -220,9 +233,7 @@ def _nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
 def _options(owner: str | None) -> list[str]:
     """Names of a class's options, following **options into the parent class."""
     if owner is None:
-        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
-        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress", "heartbeat"]
-        return ["model", "data", "trainer", "seed_everything", *callbacks]
+        return list(OWN_GROUPS)
     target = find_object(owner)
     if target is None:
         return []
