@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import version
+from pathlib import Path
 
 from bnnlight.console.large import large_imports
 
@@ -40,6 +41,7 @@ options, before or after the verb:
   --help     this text, or a verb's own options: bnnlight VERB --help
   --version  the version
   --debug    on an error, show where in the code it arose
+  --install-completion [SHELL]  complete command lines by tab, in bash, zsh or fish
 
 example: bnnlight fit --config quickstart"""
 
@@ -58,6 +60,28 @@ def _load(verb: str) -> Callable[[list[str]], None]:
         return getattr(importlib.import_module(module), function)
 
 
+def _complete() -> None:
+    from bnnlight.console.completion import complete
+    from bnnlight.experiment.config.early.completing import config_parser
+
+    complete({verb: text for verb, (_, text) in _VERBS.items()}, _load, config_parser)
+
+
+def _install_completion(args: list[str]) -> int:
+    from bnnlight.console.completion import install
+    from bnnlight.console.errors import explain
+
+    try:
+        if len(args) > 1:
+            raise ValueError(f"{args[1]!r} belongs to no option: give one shell, or none for the one that runs")
+        print(install(args[0] if args else None, Path.home()))
+    except (ValueError, OSError, ImportError) as error:
+        code, line = explain(error)
+        print(f"bnnlight: error: {line}", file=sys.stderr)
+        return code
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb.
 
@@ -71,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         SystemExit: a verb ends the process itself: after its help, or as a run that a signal stopped (75).
     """
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        _complete()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
@@ -80,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"bnnlight {version('bnnlight')}")
         return 0
+    if args[0] == "--install-completion":
+        return _install_completion(args[1:])
     verb, rest = args[0], args[1:]
     if verb not in _VERBS:
         near = get_close_matches(verb, _VERBS, 1)

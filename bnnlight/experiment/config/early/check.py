@@ -5,6 +5,7 @@ Whatever is not certain is passed over, since jsonargparse looks at everything a
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,22 @@ def check(verb: str, args: Sequence[str], page: Page) -> None:
         raise ValueError("no model is configured: pass --config FILE, or --config NAME of `bnnlight configs`")
     look.check_ranges()
     _check_checkpoint(verb, look.values.get("ckpt_path"), is_whole, resumes=look.resumes)
+
+
+def known_classes(args: Sequence[str], page: Page) -> dict[Way, str]:
+    """Classes that a command line names, configs included: way to the option → class path. What is wrong is left out.
+
+    Args:
+        args: what stands behind the verb; configs are paths.
+        page: the verb's help.
+    """
+    look = _Look(page)
+    with contextlib.suppress(ValueError, OSError):
+        for way, value, word in sources(args, page.flags()):
+            if way:
+                with contextlib.suppress(ValueError):
+                    look.take(way, value, word)
+    return look.classes
 
 
 def _check_checkpoint(verb: str, checkpoint: Any, is_whole: bool, resumes: bool) -> None:

@@ -137,11 +137,23 @@ def _own(first: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
 def kept_page(verb: str) -> Page | None:
     """The page of a verb; None where it was made with other versions of Lightning and jsonargparse than are here."""
     try:
-        record = json.loads(FILE.read_text(encoding="utf-8"))
         here = {name: version(name) for name in MAKERS}
-    except (FileNotFoundError, PackageNotFoundError):
+    except PackageNotFoundError:
         return None
-    return unpack(record, verb) if record["made_with"] == here else None
+    return any_page(verb) if _record().get("made_with") == here else None
+
+
+def any_page(verb: str) -> Page | None:
+    """The page of a verb, whatever it was made with; None where there is none."""
+    record = _record()
+    return unpack(record, verb) if record else None
+
+
+def _record() -> dict[str, Any]:
+    try:
+        return json.loads(FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
 def terminal_width() -> int:
