@@ -27,6 +27,7 @@ _VERBS = {
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
     "oks": ("bnnlight.commands.oks:oks", "AP and AR of stored keypoints against COCO annotations"),
     "configs": ("bnnlight.commands.configs:configs", "the configs that come with the package, and where they lie"),
+    "doctor": ("bnnlight.commands.doctor:doctor", "versions, GPU, threads and what is missing, for a bug report"),
     "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
 }
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 VERBS = ("fit", "validate", "test", "check", "predict", "export", "bench")
-VERBS += ("compare", "matrix", "summary", "pckh", "configs", "dashboard")
+VERBS += ("compare", "matrix", "summary", "pckh", "configs", "doctor", "dashboard")
 
 
 def test_help_names_every_verb(bnnlight):
