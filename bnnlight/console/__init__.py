@@ -3,7 +3,7 @@
 ``errors.py`` makes one line of any error, with its exit code. It asks ``config_errors.py`` for what jsonargparse says
 of a wrong option or config, with the nearest right name; ``missing.py`` for packages that are not installed;
 ``machine_errors.py`` for memory, disk and other limits; and ``lost_connection.py`` for torch's words when another
-process of a run is gone. ``parser.py`` reads the arguments of verbs that have no config, and ``completion.py`` completes
-command lines in the shell; ``large.py`` is around imports of what is large; ``shipped_configs.py`` finds the configs that
-come with the package, by name; ``tables.py`` prints tables.
+process of a run is gone. ``parser.py`` reads the arguments of verbs that have no config, and ``completion.py``
+completes command lines in the shell; ``large.py`` is around imports of what is large; ``shipped_configs.py`` finds the
+configs that come with the package, by name; ``tables.py`` prints tables.
 """
