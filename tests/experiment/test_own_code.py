@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from bnnlight.console.shipped_configs import shipped_configs
-from bnnlight.experiment.config.own_code import find_own_code
+from bnnlight.experiment.config.own_code import find_own_code, with_own_folders
 
 SOURCE = """
 import lightning as L
@@ -69,6 +69,10 @@ def test_a_plain_task_and_data_are_trained_shipped_and_predicted_with(bnnlight, 
     [line] = [line for line in err.splitlines() if "before export and predict" in line]
     assert all(f"PlainData has no `{name}`" in line for name in ("image_format", "eval_transform", "classes"))
     checkpoint = run / "checkpoints/best.ckpt"
+    # a new process, elsewhere, finds them by what the run's config says
+    sys.path.remove(str(folder))
+    sys.modules.pop("plain_own")
+    assert (run / "config.yaml").read_text().startswith(f"# classes of its own: {folder}\n")
     export = ("export", "--ckpt_path", checkpoint, "--format", "packed", "--output", tmp_path / "model")
     code, _, err = bnnlight(*export)
     assert code == 2 and err.splitlines()[-1].endswith(
@@ -119,7 +123,21 @@ def test_own_folders_are_looked_in_last(tmp_path, monkeypatch):
     before = [*sys.path]
     monkeypatch.setattr(sys, "path", [*before])
     shipped = shipped_configs()["quickstart"]
+    told = tmp_path / "told"
+    told.mkdir()
+    (beside / "b.yaml").write_text(f"# classes of its own: {told}\n# classes of its own: /no/such/folder\na: 1\n")
     for _ in range(2):
-        find_own_code([str(beside / "a.yaml"), str(shipped), "no_such.yaml"])
-    assert sys.path == [*before, str(here), str(beside)]
+        find_own_code([str(beside / "a.yaml"), str(beside / "b.yaml"), str(shipped), "no_such.yaml"])
+    assert sys.path == [*before, str(here), str(beside), str(told)]
     assert str(Path(shipped).parent) not in sys.path
+
+
+def test_folders_of_own_classes_alone_are_told(tmp_path, monkeypatch):
+    (tmp_path / "its_own.py").write_text("class Net: ...")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    import its_own  # noqa: F401
+
+    names = ["bnnlight.nn.Tucker", "torch.optim.AdamW", "its_own.Net", "collections.OrderedDict", "gone.Net"]
+    config = {"model": {"class_path": names[0], "init_args": {"parts": [{"class_path": name} for name in names]}}}
+    assert with_own_folders(config, "model: 1\n") == f"# classes of its own: {tmp_path}\nmodel: 1\n"
+    sys.modules.pop("its_own")
