@@ -51,7 +51,7 @@ def test_it_runs_from_top_to_bottom(tmp_path):
         cell.pop("outputs", None)
         if cell.cell_type == "code":
             cell.outputs = []
-    client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3")
+    client = nbclient.NotebookClient(notebook, kernel_name="python3")
     client.resources = {"metadata": {"path": str(tmp_path)}}
     client.execute()
     check(notebook.cells)
