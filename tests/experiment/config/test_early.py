@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import itertools
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +131,26 @@ def test_nothing_is_told_of_any_config_and_overlay_of_the_package():
         # of classes alone
         is_wrong = name == "hg_mpii" and overlay in ("methods/mixup", "methods/cutmix", "methods/randaugment")
         assert (line is not None) == is_wrong, (name, overlay, line)
+
+
+def test_nothing_is_told_of_a_command_that_the_documents_give():
+    root = Path(cli.__file__).parents[1]
+    pages = [root / "README.md", *(root / "docs").glob("*.md"), *shipped_configs().values()]
+    texts = [re.sub(r"\\\n#?", " ", page.read_text(encoding="utf-8")) for page in pages]
+    found = [
+        line for text in texts for line in re.findall(r"bnnlight ((?:fit|check|summary) --config [^\n`#|]*)", text)
+    ]
+    asked = 0
+    for line in found:
+        try:
+            words = shlex.split(line)
+        except ValueError:  # half a quotation
+            continue
+        line = told(words)
+        asked += line is None
+        # configs that a page has written before are not there
+        assert line is None or line.startswith("no such config: "), words
+    assert asked > 50
 
 
 def test_a_run_that_goes_on_needs_no_checkpoint_any_more(tmp_path):
