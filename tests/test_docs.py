@@ -36,6 +36,7 @@ NOT_RUN = {
     "bnnlight fit --config configs/quickstart.yaml --trainer.accelerator cpu --trainer.devices 2": "two processes are "
     "started by tests/test_ddp.py",
     "bnnlight compare runs/a runs/b --output compare.html": "run by the tutorial's test with other runs",
+    "make gpu-check": "needs a GPU; tests/test_gpu_acceptance.py runs its frame",
     "bnnlight matrix plan.yaml --jobs 2 --output digits": "twelve runs; the plan is read below, and "
     "tests/commands/test_matrix.py runs others",
     "bnnlight check --config C --data.root DIR": "C is the reader's; below, one is checked",
