@@ -28,7 +28,7 @@ RUN_HERE = ("tutorial", "own_data")
 NOT_RUN = {
     "pip install '.[train]'": "takes an index and 6 GB; results/install.md is a run of it",
     "bnnlight fit --config photos.yaml --data.root DIR": "run below, on drawn pictures",
-    "python -m bnnlight fit --config own.yaml": "run by tests/test_examples.py",
+    "bnnlight fit --config examples/own.yaml": "run by tests/test_examples.py",
     "bnnlight fit --config configs/resnet18_imagenet.yaml --data.root DIR --trainer.devices 8": "eight GPUs; the "
     "config is trained for two steps by tests/test_configs.py",
     "bnnlight fit --config configs/resnet18_imagenet.yaml --data.root DIR --trainer.devices 8 --run_dir DIR/run "

@@ -215,6 +215,8 @@ def _predictor(options: Namespace) -> tuple[Predictor, Skeleton | None]:
     checkpoint = options.ckpt_path or (Path(options.model) if options.model.endswith(".ckpt") else None)
     told = options.top, options.batch_size
     if checkpoint:
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"checkpoint not found: {checkpoint}")
         # imported late: a shipped model is run without torch and Lightning
         from bnnlight.experiment.trained.predictor import predictor_of
 

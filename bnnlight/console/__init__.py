@@ -5,6 +5,7 @@ of a wrong option or config, of which ``unions.py`` makes one reason where there
 packages that are not installed; ``machine_errors.py`` for memory, disk and other limits; and ``lost_connection.py``
 for torch's words when another process of a run is gone. ``known_names.py`` finds the nearest right name.
 
-``parser.py`` reads the arguments of verbs that have no config; ``shipped_configs.py`` finds the configs that come with
-the package, by name; ``tables.py`` prints tables.
+``parser.py`` reads the arguments of verbs that have no config, and ``completion.py`` completes command lines in the
+shell; ``large.py`` is around imports of what is large; ``shipped_configs.py`` finds the configs that come with the
+package, by name; ``tables.py`` prints tables.
 """

@@ -147,7 +147,10 @@ def _hint(cause: Cause) -> str:
         if now:
             return f"{name or 'it'} cannot be imported: its module imports {match[1]!r}, which has moved to {now}"
         if (name + ".").startswith(match[1] + "."):
-            return f"no module named {match[1]!r}, where {name} was looked for: add its folder to PYTHONPATH"
+            return (
+                f"no module named {match[1]!r}, where {name} was looked for: put its file beside the config or into "
+                "the current folder, or add its folder to PYTHONPATH"
+            )
         return f"{name or 'it'} cannot be imported: its module imports {match[1]!r}, which is not installed"
     if match := re.search(r"Expected an instantiatable class, but ?(\S*) is (abstract|a protocol)", text):
         name = match[1] or value

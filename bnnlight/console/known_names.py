@@ -31,9 +31,22 @@ _MOVED = {
 }
 """Classes and modules that configs, and classes of one's own, of earlier versions name → where they are now."""
 
+OWN_GROUPS = (
+    *("model", "data", "trainer", "seed_everything", "checkpoint", "last_checkpoint", "non_finite"),
+    *("flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"),
+    *("lr_monitor", "progress", "heartbeat"),
+)
+"""What stands at the top of a config."""
+
 
 def nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
-    """ ", did you mean …" or, without anything near, the list of what there is."""
+    """What to say of a name that there is none of: ``": did you mean …?"``.
+
+    Args:
+        name: as it was given; of a path its last part counts.
+        names: that there are, or name → what to write.
+        silent: without anything near, say nothing; else all names are listed where they are 20 or fewer.
+    """
     table = names if isinstance(names, dict) else {k: k for k in names}
     short = name.split(".")[-1]
     lower = {k.lower(): k for k in table}
@@ -50,9 +63,7 @@ def nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
 def options_of(owner: str | None) -> list[str]:
     """Names of a class's options, following **options into the parent class."""
     if owner is None:
-        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
-        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress", "heartbeat"]
-        return ["model", "data", "trainer", "seed_everything", *callbacks]
+        return list(OWN_GROUPS)
     target = find_object(owner)
     if target is None:
         return []

@@ -6,9 +6,29 @@ import argparse
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
+
+_ASKED = "\0"
+"""A word that nobody can type."""
+
+
+class _Found(Exception):
+    """Carries a verb's parser to whoever asked for it."""
+
+
+def parser_of(verb: Callable[[list[str]], None]) -> Parser:
+    """The parser of a verb without a config, which is then not run.
+
+    Args:
+        verb: the function of the verb.
+    """
+    try:
+        verb([_ASKED])
+    except _Found as found:
+        return found.args[0]
+    raise TypeError(f"{verb.__name__} does not begin with its Parser")
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +44,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """As argparse does it, but for the message about a word that no option takes."""
         words = sys.argv[1:] if args is None else list(args)
+        if _ASKED in words:
+            raise _Found(self)
         try:
             options, rest = self.parse_known_args(words, namespace)
         except ArgumentError as error:

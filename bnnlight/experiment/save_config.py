@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
+from bnnlight.experiment.config.own_code import with_own_folders
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.tracking import WandbRun
 
@@ -37,7 +38,7 @@ class SaveConfig(SaveConfigCallback):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         # written beside and moved into place, so that a killed process leaves no half a config
         part = self.run_dir / "config.yaml.part"
-        part.write_text(text)
+        part.write_text(with_own_folders(yaml.safe_load(text), text), encoding="utf-8")
         part.replace(self.run_dir / "config.yaml")
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(text))

@@ -1,11 +1,14 @@
 """A verb without a config answers a wrong option with its own options, not with those of training."""
 
+import importlib
 from argparse import ArgumentError
 
 import pytest
 
+from bnnlight import cli
 from bnnlight.console.errors import explain
-from bnnlight.console.parser import Parser
+from bnnlight.console.parser import Parser, parser_of
+from bnnlight.experiment.config.early.help_page import VERBS
 
 
 @pytest.fixture
@@ -60,3 +63,15 @@ def test_a_word_that_may_be_meant_for_a_required_option(args, message):
     with pytest.raises(ArgumentError) as raised:
         parser.parse_args(args)
     assert explain(raised.value) == (2, message)
+
+
+@pytest.mark.parametrize("verb", sorted(cli._VERBS.keys() - set(VERBS)))
+def test_the_parser_of_a_verb_is_found_without_running_it(verb):
+    module, function = cli._VERBS[verb][0].split(":")
+    parser = parser_of(getattr(importlib.import_module(module), function))
+    assert parser.prog == f"bnnlight {verb}" and "--help" in parser.format_help()
+
+
+def test_a_verb_that_asks_for_no_parser_is_told():
+    with pytest.raises(TypeError, match="does not begin with its Parser"):
+        parser_of(lambda args: None)
