@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
-SCRIPTS = [path for path in FILES if "ArgumentParser" in path.read_text()]
+SCRIPTS = [path for path in FILES if "ArgumentParser" in path.read_text() and not path.stem.startswith("shared_")]
 ELSEWHERE = {"larq_latency", "train_step_peer"}
 """What runs in an environment of its own, with packages that do not go with this project's."""
 

@@ -32,7 +32,7 @@ def python(code):
 
 def test_a_broken_part_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
     import acceptance
-    from parts import Part
+    from acceptance_parts import Part
 
     def unreadable(place, record):
         raise KeyError("results")
@@ -58,7 +58,7 @@ def test_a_broken_part_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
 
 
 def test_what_hangs_is_ended_with_its_children(tmp_path):
-    from watched import run_watched
+    from acceptance_watched import run_watched
 
     told = tmp_path / "pid"
     # a child that does not listen
@@ -80,7 +80,7 @@ def test_what_hangs_is_ended_with_its_children(tmp_path):
 
 def test_checks_that_miss_are_a_failure():
     from acceptance import holds
-    from page import page
+    from acceptance_page import page
 
     part = {
         "title": "t",
@@ -95,7 +95,7 @@ def test_checks_that_miss_are_a_failure():
 
 
 def test_drawn_people_are_read_as_mpii(tmp_path):
-    from drawn_mpii import draw_mpii
+    from shared_people import draw_mpii
 
     from bnnlight.data.keypoints.people import draw_person
 

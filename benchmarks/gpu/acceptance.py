@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from page import page
-from parts import PARTS, Part, Place
-from watched import run_watched
+from acceptance_page import page
+from acceptance_parts import PARTS, Part, Place
+from acceptance_watched import run_watched
 
 from bnnlight.commands.bench import machine
 from bnnlight.experiment.save_config import provenance

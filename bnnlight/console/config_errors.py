@@ -10,13 +10,13 @@ from typing import Any
 from bnnlight.console.known_names import (
     class_names,
     find_object,
+    meant_by,
     moved,
     nearest,
     options_of,
     public_names,
     trainer_options,
 )
-from bnnlight.console.shipped_configs import shipped_config
 from bnnlight.console.unions import as_one
 
 _NOISE = re.compile(
@@ -130,7 +130,7 @@ def _hint(cause: Cause) -> str:
     if match := re.search(nested, text):
         key = (match[1] or match[2]).split()[0]
         if match[1] and not key.startswith("-"):
-            return f"{key!r} belongs to no option" + _meant_by(key)
+            return f"{key!r} belongs to no option" + meant_by(key)
         return f"no option {key!r}" + nearest(key.lstrip("-").split("=")[0].split(".")[-1], trainer_options())
     if match := re.search(r"the following arguments are required: (.*)", text):
         if not cause.path and match[1].split(",")[0] not in ("model", "data"):
@@ -184,15 +184,6 @@ def _hint(cause: Cause) -> str:
         return f"{'null' if value == 'None' else repr(value)} is not of type {match[1]}"
     text = re.sub(r"\. Got value: (\S+)$", "", text)
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
-
-
-def _meant_by(word: str) -> str:
-    """What a word that stands by itself on the command line may have been meant for."""
-    if "=" in word:
-        return f": write --{word}"
-    if word.endswith(".ckpt"):
-        return f": write --ckpt_path {word}"
-    return f": write --config {word}" if word.endswith((".yaml", ".yml")) or shipped_config(word) else ""
 
 
 def _nearest_class(name: str, kinds: list[str]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
+from bnnlight.console.shipped_configs import shipped_config
+
 _ROOMS_OF_DATA = {
     "classes": "digits folders image_folder splits vision",
     "keypoints": "heatmaps lsp mpii mpii_heads mpii_json mpii_release people pictures",
@@ -58,6 +60,15 @@ def nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
     if silent or not table:
         return ""
     return f": it has {', '.join(sorted(table))}" if len(table) <= 20 else ""
+
+
+def meant_by(word: str) -> str:
+    """What a word that stands by itself on the command line may have been meant for."""
+    if "=" in word:
+        return f": write --{word}"
+    if word.endswith(".ckpt"):
+        return f": write --ckpt_path {word}"
+    return f": write --config {word}" if word.endswith((".yaml", ".yml")) or shipped_config(word) else ""
 
 
 def options_of(owner: str | None) -> list[str]:

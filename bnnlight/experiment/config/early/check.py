@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from bnnlight.console.known_names import OWN_GROUPS, nearest
-from bnnlight.console.shipped_configs import shipped_config
+from bnnlight.console.known_names import OWN_GROUPS, meant_by, nearest
 from bnnlight.experiment.config.early.help_page import Page
 from bnnlight.experiment.config.early.signatures import names_in, signature, words
 from bnnlight.experiment.config.early.sources import CONFIG, Way, entries, sources
@@ -49,8 +48,7 @@ def check(verb: str, args: Sequence[str], page: Page) -> None:
     named, is_whole = set(), True
     for way, value, word in sources(args, flags):
         if not way:
-            is_config = Path(value).suffix in (".yaml", ".yml") or shipped_config(value)
-            raise ValueError(f"no option {value!r}" + (f": did you mean --config {value}?" if is_config else ""))
+            raise ValueError(f"{value!r} belongs to no option" + meant_by(value))
         if value is None and word and ".".join(way) in look.types.keys() - flags:
             raise ValueError(f"no value stands behind {word}")
         look.take(way, value, word)

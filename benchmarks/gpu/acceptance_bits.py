@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from part import Findings, options
+from shared_part import Findings, options
 
 from bnnlight.nn.binarize import decode_sign, encode_sign, sign_backward
 from bnnlight.nn.compute.bits import Layout, gated, normalize_and_pack, pack, unpack_sign

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from part import Findings, fit_command, options, run
+from shared_part import Findings, fit_command, options, run
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from part import Findings, draw_classes, fit_command, options, rows_of, run
+from shared_part import Findings, draw_classes, fit_command, options, rows_of, run
 
 CONFIG = "configs/resnet18_cifar10_recu.yaml"
 

@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from drawn_mpii import draw_mpii
-from part import Findings, fit_command, options, rows_of
+from shared_part import Findings, fit_command, options, rows_of
+from shared_people import draw_mpii
 
 
 def main() -> int:

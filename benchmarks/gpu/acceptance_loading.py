@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from drawn_mpii import draw_mpii
-from part import Findings, draw_classes, options
+from shared_part import Findings, draw_classes, options
+from shared_people import draw_mpii
 
 from bnnlight.data import CIFAR10DataModule, MPIIDataModule
 
