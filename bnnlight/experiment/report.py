@@ -67,9 +67,11 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
     for name, shade in zip(layers, shades, strict=True):
         short = name.removeprefix("bnn/flip_rate/").removeprefix("backbone.")
         flips.plot(*metrics[name], color=shade, linewidth=1, label=short if len(layers) <= 8 else None)
-    if "bnn/flip_rate" in metrics:
-        flips.plot(*metrics["bnn/flip_rate"], color="black", linewidth=2, label="all weights")
-        flips.set_yscale("log" if min(v for n in (*layers, "bnn/flip_rate") for v in metrics[n][1]) > 0 else "linear")
+    if "bnn/flip_rate_mean" in metrics:
+        flips.plot(*metrics["bnn/flip_rate_mean"], color="black", linewidth=2, label="all weights")
+        flips.set_yscale(
+            "log" if min(v for n in (*layers, "bnn/flip_rate_mean") for v in metrics[n][1]) > 0 else "linear"
+        )
     titles = ("loss", "accuracy (%)", "flip rate (share of weights per look)")
     for axes, label in zip((loss, accuracy, flips), titles, strict=True):
         axes.set_xlabel("step")

@@ -1,0 +1,175 @@
+"""Puts what loggers write into the run's directory, and lets them go on where an earlier start of the run ended."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from bnnlight.tracking import MetricsFile, read_rows, wandb_mode
+from bnnlight.tracking.failing_loggers import keep_book, leave_out_once_failed
+from bnnlight.tracking.log_book import LogBook
+from bnnlight.tracking.metrics_file import FILE_NAME
+
+RUN_IDS = "trackers.json"
+"""File of a run's directory: name of a logger's class → by what its tracker finds the run again."""
+
+_PLACE = ("TensorBoardLogger", "CSVLogger")
+"""Lightning's loggers that ask for a ``save_dir``."""
+_OPTION = "--trainer.logger"
+_LIGHTNINGS = (None, "lightning_logs")
+"""What Lightning calls an experiment that the user has given no name."""
+
+
+def with_places(args: list[str]) -> list[str]:
+    """The command line with a ``save_dir`` for each logger that asks for one and is given none: the run's directory.
+
+    Args:
+        args: the command line behind the verb.
+    """
+    out: list[str] = []
+    for index, arg in enumerate(args):
+        out.append(arg)
+        if arg.startswith((f"{_OPTION}=", f"{_OPTION}+=")):
+            value = arg.partition("=")[2]
+        elif index and args[index - 1] in (_OPTION, f"{_OPTION}+"):
+            value = arg
+        else:
+            continue
+        rest = args[index + 1 :]
+        until = next((i for i, a in enumerate(rest) if a.partition("=")[0].rstrip("+") == _OPTION), len(rest))
+        given = any(a.startswith((f"{_OPTION}.save_dir", f"{_OPTION}.init_args.save_dir")) for a in rest[:until])
+        if value.rpartition(".")[2] in _PLACE and not given:
+            out.append(f"{_OPTION}.save_dir=.")
+    return out
+
+
+def place_loggers(loggers: Any, run_dir: Path, goes_on: bool) -> Any:
+    """What the config says of loggers, with the places of this run filled in, and with the run's own file among them.
+
+    What the user has set stays. A ``save_dir`` that is left open, or is ``.``, is the run's directory.
+
+    Args:
+        loggers: ``trainer.logger`` of the config.
+        run_dir: the run's directory.
+        goes_on: whether the run was begun by an earlier start in this directory.
+
+    Returns:
+        A list; False where the run has no loggers.
+    """
+    if not loggers:
+        return False
+    if loggers is True:  # Lightning's own choice
+        kind = "TensorBoardLogger" if importlib.util.find_spec("tensorboard") else "CSVLogger"
+        init_args = Namespace(save_dir=".", name=None, version=None)
+        loggers = Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=init_args)
+    loggers = list(loggers) if isinstance(loggers, list) else [loggers]
+    ids = _read_ids(run_dir) if goes_on else {}
+    for logger in loggers:
+        # one that takes no arguments has none
+        if isinstance(logger, Namespace) and "init_args" in logger:
+            _place(logger, run_dir, ids)
+    if not any(isinstance(logger, Namespace) and _name(logger) == MetricsFile.__name__ for logger in loggers):
+        own = f"{MetricsFile.__module__}.{MetricsFile.__name__}"
+        loggers.append(Namespace(class_path=own, init_args=Namespace(save_dir=str(run_dir))))
+    return loggers
+
+
+def _place(logger: Namespace, run_dir: Path, ids: dict[str, str]) -> None:
+    kind, given = _name(logger), logger.init_args
+    title = "-".join(run_dir.parts[-2:])
+    if "save_dir" in given and given.save_dir in (None, "", "."):
+        given.save_dir = str(run_dir)
+        if kind in _PLACE and given.get("name") in _LIGHTNINGS and given.get("version") is None:
+            # one place for all starts of the run
+            given.name, given.version = kind.removesuffix("Logger").lower(), ""
+    if kind in ("WandbRun", "WandbLogger"):
+        # W&B's own variable counts where the config says nothing
+        given.name = given.name or os.environ.get("WANDB_NAME") or title
+        wandb_mode()
+    elif kind == "MLFlowLogger":
+        _place_mlflow(given, title, ids.get(kind))
+    elif kind == "CometLogger":
+        _place_comet(logger, run_dir, title, ids.get(kind))
+
+
+def _place_mlflow(given: Namespace, title: str, run_id: str | None) -> None:
+    if given.experiment_name in _LIGHTNINGS:
+        given.experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "bnnlight"
+    given.run_name = given.run_name or title
+    given.run_id = given.run_id or run_id
+    if not given.tracking_uri and given.save_dir in (None, "./mlruns") and importlib.util.find_spec("mlflow"):
+        import mlflow
+
+        # Lightning would make a store of files, which MLflow of today refuses
+        given.tracking_uri = mlflow.get_tracking_uri()
+
+
+def _place_comet(logger: Namespace, run_dir: Path, title: str, key: str | None) -> None:
+    given, options = logger.init_args, dict(logger.get("dict_kwargs") or {})
+    given.project = given.project or os.environ.get("COMET_PROJECT_NAME") or "bnnlight"
+    options.setdefault("name", title)
+    if key and not given.experiment_key:
+        given.experiment_key, given.mode = key, "get"
+    if importlib.util.find_spec("comet_ml"):
+        # before Lightning imports it, as it does
+        os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
+        import comet_ml
+
+        online = given.online
+        if online is None and not os.environ.get("COMET_START_ONLINE"):
+            # no run stops to ask for a key
+            online = bool(given.api_key or comet_ml.get_config("comet.api_key"))
+        if online is False:
+            # where Lightning is told so itself, it makes an experiment that records nothing
+            os.environ["COMET_START_ONLINE"], given.online = "false", None
+            options.setdefault("offline_directory", str(run_dir / "comet"))
+    logger.dict_kwargs = options
+
+
+def _name(logger: Namespace) -> str:
+    return logger.class_path.rpartition(".")[2]
+
+
+def _read_ids(run_dir: Path) -> dict[str, str]:
+    try:
+        return json.loads((run_dir / RUN_IDS).read_text())
+    except (OSError, ValueError):  # a run without such trackers, or begun by an earlier version
+        return {}
+
+
+def guard_loggers(loggers: list[Logger], run_dir: Path, goes_on: bool) -> None:
+    """Lets no logger but the run's own file end the training, and none log twice what an earlier start has logged.
+
+    A ``CSVLogger`` begins its file anew whenever it is made, so it gets what the run's own file has.
+
+    Args:
+        loggers: the trainer's.
+        run_dir: the run's directory.
+        goes_on: whether the run was begun by an earlier start in this directory.
+    """
+    figures = run_dir / FILE_NAME
+    rows = list(read_rows(figures)) if goes_on and figures.exists() and rank_zero_only.rank == 0 else []
+    for logger in loggers:
+        # a part of what goes on bit for bit: without it the run ends, and goes on later
+        if isinstance(logger, MetricsFile):
+            continue
+        leave_out_once_failed(logger)
+        if isinstance(getattr(logger, "book", None), LogBook):
+            continue
+        book = LogBook()
+        keep_book(logger, book)
+        if isinstance(logger, CSVLogger) and rows and Path(logger.log_dir).is_relative_to(run_dir):
+            for row in rows:
+                logger.log_metrics({key: value for key, value in row.items() if key != "step"}, step=int(row["step"]))
+            logger.save()
+            book.go_on({})
+        else:
+            book.read(rows)

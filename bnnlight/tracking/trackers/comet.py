@@ -1,0 +1,38 @@
+"""`Comet`: what Comet takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnnlight.tracking.trackers.tracker import Tracker
+
+
+class Comet(Tracker):
+    """Takes pictures, histograms and tables, online and offline."""
+
+    def figures(self, figures: Mapping[str, float], values: Mapping[str, np.ndarray], step: int) -> None:
+        self.logger.log_metrics(dict(figures), step=step)
+        for key, array in values.items():
+            self.logger.experiment.log_histogram_3d(array, name=key, step=step)
+
+    def picture(self, key: str, path: Path, step: int) -> None:
+        self.logger.experiment.log_image(str(path), name=key, step=step)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        rows = [list(row) for row in rows]
+        self.logger.experiment.log_table(f"{key}.csv", tabular_data=rows, headers=list(columns))
+
+    def config(self, config: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> None:
+        self.logger.log_hyperparams(dict(config))
+        self.logger.experiment.log_others({f"bnnlight/{key}": value for key, value in own.items()})
+
+    def run_id(self) -> str | None:
+        return self.logger.version
+
+    def finish(self) -> None:
+        # offline, this is what writes the file to upload
+        self.logger.experiment.end()
