@@ -85,8 +85,8 @@ def test_it_is_compared(old_run, bnnlight):
     assert record["config_differences"] == []
     for run in record["runs"]:
         assert run["starts"] == 1
-        for key in ("train/loss", "val/acc1", "bnn/flip_rate"):
-            series = run["series"][key]
+        for key, name_now in (("train/loss",) * 2, ("val/acc1",) * 2, ("bnn/flip_rate", "bnn/flip_rate_mean")):
+            series = run["series"][name_now]
             wanted = [(row["step"], row[key]) for row in rows if key in row]
             assert wanted and list(zip(series["steps"], series["values"], strict=True)) == wanted
 

@@ -18,8 +18,8 @@ from bnnlight.tracking.failing_loggers import keep_book, leave_out_once_failed
 from bnnlight.tracking.log_book import LogBook
 from bnnlight.tracking.metrics_file import FILE_NAME
 
-RUN_IDS = "trackers.json"
-"""File of a run's directory: name of a logger's class → by what its tracker finds the run again."""
+TO_GO_ON = "trackers.json"
+"""File of a run's directory: name of a logger's class → arguments by which it goes on with the run."""
 
 _PLACE = ("TensorBoardLogger", "CSVLogger")
 """Lightning's loggers that ask for a ``save_dir``."""
@@ -71,18 +71,26 @@ def place_loggers(loggers: Any, run_dir: Path, goes_on: bool) -> Any:
         init_args = Namespace(save_dir=".", name=None, version=None)
         loggers = Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=init_args)
     loggers = list(loggers) if isinstance(loggers, list) else [loggers]
-    ids = _read_ids(run_dir) if goes_on else {}
+    begun = _begun(run_dir) if goes_on else {}
     for logger in loggers:
         # one that takes no arguments has none
         if isinstance(logger, Namespace) and "init_args" in logger:
-            _place(logger, run_dir, ids)
+            _go_on(logger.init_args, begun.get(_name(logger), {}))
+            _place(logger, run_dir)
     if not any(isinstance(logger, Namespace) and _name(logger) == MetricsFile.__name__ for logger in loggers):
         own = f"{MetricsFile.__module__}.{MetricsFile.__name__}"
         loggers.append(Namespace(class_path=own, init_args=Namespace(save_dir=str(run_dir))))
     return loggers
 
 
-def _place(logger: Namespace, run_dir: Path, ids: dict[str, str]) -> None:
+def _go_on(given: Namespace, arguments: dict[str, str]) -> None:
+    """Fills in what the config leaves open; nothing where it names another run."""
+    if not any(given.get(name) not in (None, value) for name, value in arguments.items()):
+        for name, value in arguments.items():
+            given[name] = value
+
+
+def _place(logger: Namespace, run_dir: Path) -> None:
     kind, given = _name(logger), logger.init_args
     title = "-".join(run_dir.parts[-2:])
     if "save_dir" in given and given.save_dir in (None, "", "."):
@@ -95,16 +103,15 @@ def _place(logger: Namespace, run_dir: Path, ids: dict[str, str]) -> None:
         given.name = given.name or os.environ.get("WANDB_NAME") or title
         wandb_mode()
     elif kind == "MLFlowLogger":
-        _place_mlflow(given, title, ids.get(kind))
+        _place_mlflow(given, title)
     elif kind == "CometLogger":
-        _place_comet(logger, run_dir, title, ids.get(kind))
+        _place_comet(logger, run_dir, title)
 
 
-def _place_mlflow(given: Namespace, title: str, run_id: str | None) -> None:
+def _place_mlflow(given: Namespace, title: str) -> None:
     if given.experiment_name in _LIGHTNINGS:
         given.experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "bnnlight"
     given.run_name = given.run_name or title
-    given.run_id = given.run_id or run_id
     if not given.tracking_uri and given.save_dir in (None, "./mlruns") and importlib.util.find_spec("mlflow"):
         import mlflow
 
@@ -112,12 +119,12 @@ def _place_mlflow(given: Namespace, title: str, run_id: str | None) -> None:
         given.tracking_uri = mlflow.get_tracking_uri()
 
 
-def _place_comet(logger: Namespace, run_dir: Path, title: str, key: str | None) -> None:
+def _place_comet(logger: Namespace, run_dir: Path, title: str) -> None:
     given, options = logger.init_args, dict(logger.get("dict_kwargs") or {})
     given.project = given.project or os.environ.get("COMET_PROJECT_NAME") or "bnnlight"
     options.setdefault("name", title)
-    if key and not given.experiment_key:
-        given.experiment_key, given.mode = key, "get"
+    # else a thousand lines at the end, one for each figure and option
+    options.setdefault("display_summary_level", 0)
     if importlib.util.find_spec("comet_ml"):
         # before Lightning imports it, as it does
         os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
@@ -138,9 +145,9 @@ def _name(logger: Namespace) -> str:
     return logger.class_path.rpartition(".")[2]
 
 
-def _read_ids(run_dir: Path) -> dict[str, str]:
+def _begun(run_dir: Path) -> dict[str, dict[str, str]]:
     try:
-        return json.loads((run_dir / RUN_IDS).read_text())
+        return json.loads((run_dir / TO_GO_ON).read_text())
     except (OSError, ValueError):  # a run without such trackers, or begun by an earlier version
         return {}
 

@@ -15,11 +15,11 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
-from bnnlight.experiment.loggers import RUN_IDS
+from bnnlight.experiment.loggers import TO_GO_ON
 from bnnlight.experiment.report import write_json
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.tracking import WandbRun
-from bnnlight.tracking.trackers import hand_config, hand_table, run_ids
+from bnnlight.tracking.trackers import hand_config, hand_table, to_go_on
 
 _LAYER_COLUMNS = ("layer", "weight", "latent", "ranks", "trained numbers", "1-bit weights", "α")
 
@@ -27,8 +27,8 @@ _LAYER_COLUMNS = ("layer", "weight", "latent", "ranks", "trained numbers", "1-bi
 class SaveConfig(SaveConfigCallback):
     """Writes the whole config into the run's directory and hands it to the trackers, on rank zero, before training.
 
-    They also get the code's version and the command (``bnnlight``) and a table of the binary layers. By what they find
-    the run again is kept in the run's :data:`bnnlight.experiment.loggers.RUN_IDS`.
+    They also get the code's version and the command (``bnnlight``) and a table of the binary layers. By what they go on
+    with the run is kept in the file :data:`bnnlight.experiment.loggers.TO_GO_ON`.
     """
 
     def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, requested: Namespace, **kwargs: Any) -> None:
@@ -43,9 +43,9 @@ class SaveConfig(SaveConfigCallback):
         part = self.run_dir / "config.yaml.part"
         part.write_text(text)
         part.replace(self.run_dir / "config.yaml")
-        ids = run_ids(trainer.loggers)
-        if ids:
-            write_json(self.run_dir / RUN_IDS, ids)
+        arguments = to_go_on(trainer.loggers)
+        if arguments:
+            write_json(self.run_dir / TO_GO_ON, arguments)
         hand_config(trainer.loggers, yaml.safe_load(text), provenance(), self.run_dir / "config.yaml")
         hand_table(trainer.loggers, "bnn/layers", _LAYER_COLUMNS, layer_rows(pl_module))
         for logger in trainer.loggers:

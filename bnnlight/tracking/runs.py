@@ -15,7 +15,9 @@ import yaml
 from bnnlight.tracking.fragments import STEP_KEY, find_fragments, read_fragment
 from bnnlight.tracking.keys import current
 from bnnlight.tracking.metrics_file import FILE_NAME, is_figure, read_rows
-from bnnlight.tracking.stores import Stored, find_event_folders, find_mlflow_runs, read_event_folder, read_mlflow_run
+from bnnlight.tracking.stores.mlflow import find_mlflow_runs, read_mlflow_run
+from bnnlight.tracking.stores.stored import Stored
+from bnnlight.tracking.stores.tensorboard import find_event_folders, read_event_folder
 
 _ONLINE = re.compile(r"(?:https?://\S+?/)?([^/\s]+)/([^/\s]+)/(?:runs/)?([^/\s?]+)(?:\?\S*)?")
 

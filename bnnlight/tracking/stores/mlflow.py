@@ -19,6 +19,8 @@ import yaml
 from bnnlight.tracking.stores.stored import Stored
 
 _DATABASE = "mlflow.db"
+_TRASH = ".trash"
+"""Where MLflow keeps deleted experiments."""
 _RUN_NAME = "mlflow.runName"
 
 Place = tuple[Path, str]
@@ -40,6 +42,8 @@ def find_mlflow_runs(path: Path) -> list[Place]:
         return [(database, run_id) for run_id in _ids(database)] if _is_database(database) else []
     found = []
     for file in path.rglob("meta.yaml") if path.is_dir() else ():
+        if _TRASH in file.relative_to(path).parts:
+            continue
         meta = _meta(file.parent)
         if "artifact_uri" in meta and "experiment_id" in meta and meta.get("lifecycle_stage") != "deleted":
             found.append((meta.get("start_time") or 0, file.parent, str(meta.get("run_id") or file.parent.name)))

@@ -6,7 +6,7 @@
 | `TensorBoard` | `TensorBoardLogger` | pictures, histograms, tables as text |
 | `MLflow` | `MLFlowLogger` | pictures, tables and the config as files |
 | `Comet` | `CometLogger` | pictures, histograms, tables |
-| `Tracker` | `CSVLogger` and all others | nothing; pictures where it has W&B's method ``log_image`` |
+| `Tracker` | `CSVLogger` and all others | nothing; pictures where the logger has W&B's method ``log_image`` |
 
 Figures go to :class:`lightning.pytorch.loggers.Logger` itself, whose ``log_metrics`` is the same for all. What the rest
 of the package hands over goes through the functions here. A tracker that fails is left out of the run, see
@@ -23,7 +23,7 @@ from bnnlight.tracking.trackers.handing_over import (
     hand_picture,
     hand_table,
     places,
-    run_ids,
+    to_go_on,
 )
 from bnnlight.tracking.trackers.tracker import Tracker
 
@@ -36,5 +36,5 @@ __all__ = [
     "hand_picture",
     "hand_table",
     "places",
-    "run_ids",
+    "to_go_on",
 ]

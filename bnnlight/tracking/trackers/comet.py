@@ -30,8 +30,8 @@ class Comet(Tracker):
         self.logger.log_hyperparams(dict(config))
         self.logger.experiment.log_others({f"bnnlight/{key}": value for key, value in own.items()})
 
-    def run_id(self) -> str | None:
-        return self.logger.version
+    def to_go_on(self) -> dict[str, str]:
+        return {"experiment_key": self.logger.version, "mode": "get"}
 
     def finish(self) -> None:
         # offline, this is what writes the file to upload

@@ -90,10 +90,10 @@ def finish(loggers: Sequence[Logger]) -> None:
     _each(loggers, "finish", lambda tracker: tracker.finish())
 
 
-def run_ids(loggers: Sequence[Logger]) -> dict[str, str]:
-    """By what trackers find the run again: name of the logger's class → id. To be asked on rank zero."""
-    ids = _each(loggers, "run_id", lambda tracker: tracker.run_id())
-    return {type(logger).__name__: run_id for logger, run_id in zip(loggers, ids, strict=True) if run_id}
+def to_go_on(loggers: Sequence[Logger]) -> dict[str, dict[str, str]]:
+    """Name of each logger's class → arguments by which another one goes on with the run. To be asked on rank zero."""
+    found = _each(loggers, "version", lambda tracker: tracker.to_go_on())
+    return {type(logger).__name__: arguments for logger, arguments in zip(loggers, found, strict=True) if arguments}
 
 
 def places(loggers: Sequence[Logger]) -> dict[str, str]:

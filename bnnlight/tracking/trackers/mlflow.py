@@ -40,10 +40,15 @@ class MLflow(Tracker):
             client.set_tag(run_id, f"bnnlight.{key}", str(value))
         client.log_artifact(run_id, str(path))
 
-    def run_id(self) -> str | None:
-        return self.logger.run_id
+    def to_go_on(self) -> dict[str, str]:
+        uri = self._uri()
+        # another folder has another default; a server's address may have a password in it
+        local = {"tracking_uri": uri} if uri.startswith(("sqlite:", "file:")) else {}
+        return {"run_id": self.logger.run_id, **local}
 
     def places(self) -> dict[str, str]:
-        import mlflow
+        scheme, slashes, rest = self._uri().partition("://")
+        return {"MLflow run": f"{self.logger.run_id} of {scheme}{slashes}{rest.rpartition('@')[2]}"}
 
-        return {"MLflow run": f"{self.logger.run_id} of {mlflow.get_tracking_uri()}"}
+    def _uri(self) -> str:
+        return str(getattr(self.logger.experiment, "tracking_uri", ""))

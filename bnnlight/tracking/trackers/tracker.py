@@ -13,6 +13,8 @@ from lightning.pytorch.loggers.logger import Logger
 class Tracker:
     """Takes figures and the config, and pictures where the logger has W&B's method ``log_image``.
 
+    A logger that has a method ``finish`` is told so at the end of the run.
+
     Args:
         logger: one of the trainer's.
     """
@@ -60,12 +62,14 @@ class Tracker:
         """
         self.logger.log_hyperparams({**config, "bnnlight": dict(own)})
 
-    def run_id(self) -> str | None:
-        """By what the tracker finds the run again, so that it goes on there; None where its place is enough."""
-        return None
+    def to_go_on(self) -> dict[str, str]:
+        """Arguments by which another logger of the class goes on with this run; none where its place is enough."""
+        return {}
 
     def finish(self) -> None:
         """Ends the run, once all is handed over."""
+        if hasattr(self.logger, "finish"):
+            self.logger.finish()
 
     def places(self) -> dict[str, str]:
         """Where the run is to be seen: what → path or command."""
