@@ -24,6 +24,8 @@ TO_GO_ON = "trackers.json"
 _PLACE = ("TensorBoardLogger", "CSVLogger")
 """Lightning's loggers that ask for a ``save_dir``."""
 _OPTION = "--trainer.logger"
+_LEFT_OPEN = (None, "", ".")
+"""A ``save_dir`` that stands for the run's directory."""
 _LIGHTNINGS = (None, "lightning_logs")
 """What Lightning calls an experiment that the user has given no name."""
 
@@ -85,15 +87,17 @@ def place_loggers(loggers: Any, run_dir: Path, goes_on: bool) -> Any:
 
 def _go_on(given: Namespace, arguments: dict[str, str]) -> None:
     """Fills in what the config leaves open; nothing where it names another run."""
-    if not any(given.get(name) not in (None, value) for name, value in arguments.items()):
-        for name, value in arguments.items():
-            given[name] = value
+    # the first says which run it is
+    if any(given.get(name) not in (None, value) for name, value in list(arguments.items())[:1]):
+        return
+    for name, value in arguments.items():
+        given[name] = given.get(name) or value
 
 
 def _place(logger: Namespace, run_dir: Path) -> None:
     kind, given = _name(logger), logger.init_args
     title = "-".join(run_dir.parts[-2:])
-    if "save_dir" in given and given.save_dir in (None, "", "."):
+    if kind != "MLFlowLogger" and given.get("save_dir", "given") in _LEFT_OPEN:
         given.save_dir = str(run_dir)
         if kind in _PLACE and given.get("name") in _LIGHTNINGS and given.get("version") is None:
             # one place for all starts of the run
@@ -112,7 +116,7 @@ def _place_mlflow(given: Namespace, title: str) -> None:
     if given.experiment_name in _LIGHTNINGS:
         given.experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "bnnlight"
     given.run_name = given.run_name or title
-    if not given.tracking_uri and given.save_dir in (None, "./mlruns") and importlib.util.find_spec("mlflow"):
+    if not given.tracking_uri and given.save_dir in (*_LEFT_OPEN, "./mlruns") and importlib.util.find_spec("mlflow"):
         import mlflow
 
         # Lightning would make a store of files, which MLflow of today refuses

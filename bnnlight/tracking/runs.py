@@ -240,7 +240,8 @@ def differences(runs: Sequence[Run]) -> list[str]:
         value = run.config.get(key, missing)
         if is_figure(value):
             value = float(value)  # W&B's files have 1 where YAML has 1.0
-        return "" if value is missing else json.dumps(value, sort_keys=True, default=str)
+        # of an empty list MLflow gets nothing
+        return "" if value is missing or value == [] else json.dumps(value, sort_keys=True, default=str)
 
     differing = [key for key in keys if len({as_text(run, key) for run in runs}) > 1]
     order = ("model.", "data.", "seed_everything", "trainer.")

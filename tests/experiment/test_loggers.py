@@ -1,6 +1,9 @@
 """Loggers in a run's directory, and as the run goes on."""
 
 import json
+import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 from jsonargparse import Namespace
@@ -67,10 +70,7 @@ def test_mlflow_goes_on_under_its_id_unless_another_is_named(tmp_path, monkeypat
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ranks")
     begun = {"MLFlowLogger": {"run_id": "abc", "tracking_uri": "sqlite:////a/mlflow.db"}}
     (tmp_path / TO_GO_ON).write_text(json.dumps(begun))
-    fresh, goes_on, other = (
-        mlflow(tracking_uri=uri, run_id=i) for uri, i in (("file:x", None), (None,) * 2, (None, "z"))
-    )
-    other.init_args.tracking_uri = "file:x"
+    fresh, goes_on, other = mlflow(tracking_uri="file:x"), mlflow(), mlflow(tracking_uri="file:x", run_id="z")
     place_loggers(fresh, tmp_path, False)
     place_loggers([goes_on, other], tmp_path, True)
     assert (fresh.init_args.run_id, fresh.init_args.experiment_name) == (None, "ranks")
@@ -99,6 +99,49 @@ class Tracker(Logger):
         pass
 
 
+def test_mlflows_own_choice_of_a_store_counts_where_none_is_named(tmp_path, monkeypatch):
+    here = SimpleNamespace(get_tracking_uri=lambda: "sqlite:////work/mlflow.db")
+    monkeypatch.setitem(sys.modules, "mlflow", here)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "mlflow")
+    for save_dir in ("./mlruns", ".", None):
+        left_open = mlflow(save_dir=save_dir)
+        place_loggers([left_open], tmp_path, False)
+        assert left_open.init_args.tracking_uri == "sqlite:////work/mlflow.db"
+    for given in ({"save_dir": "here"}, {"tracking_uri": "https://server"}):
+        named = mlflow(**given)
+        place_loggers([named], tmp_path, False)
+        assert named.init_args.tracking_uri == given.get("tracking_uri")
+
+
+def comet(**given):
+    names = ("api_key", "workspace", "project", "experiment_key", "mode", "online", "prefix")
+    return entry("CometLogger", **{name: given.get(name) for name in names})
+
+
+def test_comet_is_offline_without_a_key(tmp_path, monkeypatch):
+    keys = {}
+    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_config=keys.get))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "comet_ml")
+    for config, key, is_offline in (
+        ({}, None, True),
+        ({}, "k", False),
+        ({"api_key": "k"}, None, False),
+        ({"online": False}, "k", True),
+        ({"online": True}, None, False),
+    ):
+        # set, so that what is written to it is taken back
+        monkeypatch.setenv("COMET_START_ONLINE", "")
+        keys["comet.api_key"] = key
+        logger = comet(**config)
+        place_loggers(logger, tmp_path, False)
+        assert os.environ["COMET_START_ONLINE"] == ("false" if is_offline else "")
+        # told so by its own argument, Lightning's logger would record nothing
+        assert logger.init_args.online == (None if is_offline else config.get("online"))
+        folder = logger.dict_kwargs.get("offline_directory")
+        assert folder == (str(tmp_path / "comet") if is_offline else None)
+        assert (logger.init_args.project, logger.dict_kwargs["name"]) == ("bnnlight", "-".join(tmp_path.parts[-2:]))
+
+
 @pytest.fixture
 def stopped(tmp_path):
     """A run that logged up to step 10 and was last saved at step 6."""
@@ -122,11 +165,8 @@ def test_a_run_that_goes_on_logs_nothing_twice(stopped):
         logger.save()
     assert tracker.rows == [(11, {"a": 5.5, "epoch": 0}), (12, {"a": 6.0, "epoch": 0}), (12, {"b": 1.0})]
     lines = (stopped / "csv/metrics.csv").read_text().splitlines()
-    assert lines[0] == "a,b,epoch,step" and [line.split(",")[-1] for line in lines[1:]] == [
-        *map(str, range(1, 13)),
-        "12",
-    ]
-    assert len(lines) == 14
+    assert lines[0] == "a,b,epoch,step"
+    assert [int(line.split(",")[-1]) for line in lines[1:]] == [*range(1, 13), 12]
 
 
 def test_a_new_run_logs_all_and_figures_without_a_step(stopped):
