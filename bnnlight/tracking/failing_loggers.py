@@ -106,7 +106,8 @@ def _guarded_class(logger_class: type[Logger]) -> type[Logger]:
                 return make, args, *rest
             return _remade, (logger_class, *args[1:]), *rest
 
-    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+    # its qualified name stays that of a class in a function: a config's short names must not be two classes'
+    for name in ("__module__", "__name__", "__doc__"):
         setattr(Guarded, name, getattr(logger_class, name))
     return Guarded
 
@@ -122,9 +123,12 @@ def _guarded(logger: Any, what: str, call: Callable[[], Any]) -> Any:
         logger._left_out_is_inside = False
 
 
-def _leave_out(logger: Any, what: str, error: Exception) -> None:
+def _leave_out(logger: Any, what: str, error: BaseException) -> None:
     if not logger._left_out_has_failed:
         logger._left_out_has_failed = True
+        # of a full disk Lightning's logger for TensorBoard says that a figure is not supported
+        while error.__cause__ is not None:
+            error = error.__cause__
         reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         line = f"logger {type(logger).__name__} left out from now on, it fails in {what} ({reason})"
         print(line, file=sys.stderr, flush=True)

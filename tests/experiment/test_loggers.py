@@ -16,8 +16,8 @@ from bnnlight.tracking import MetricsFile
 TB = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
-def entry(name, **init_args):
-    return Namespace(class_path=f"lightning.pytorch.loggers.{name}", init_args=Namespace(**init_args))
+def entry(kind, /, **init_args):
+    return Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=Namespace(**init_args))
 
 
 def test_what_asks_for_a_place_gets_one_on_the_command_line():
