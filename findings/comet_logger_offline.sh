@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Lightning's logger for Comet, told to be offline, with lightning 2.6.6 and comet-ml 3.58.8.
+# Comet's offline experiments, by themselves and in Lightning's logger, with lightning 2.6.6 and comet-ml 3.58.8.
 #
 # lightning: CometLogger(online=False) makes an offline experiment that is disabled. It takes figures, and writes no file
 # that could be uploaded, without a word. With the environment variable COMET_START_ONLINE=false in the place of the
 # argument the file is written.
+#
+# comet-ml: the random part of the file's name is drawn from Python's own generator. Two starts of a run that sets the same
+# seed (seed_everything) and goes on with the same experiment write files of one name: the second replaces the first.
 #
 # Exits 0 while this is so. Usage: findings/comet_logger_offline.sh
 set -euo pipefail
@@ -15,6 +18,7 @@ cd "$folder"
 cat > finding.py <<'PYTHON'
 import logging
 import os
+import random
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +31,7 @@ from lightning.pytorch.loggers import CometLogger
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 options = {"online": False} if how == "argument" else {}
+random.seed(0)
 logger = CometLogger(project="p", offline_directory=how, **options)
 logger.log_metrics({"loss": 0.5}, step=1)
 logger.finalize("success")
@@ -39,3 +44,10 @@ assert experiment.disabled == (how == "argument") and len(files) == (how == "var
 PYTHON
 "$folder/venv/bin/python" -W ignore finding.py argument
 "$folder/venv/bin/python" -W ignore finding.py variable
+rm -rf argument
+first=$(cd variable && ls)
+mv variable first
+"$folder/venv/bin/python" -W ignore finding.py variable
+second=$(cd variable && ls)
+echo "two starts with one seed: $first, $second"
+[ "${first##*-}" = "${second##*-}" ]

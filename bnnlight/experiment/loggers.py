@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -17,6 +17,7 @@ from bnnlight.tracking import MetricsFile, read_rows, wandb_mode
 from bnnlight.tracking.failing_loggers import keep_book, leave_out_once_failed
 from bnnlight.tracking.log_book import LogBook
 from bnnlight.tracking.metrics_file import FILE_NAME
+from bnnlight.tracking.trackers.comet import offline_rows
 
 TO_GO_ON = "trackers.json"
 """File of a run's directory: name of a logger's class → arguments by which it goes on with the run."""
@@ -24,6 +25,8 @@ TO_GO_ON = "trackers.json"
 _PLACE = ("TensorBoardLogger", "CSVLogger")
 """Lightning's loggers that ask for a ``save_dir``."""
 _OPTION = "--trainer.logger"
+_COMET = "comet"
+"""Folder of a run's directory with what Comet leaves offline, one folder a start."""
 _LEFT_OPEN = (None, "", ".")
 """A ``save_dir`` that stands for the run's directory."""
 _LIGHTNINGS = (None, "lightning_logs")
@@ -141,7 +144,12 @@ def _place_comet(logger: Namespace, run_dir: Path, title: str) -> None:
         if online is False:
             # where Lightning is told so itself, it makes an experiment that records nothing
             os.environ["COMET_START_ONLINE"], given.online = "false", None
-            options.setdefault("offline_directory", str(run_dir / "comet"))
+            # a folder for each start, whose files would else have one name: its random part follows from the run's seed
+            starts = run_dir / _COMET
+            options.setdefault("offline_directory", str(starts / f"{1 + len(list(starts.glob('*'))):03}"))
+            if given.mode == "get" and not offline_rows(starts):
+                # all starts were killed: nothing is there that could be gone on with
+                given.experiment_key = given.mode = None
     logger.dict_kwargs = options
 
 
@@ -159,7 +167,8 @@ def _begun(run_dir: Path) -> dict[str, dict[str, str]]:
 def guard_loggers(loggers: list[Logger], run_dir: Path, goes_on: bool) -> None:
     """Lets no logger but the run's own file end the training, and none log twice what an earlier start has logged.
 
-    A ``CSVLogger`` begins its file anew whenever it is made, so it gets what the run's own file has.
+    A ``CSVLogger`` begins its file anew whenever it is made, and an offline start of Comet's leaves nothing where it was
+    killed. They get from the run's own file what they lack.
 
     Args:
         loggers: the trainer's.
@@ -177,10 +186,17 @@ def guard_loggers(loggers: list[Logger], run_dir: Path, goes_on: bool) -> None:
             continue
         book = LogBook()
         keep_book(logger, book)
-        if isinstance(logger, CSVLogger) and rows and Path(logger.log_dir).is_relative_to(run_dir):
-            for row in rows:
-                logger.log_metrics({key: value for key, value in row.items() if key != "step"}, step=int(row["step"]))
-            logger.save()
-            book.go_on({})
-        else:
+        if not rows or not _is_in(run_dir, logger):
             book.read(rows)
+            continue
+        book.read(offline_rows(run_dir / _COMET) if isinstance(logger, CometLogger) else [])
+        for row in rows:
+            logger.log_metrics({key: value for key, value in row.items() if key != "step"}, step=int(row["step"]))
+        logger.save()
+        book.go_on({})
+
+
+def _is_in(run_dir: Path, logger: Logger) -> bool:
+    """Whether it is a logger that keeps what it gets in the run's directory, and lacks of it what came before."""
+    place = logger.save_dir if isinstance(logger, CSVLogger | CometLogger) else None
+    return bool(place) and Path(place).is_relative_to(run_dir)

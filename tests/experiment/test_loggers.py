@@ -3,11 +3,12 @@
 import json
 import os
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import pytest
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from bnnlight.experiment.loggers import TO_GO_ON, guard_loggers, place_loggers, with_places
@@ -138,7 +139,7 @@ def test_comet_is_offline_without_a_key(tmp_path, monkeypatch):
         # told so by its own argument, Lightning's logger would record nothing
         assert logger.init_args.online == (None if is_offline else config.get("online"))
         folder = logger.dict_kwargs.get("offline_directory")
-        assert folder == (str(tmp_path / "comet") if is_offline else None)
+        assert folder == (str(tmp_path / "comet/001") if is_offline else None)
         assert (logger.init_args.project, logger.dict_kwargs["name"]) == ("bnnlight", "-".join(tmp_path.parts[-2:]))
 
 
@@ -167,6 +168,54 @@ def test_a_run_that_goes_on_logs_nothing_twice(stopped):
     lines = (stopped / "csv/metrics.csv").read_text().splitlines()
     assert lines[0] == "a,b,epoch,step"
     assert [int(line.split(",")[-1]) for line in lines[1:]] == [*range(1, 13), 12]
+
+
+class Offline(CometLogger):
+    """An offline experiment of Comet's that keeps what it is told."""
+
+    def __init__(self, folder):
+        self.folder, self.rows = folder, []
+
+    save_dir = property(lambda self: str(self.folder))
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
+
+
+def write_start(folder, figures):
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "key-abc.zip", "w") as archive:
+        if figures:
+            metrics = [{"metric": {"metricName": k, "metricValue": v, "step": step}} for step, k, v in figures]
+            lines = [json.dumps({"type": "metric_msg", "payload": payload}) for payload in metrics]
+            archive.writestr("messages.json", "\n".join(['{"type": "log_other", "payload": {}}', *lines]))
+
+
+def test_comet_offline_gets_what_a_killed_start_has_lost(stopped, monkeypatch):
+    # the first start was stopped, the second killed
+    write_start(stopped / "comet/001", [(step, "a", step / 2) for step in range(1, 5)] + [(None, "sys.cpu", 1.0)])
+    write_start(stopped / "comet/002", [])
+    logger = Offline(stopped / "comet/003")
+    guard_loggers([logger], stopped, goes_on=True)
+    assert [(step, row["a"]) for step, row in logger.rows] == [(step, step / 2) for step in range(5, 11)]
+    logger.book.go_on({"a": (6, 1), "epoch": (6, 1)})
+    for step in range(7, 12):
+        logger.log_metrics({"a": step / 2}, step)
+    assert logger.rows[6:] == [(11, {"a": 5.5})]
+
+
+def test_comet_offline_begins_anew_where_no_start_has_left_anything(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_config={}.get))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "comet_ml")
+    (tmp_path / TO_GO_ON).write_text(json.dumps({"CometLogger": {"experiment_key": "k", "mode": "get"}}))
+    write_start(tmp_path / "comet/001", [])
+    for number, figures, key, mode in (("002", [(1, "a", 0.5)], None, None), ("003", [], "k", "get")):
+        monkeypatch.setenv("COMET_START_ONLINE", "")
+        logger = comet()
+        place_loggers(logger, tmp_path, True)
+        assert logger.dict_kwargs["offline_directory"] == str(tmp_path / "comet" / number)
+        assert (logger.init_args.experiment_key, logger.init_args.mode) == (key, mode)
+        write_start(tmp_path / "comet" / number, figures)
 
 
 def test_a_new_run_logs_all_and_figures_without_a_step(stopped):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,3 +39,29 @@ class Comet(Tracker):
     def finish(self) -> None:
         # offline, this is what writes the file to upload
         self.logger.experiment.end()
+
+    def places(self) -> dict[str, str]:
+        if "Offline" not in type(self.logger.experiment).__name__:
+            return {}
+        folder = Path(self.logger.save_dir).parent
+        return {"Comet offline": str(folder), "to upload it": f"comet upload {shlex.quote(str(folder))}/*/*.zip"}
+
+
+def offline_rows(folder: Path) -> list[dict[str, float]]:
+    """The figures in the files that offline starts of a run have left, ``{"step": …, key: value}`` one by one.
+
+    A start that was killed leaves an empty file, or none.
+
+    Args:
+        folder: with one folder a start.
+    """
+    rows = []
+    for path in sorted(folder.glob("*/*.zip")):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                messages = [json.loads(line) for line in archive.read("messages.json").splitlines()]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            continue
+        figures = [message["payload"]["metric"] for message in messages if message.get("type") == "metric_msg"]
+        rows += [{"step": f["step"], f["metricName"]: f["metricValue"]} for f in figures if f.get("step") is not None]
+    return rows

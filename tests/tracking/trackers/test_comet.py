@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from lightning.pytorch.loggers import CometLogger
 
-from bnnlight.tracking.trackers import finish, hand_config, hand_figures, hand_picture, hand_table, to_go_on
+from bnnlight.tracking.trackers import finish, hand_config, hand_figures, hand_picture, hand_table, places, to_go_on
+from bnnlight.tracking.trackers.comet import offline_rows
 
 
 class Experiment:
@@ -64,9 +65,15 @@ def test_comet_itself(tmp_path, sheet, monkeypatch):
     monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
     monkeypatch.setenv("COMET_START_ONLINE", "false")
     pytest.importorskip("comet_ml", reason="comet_ml is not installed: pip install comet-ml")
-    logger = CometLogger(project="p", offline_directory=str(tmp_path / "comet"))
+    logger = CometLogger(project="p", offline_directory=str(tmp_path / "comet/001"))
     hand_all(logger, tmp_path, sheet)
-    (file,) = (tmp_path / "comet").glob("*.zip")
+    assert places([logger]) == {
+        "Comet offline": str(tmp_path / "comet"),
+        "to upload it": f"comet upload {tmp_path / 'comet'}/*/*.zip",
+    }
+    (row,) = (row for row in offline_rows(tmp_path / "comet") if "bnn/flip_rate_mean" in row)
+    assert row == {"step": 4, "bnn/flip_rate_mean": 0.5}
+    (file,) = (tmp_path / "comet").glob("*/*.zip")
     with zipfile.ZipFile(file) as archive:
         messages = [json.loads(line)["payload"] for line in archive.read("messages.json").splitlines()]
     figures = {m["metric"]["metricName"]: m["metric"] for m in messages if "metric" in m}
