@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fixtures.triton_interpreter  # noqa: F401  before anything else imports triton
 import numpy as np
 import pytest
 import scipy.io

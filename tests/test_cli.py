@@ -17,12 +17,12 @@ def test_help_names_every_verb(bnnlight):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_an_example_in_its_help_and_a_row_in_readme(bnnlight, configs, verb):
+def test_every_verb_has_an_example_in_its_help_and_a_row_in_the_docs(bnnlight, configs, verb):
     code, out, _ = bnnlight(verb, "--help")
     assert code == 0
     text = " ".join(out.split())
     assert re.search(rf"xamples?: bnnlight {verb} \S", text)
-    rows = [row for row in (configs.parent / "README.md").read_text().splitlines() if row.startswith("| `bnnlight")]
+    rows = [row for row in (configs.parent / "docs/verbs.md").read_text().splitlines() if row.startswith("| `bnnlight")]
     assert any(verb in row for row in rows)
 
 

@@ -38,6 +38,12 @@ NOT_RUN = {
     "bnnlight compare runs/a runs/b --output compare.html": "run by the tutorial's test with other runs",
     "bnnlight matrix plan.yaml --jobs 2 --output digits": "twelve runs; the plan is read below, and "
     "tests/commands/test_matrix.py runs others",
+    "bnnlight check --config C --data.root DIR": "C is the reader's; below, one is checked",
+    "bnnlight check --config hg_coco --data.root DIR --data.train_annotations train.json "
+    "--data.val_annotations val.json --data.images . --model.backbone.num_joints 21": "tests/commands/test_check.py",
+    "bnnlight fit --config C --run_dir DIR --resume": "tests/test_kill_resume.py resumes",
+    "bnnlight fit --config quickstart --trainer.max_epochs 5 --model.optimizer.lr 0.005 "
+    "--model.backbone.latent.rank 0.5": "its options are read below",
     "bnnlight fit --config quickstart --config methods/xnor_net": "every method is run by tests/test_methods.py",
 }
 
@@ -210,6 +216,16 @@ def test_the_plan_on_the_page_is_one(tmp_path):
     plan = read_plan(tmp_path / "plan.yaml")
     assert [path.stem for path in plan.configs] == ["quickstart"]
     assert {name: row.seeds for name, row in plan.methods.items()} == {"dense": (0, 1, 2), "Tucker": (0, 1, 2)}
+
+
+def test_options_on_the_command_line_are_laid_over_the_config(bnnlight):
+    [command] = [command for command in commands(NEW["configs"]) if "--trainer.max_epochs 5" in command]
+    code, out, err = bnnlight(*shlex.split(command)[1:], "--print_config")
+    assert code == 0, err
+    config = yaml.safe_load(out)
+    network = config["model"]["init_args"]["backbone"]["init_args"]
+    assert config["trainer"]["max_epochs"] == 5 and network["latent"]["init_args"]["rank"] == 0.5
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.005
 
 
 def test_python_of_the_page(bnnlight, digits_run, tmp_path):

@@ -167,8 +167,8 @@ def _begun(run_dir: Path) -> dict[str, dict[str, str]]:
 def guard_loggers(loggers: list[Logger], run_dir: Path, goes_on: bool) -> None:
     """Lets no logger but the run's own file end the training, and none log twice what an earlier start has logged.
 
-    A ``CSVLogger`` begins its file anew whenever it is made, and an offline start of Comet's leaves nothing where it was
-    killed. They get from the run's own file what they lack.
+    A ``CSVLogger`` begins its file anew whenever it is made, and an offline start of Comet's that was killed leaves
+    nothing. They get from the run's own file what they lack.
 
     Args:
         loggers: the trainer's.

@@ -81,10 +81,21 @@ class AdamWInside(Optimizer):
         return {**super().__getstate__(), "_layers": self._layers, "_sharing": self._sharing}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, whose name tells whether its parameters are latents."""
+        """Adds a group, whose name tells whether its parameters are latents.
+
+        Raises:
+            ValueError: its matrices are sharded over processes.
+        """
         role = str(param_group.get("name", "latent")).split("/")[0]
         matrices = self._layers in _STEPPED_IN.get(role, ("all", "binary"))
         super().add_param_group({MATRICES: matrices} | param_group)
+        # public of torch's DTensor, whose import takes its time
+        if matrices and any(hasattr(p, "device_mesh") and p.ndim > 1 for p in self.param_groups[-1]["params"]):
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} steps whole matrices, and fully_shard has divided them among processes: take "
+                f"torch.optim.AdamW, or train by DDP with {name}'s share: true, which divides its work and memory"
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state of an optimizer of the same class.

@@ -5,7 +5,9 @@ import gc
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 from bnnlight.optim import SOAP, Muon, adamw_inside
 from bnnlight.optim.stack import Stack
@@ -113,6 +115,19 @@ def test_a_sparse_gradient_is_refused(kind, check_one_line):
     with pytest.raises(ValueError) as error:
         kind(latents(list(embedding.parameters()))).step()
     check_one_line(error, "5×4", "sparse=False")
+
+
+@BOTH
+def test_sharded_matrices_are_refused(kind, tmp_path, check_one_line):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        layer = fully_shard(nn.Linear(4, 3))
+        with pytest.raises(ValueError, match="fully_shard has divided them among processes: take") as caught:
+            kind([{"params": layer.parameters(), "name": "latent"}])
+        check_one_line(caught)
+        kind([{"params": [layer.bias], "name": "norm"}])
+    finally:
+        dist.destroy_process_group()
 
 
 @BOTH

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bnnlight.nn.binarize import Gradient, decode_sign, encode_sign, sign_backward
+from bnnlight.nn.compute.bits import Layout, gated, pack, packs, unpack_sign
 from bnnlight.nn.compute.conv_gradients import conv_gradients
 from bnnlight.nn.compute.integer_conv import integer_sums, takes_integers
 from bnnlight.nn.compute.kernels import relu_backward
@@ -35,7 +36,9 @@ class _BinaryConv2d(torch.autograd.Function):
             if on_record is not None:
                 on_record.keep(weight_code, sums)
         sums = None if slope is None else sums
-        ctx.save_for_backward(x_code, weight_code, alpha, slope, sums)
+        ctx.layout = Layout.of(x) if on_record is None and packs(x_gradient) else None
+        kept = (x_code, None) if ctx.layout is None else pack(x, x_gradient)
+        ctx.save_for_backward(*kept, weight_code, alpha, slope, sums)
         channels_first = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
         return y.contiguous() if channels_first else y
 
@@ -43,7 +46,8 @@ class _BinaryConv2d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         shape, (x_gradient, weight_gradient) = ctx.shape, ctx.gradients
-        x_code, weight_code, alpha, slope, sums = ctx.saved_tensors
+        x_code, x_passes, weight_code, alpha, slope, sums = ctx.saved_tensors
+        layout = ctx.layout
         to_x = to_weight = to_alpha = to_slope = None
         if slope is not None:
             y = scaled(_as_computed(sums, grad.dtype), alpha, grad.dtype)
@@ -52,10 +56,10 @@ class _BinaryConv2d(torch.autograd.Function):
         # α goes to the smaller factor: conv(grad · α, B) = conv(grad, α · B)
         times_alpha = filters if alpha is None else filters * alpha.view(-1, 1, 1, 1)
         needed = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
-        signs = decode_sign(x_code, grad.dtype)
+        signs = decode_sign(x_code, grad.dtype) if layout is None else unpack_sign(x_code, layout, grad.dtype)
         to_signs, to_scaled = conv_gradients(grad, signs, times_alpha.to(grad.dtype), shape, *needed)
         if to_signs is not None:
-            to_x = sign_backward(to_signs, x_code, x_gradient)
+            to_x = sign_backward(to_signs, x_code, x_gradient) if layout is None else gated(to_signs, x_passes, layout)
         if to_scaled is not None:
             to_scaled = to_scaled.to(times_alpha.dtype)
             if ctx.needs_input_grad[2]:
