@@ -147,6 +147,8 @@ def _place_comet(logger: Namespace, run_dir: Path, title: str) -> None:
             # a folder for each start, whose files would else have one name: its random part follows from the run's seed
             starts = run_dir / _COMET
             options.setdefault("offline_directory", str(starts / f"{1 + len(list(starts.glob('*'))):03}"))
+            if rank_zero_only.rank == 0:  # Comet makes no folder within another
+                Path(options["offline_directory"]).mkdir(parents=True, exist_ok=True)
             if given.mode == "get" and not offline_rows(starts):
                 # all starts were killed: nothing is there that could be gone on with
                 given.experiment_key = given.mode = None

@@ -183,7 +183,7 @@ class Offline(CometLogger):
 
 
 def write_start(folder, figures):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / "key-abc.zip", "w") as archive:
         if figures:
             metrics = [{"metric": {"metricName": k, "metricValue": v, "step": step}} for step, k, v in figures]
