@@ -18,9 +18,10 @@ from bnnlight.tracking.failing_loggers import keep_book, leave_out_once_failed
 from bnnlight.tracking.log_book import LogBook
 from bnnlight.tracking.metrics_file import FILE_NAME
 from bnnlight.tracking.trackers.comet import offline_rows
+from bnnlight.tracking.trackers.handing_over import numbered
 
 TO_GO_ON = "trackers.json"
-"""File of a run's directory: name of a logger's class → arguments by which it goes on with the run."""
+"""File of a run's directory: name of a logger's class, numbered → arguments by which it goes on with the run."""
 
 _PLACE = ("TensorBoardLogger", "CSVLogger")
 """Lightning's loggers that ask for a ``save_dir``."""
@@ -77,12 +78,12 @@ def place_loggers(loggers: Any, run_dir: Path, goes_on: bool) -> Any:
         loggers = Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=init_args)
     loggers = list(loggers) if isinstance(loggers, list) else [loggers]
     begun = _begun(run_dir) if goes_on else {}
-    for logger in loggers:
+    for logger, name in zip(loggers, numbered([_name(logger) for logger in loggers]), strict=True):
         # one that takes no arguments has none
         if isinstance(logger, Namespace) and "init_args" in logger:
-            _go_on(logger.init_args, begun.get(_name(logger), {}))
+            _go_on(logger.init_args, begun.get(name, {}))
             _place(logger, run_dir)
-    if not any(isinstance(logger, Namespace) and _name(logger) == MetricsFile.__name__ for logger in loggers):
+    if not any(_name(logger) == MetricsFile.__name__ for logger in loggers):
         own = f"{MetricsFile.__module__}.{MetricsFile.__name__}"
         loggers.append(Namespace(class_path=own, init_args=Namespace(save_dir=str(run_dir))))
     return loggers
@@ -155,8 +156,8 @@ def _place_comet(logger: Namespace, run_dir: Path, title: str) -> None:
     logger.dict_kwargs = options
 
 
-def _name(logger: Namespace) -> str:
-    return logger.class_path.rpartition(".")[2]
+def _name(logger: Any) -> str:
+    return logger.class_path.rpartition(".")[2] if isinstance(logger, Namespace) else type(logger).__name__
 
 
 def _begun(run_dir: Path) -> dict[str, dict[str, str]]:

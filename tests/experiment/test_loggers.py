@@ -78,6 +78,11 @@ def test_mlflow_goes_on_under_its_id_unless_another_is_named(tmp_path, monkeypat
     assert fresh.init_args.run_name == "-".join(tmp_path.parts[-2:])
     assert (goes_on.init_args.run_id, goes_on.init_args.tracking_uri) == ("abc", "sqlite:////a/mlflow.db")
     assert (other.init_args.run_id, other.init_args.tracking_uri) == ("z", "file:x")
+    begun["MLFlowLogger 2"] = {"run_id": "def"}
+    (tmp_path / TO_GO_ON).write_text(json.dumps(begun))
+    pair = mlflow(tracking_uri="file:x"), mlflow(tracking_uri="file:y")
+    place_loggers([*pair], tmp_path, True)
+    assert [logger.init_args.run_id for logger in pair] == ["abc", "def"]
     (tmp_path / TO_GO_ON).write_text("{")
     damaged = mlflow(tracking_uri="file:x")
     place_loggers(damaged, tmp_path, True)

@@ -91,9 +91,19 @@ def finish(loggers: Sequence[Logger]) -> None:
 
 
 def to_go_on(loggers: Sequence[Logger]) -> dict[str, dict[str, str]]:
-    """Name of each logger's class → arguments by which another one goes on with the run. To be asked on rank zero."""
+    """By what loggers go on with the run. To be asked on rank zero.
+
+    Returns:
+        Name of each logger's class, as :func:`numbered` has it → arguments of another logger of the class.
+    """
     found = _each(loggers, "version", lambda tracker: tracker.to_go_on())
-    return {type(logger).__name__: arguments for logger, arguments in zip(loggers, found, strict=True) if arguments}
+    names = numbered([type(logger).__name__ for logger in loggers])
+    return {name: arguments for name, arguments in zip(names, found, strict=True) if arguments}
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names with a number behind the second one of a kind, and those that follow: ``["a", "b", "a 2"]``."""
+    return [f"{name} {names[:i].count(name) + 1}" if name in names[:i] else name for i, name in enumerate(names)]
 
 
 def places(loggers: Sequence[Logger]) -> dict[str, str]:

@@ -92,7 +92,7 @@ def test_all_that_a_run_has_arrives_and_is_read_by_compare(digits_run, tmp_path,
         hand_figures([logger], {k: v for k, v in row.items() if k != "step"}, {"h": np.zeros(2)}, row["step"])
     hand_picture([logger], "val/pictures", sheet[0], 20)
     hand_table([logger], "bnn/layers", ("layer", "ranks"), [["a,b", 2]])
-    assert to_go_on([logger]) == {"Logger": {"run_id": "abc"}}
+    assert to_go_on([logger, logger]) == {"Logger": {"run_id": "abc"}, "Logger 2": {"run_id": "abc"}}
     assert places([logger]) == {"MLflow run": "abc of https://server/x"}
     assert places([logger]) == {"MLflow run": "abc of https://server/x"}
     kept = logger.store.folder / "artifacts"
