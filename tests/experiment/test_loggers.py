@@ -125,7 +125,7 @@ def comet(**given):
 
 
 def test_comet_is_offline_without_a_key(tmp_path, monkeypatch):
-    keys = {}
+    keys, starts = {}, iter((tmp_path / "comet/001", tmp_path / "comet/002"))
     monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_config=keys.get))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "comet_ml")
     for config, key, is_offline in (
@@ -144,7 +144,7 @@ def test_comet_is_offline_without_a_key(tmp_path, monkeypatch):
         # told so by its own argument, Lightning's logger would record nothing
         assert logger.init_args.online == (None if is_offline else config.get("online"))
         folder = logger.dict_kwargs.get("offline_directory")
-        assert folder == (str(tmp_path / "comet/001") if is_offline else None)
+        assert folder == (str(next(starts)) if is_offline else None)
         assert (logger.init_args.project, logger.dict_kwargs["name"]) == ("bnnlight", "-".join(tmp_path.parts[-2:]))
 
 
@@ -191,7 +191,8 @@ def write_start(folder, figures):
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / "key-abc.zip", "w") as archive:
         if figures:
-            metrics = [{"metric": {"metricName": k, "metricValue": v, "step": step}} for step, k, v in figures]
+            names = ("step", "metricName", "metricValue", "epoch")
+            metrics = [{"metric": dict(zip(names, (*figure, 0), strict=True))} for figure in figures]
             lines = [json.dumps({"type": "metric_msg", "payload": payload}) for payload in metrics]
             archive.writestr("messages.json", "\n".join(['{"type": "log_other", "payload": {}}', *lines]))
 

@@ -48,7 +48,7 @@ class Comet(Tracker):
 
 
 def offline_rows(folder: Path) -> list[dict[str, float]]:
-    """The figures in the files that offline starts of a run have left, ``{"step": …, key: value}`` one by one.
+    """The figures in the files that offline starts of a run have left, each as ``{"step": …, key: value, "epoch": …}``.
 
     A start that was killed leaves an empty file, or none.
 
@@ -63,5 +63,8 @@ def offline_rows(folder: Path) -> list[dict[str, float]]:
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             continue
         figures = [message["payload"]["metric"] for message in messages if message.get("type") == "metric_msg"]
-        rows += [{"step": f["step"], f["metricName"]: f["metricValue"]} for f in figures if f.get("step") is not None]
+        for figure in figures:
+            if figure.get("step") is not None:
+                epoch = {} if figure.get("epoch") is None else {"epoch": figure["epoch"]}
+                rows.append({"step": figure["step"], figure["metricName"]: figure["metricValue"], **epoch})
     return rows

@@ -65,6 +65,7 @@ def test_comet_itself(tmp_path, sheet, monkeypatch):
     monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
     monkeypatch.setenv("COMET_START_ONLINE", "false")
     pytest.importorskip("comet_ml", reason="comet_ml is not installed: pip install comet-ml")
+    (tmp_path / "comet").mkdir()
     logger = CometLogger(project="p", offline_directory=str(tmp_path / "comet/001"))
     hand_all(logger, tmp_path, sheet)
     assert places([logger]) == {
