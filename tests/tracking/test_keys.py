@@ -62,6 +62,8 @@ def test_a_run_of_an_earlier_version_goes_on_as_one(tmp_path):
     file.book.go_on({"bnn/flip_rate": (10, 1)})  # as a checkpoint of that version has it
     for step, rate in ((20, 0.25), (30, 0.125)):
         file.log_metrics({"bnn/flip_rate_mean": rate, "lr-AdamW/weight/added1": 0.1}, step)
+    # written as it is called now, not only read so
+    assert '"lr-AdamW/weight-added1"' in file.path.read_text() and "/added1" not in file.path.read_text()
     rows = list(read_rows(file.path))
     assert [(row["step"], row.get("bnn/flip_rate_mean")) for row in rows if "bnn/flip_rate_mean" in row] == [
         (10, 0.5),
