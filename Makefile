@@ -9,7 +9,7 @@ RUN    := $(BIN)/python -m
 SPREAD := --numprocesses $(shell $(PYTHON) -c "import os; print(min(8, 2 * (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint docs image clean
+.PHONY: help install quickstart quickstart-pose test test-all test-lowest coverage lint docs image gpu-check clean
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: $(VENV)/.installed ## Run the short tests
 
 test-all: $(VENV)/.installed docs ## Run all tests, the long ones too, and build the documentation
 	OMP_NUM_THREADS=1 $(RUN) pytest -q $(SPREAD)
+
+gpu-check: $(VENV)/.installed ## Find out in eight minutes what works on this machine's GPU, and how fast
+	$(BIN)/python benchmarks/gpu/acceptance.py
 
 coverage: $(VENV)/.installed ## Run the short tests and show which lines of bnnlight/nn they miss
 	$(RUN) pytest -m 'not slow' -q --cov=bnnlight.nn --cov-report=term-missing --cov-fail-under=95

@@ -33,10 +33,11 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `matrix.report` | what came out, with intervals: numbers, page, pictures | `matrix.plan`, `matrix.runs` |
 | `experiment` | one run from config to result: LightningCLI, directory, checkpoints | all above, `console` |
 | `experiment.config` | the config, checked before anything is made of it | `console` |
+| `experiment.config.early` | help and mistakes, told before torch is imported | `experiment.config`, `console` |
 | `experiment.trained` | a run's trained network: loaded, used on pictures, shipped | `experiment`, all above |
-| `console` | errors in one line, tables, parser | nothing of the package |
+| `console` | errors in one line, tables, parser, completion | nothing of the package |
 | `commands` | the verbs of the command line, one file each | all but `cli` |
-| `cli.py` | the table of verbs | `console`; a verb by its name |
+| `cli.py` | the table of verbs | `console`, `experiment.config.early`; a verb by its name |
 
 Trained models that `predict` takes by name lie in `models/` beside this folder, experiments in `configs/`; in an
 installed package both lie in it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -10,6 +9,9 @@ import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import version
+from pathlib import Path
+
+from bnnlight.console.large import large_imports
 
 _VERBS = {
     "fit": ("bnnlight.commands.fit:fit", "train a network, then test its best checkpoint"),
@@ -25,6 +27,7 @@ _VERBS = {
     "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
     "oks": ("bnnlight.commands.oks:oks", "AP and AR of stored keypoints against COCO annotations"),
     "configs": ("bnnlight.commands.configs:configs", "the configs that come with the package, and where they lie"),
+    "doctor": ("bnnlight.commands.doctor:doctor", "versions, GPU, threads and what is missing, for a bug report"),
     "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
 }
 
@@ -39,6 +42,7 @@ options, before or after the verb:
   --help     this text, or a verb's own options: bnnlight VERB --help
   --version  the version
   --debug    on an error, show where in the code it arose
+  --install-completion [SHELL]  complete command lines by tab, in bash, zsh or fish
 
 example: bnnlight fit --config quickstart"""
 
@@ -53,14 +57,30 @@ def _load(verb: str) -> Callable[[list[str]], None]:
     # torch asks once, for its first tensor, whether large ones on a CPU are to lie on huge pages, where Linux has them:
     # a training step takes some 7 % less there
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # modules stay: to look through them for garbage again and again took a fifth of the time to import them
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with large_imports():
         return getattr(importlib.import_module(module), function)
-    finally:
-        if collects:
-            gc.enable()
+
+
+def _complete() -> None:
+    from bnnlight.console.completion import complete
+    from bnnlight.experiment.config.early.completing import config_parser
+
+    complete({verb: text for verb, (_, text) in _VERBS.items()}, _load, config_parser)
+
+
+def _install_completion(args: list[str]) -> int:
+    from bnnlight.console.completion import install
+    from bnnlight.console.errors import explain
+
+    try:
+        if len(args) > 1:
+            raise ValueError(f"{args[1]!r} belongs to no option: give one shell, or none for the one that runs")
+        print(install(args[0] if args else None, Path.home()))
+    except (ValueError, OSError, ImportError) as error:
+        code, line = explain(error)
+        print(f"bnnlight: error: {line}", file=sys.stderr)
+        return code
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         SystemExit: a verb ends the process itself: after its help, or as a run that a signal stopped (75).
     """
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        _complete()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
@@ -85,6 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"bnnlight {version('bnnlight')}")
         return 0
+    if args[0] == "--install-completion":
+        return _install_completion(args[1:])
     verb, rest = args[0], args[1:]
     if verb not in _VERBS:
         near = get_close_matches(verb, _VERBS, 1)
@@ -95,9 +119,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # imported late: `bnnlight --help` should not wait for torch
     from bnnlight.console.errors import explain
+    from bnnlight.experiment.config.early.answer import answer
 
     try:
-        _load(verb)(rest)
+        if not answer(verb, rest):
+            _load(verb)(rest)
     except KeyboardInterrupt:
         print(f"bnnlight {verb}: interrupted", file=sys.stderr)
         return 130

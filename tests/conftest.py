@@ -155,6 +155,8 @@ def bnnlight(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("BNNLIGHT_RUN_DIR", "")
+    # where a config lies its own classes are looked for
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(*args):
         capsys.readouterr()

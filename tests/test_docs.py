@@ -28,7 +28,7 @@ RUN_HERE = ("tutorial", "own_data")
 NOT_RUN = {
     "pip install '.[train]'": "takes an index and 6 GB; results/install.md is a run of it",
     "bnnlight fit --config photos.yaml --data.root DIR": "run below, on drawn pictures",
-    "python -m bnnlight fit --config own.yaml": "run by tests/test_examples.py",
+    "bnnlight fit --config examples/own.yaml": "run by tests/test_examples.py",
     "bnnlight fit --config configs/resnet18_imagenet.yaml --data.root DIR --trainer.devices 8": "eight GPUs; the "
     "config is trained for two steps by tests/test_configs.py",
     "bnnlight fit --config configs/resnet18_imagenet.yaml --data.root DIR --trainer.devices 8 --run_dir DIR/run "
@@ -36,6 +36,7 @@ NOT_RUN = {
     "bnnlight fit --config configs/quickstart.yaml --trainer.accelerator cpu --trainer.devices 2": "two processes are "
     "started by tests/test_ddp.py",
     "bnnlight compare runs/a runs/b --output compare.html": "run by the tutorial's test with other runs",
+    "make gpu-check": "needs a GPU; tests/test_gpu_acceptance.py runs its frame",
     "bnnlight matrix plan.yaml --jobs 2 --output digits": "twelve runs; the plan is read below, and "
     "tests/commands/test_matrix.py runs others",
     "bnnlight check --config C --data.root DIR": "C is the reader's; below, one is checked",

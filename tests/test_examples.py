@@ -16,16 +16,23 @@ MODULES = ("own_backbone", "own_data", "own_latent", "trackio_run")
 
 
 @pytest.fixture
-def examples(monkeypatch):
-    """What `python -m bnnlight` does in that folder: its files can be named."""
-    monkeypatch.syspath_prepend(FOLDER)
-    yield FOLDER
+def forgotten():
+    """Modules of the examples are imported anew by the next test."""
+    yield
     for name in MODULES:
         sys.modules.pop(name, None)
 
 
-def test_own_classes_are_trained_shipped_and_predicted_with(bnnlight, quick, examples, tmp_path):
-    code, _, err = bnnlight("fit", "--config", examples / "own.yaml", *quick, f"--run_dir={tmp_path / 'run'}")
+@pytest.fixture
+def examples(monkeypatch, forgotten):
+    """Has Python look for modules there."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+def test_own_classes_are_trained_shipped_and_predicted_with(bnnlight, quick, forgotten, tmp_path):
+    # they are found beside the config
+    assert not any(Path(place).resolve() == FOLDER for place in sys.path)
+    code, _, err = bnnlight("fit", "--config", FOLDER / "own.yaml", *quick, f"--run_dir={tmp_path / 'run'}")
     assert code == 0, err
     results = json.loads((tmp_path / "run/results.json").read_text())["results"]
     assert results["test/acc1"] > 0.9  # of two classes

@@ -68,8 +68,9 @@ ALLOWED = {
     "matrix.runs": {"matrix.plan"},
     "matrix.report": {"matrix.plan", "matrix.runs"},
     "experiment.config": {"console"},
-    # the table names verbs by text, so that help need not wait for them
-    "cli": {"console"},
+    "experiment.config.early": {"console", "experiment.config"},
+    # the table names verbs by text, so that help need not wait for them; config.early answers what needs no torch
+    "cli": {"console", "experiment.config.early"},
     "__main__": {"cli"},
 }
 BELOW = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"experiment", "commands"}

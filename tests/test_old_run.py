@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from bnnlight.console.config_errors import moved
+from bnnlight.console.known_names import moved
 from bnnlight.deploy import Runtime
 
 ROOT = Path(__file__).parents[1]

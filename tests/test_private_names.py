@@ -23,6 +23,7 @@ ADAPTERS = {
     "bnnlight/nn/torch_internals.py": "torch's modules, hooks and transforms; tests/nn/test_torch_internals.py",
 }
 NOT_PRIVATE = {
+    "_ARGCOMPLETE": "no name of Python: the variable by which argcomplete's scripts ask from the shell",
     "os._exit": "ends a process at once, without what Python does at its end",
     "_mean": "no name of Python: the end of a log key",
     "_netrc": "no name of Python: the file .netrc, as Windows has it",

@@ -1,11 +1,14 @@
 """How long a user waits: for help, for the first training step, and for data between steps.
 
     python benchmarks/training/startup.py --cifar10 DIR --lsp DIR --lspet DIR [--output results/startup]
+    python benchmarks/training/startup.py --command_line --before COMMIT --output results/startup
 
 Each is measured in processes of its own, as the command line starts them, with W&B offline. Reported are, with the
 goals of each beside them,
 
-- seconds of ``bnnlight --help``, and without a goal of the help of some verbs (the first: median over --repeats);
+- seconds of ``bnnlight --help`` (median over --repeats);
+- processor time of the help of each verb and of some wrong command lines, which a busy machine does not lengthen,
+  beside that of an earlier commit; ``--command_line`` measures this alone, and keeps what else is in the record;
 - seconds from the start of the process ``bnnlight fit`` to the end of its first optimizer step, for a config of
   CIFAR-10 and one of poses, with the first look at the validation data that Lightning takes before it (median);
 - the share of the step that ``time/data`` says is waiting for data, over --steps steps after as many to warm up, with
@@ -32,7 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bnnlight.cli import _VERBS
+import startup_command_line
 
 HELP_GOAL_S, FIRST_STEP_GOAL_S, WAITING_GOAL = 2.0, 10.0, 0.02
 _BNNLIGHT = [sys.executable, "-m", "bnnlight"]
@@ -132,7 +135,6 @@ def table(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     lines = ["| | measured | goal |", "|---|---|---|"]
     lines += [f"| `bnnlight --help` | {record['help_s']:.2f} s | ≤ {HELP_GOAL_S:g} s |"]
-    lines += [f"| `bnnlight {verb} --help` | {took:.1f} s | |" for verb, took in record["verb_help_s"].items()]
     for name, took in record["first_step_s"].items():
         lines.append(f"| `fit`, {name}: to its first step | {took:.1f} s | ≤ {FIRST_STEP_GOAL_S:g} s |")
     for name, runs in record["waiting"].items():
@@ -141,22 +143,40 @@ def table(record: dict[str, Any]) -> str:
             parts = f"{1000 * run['data_s']:.1f} of {1000 * run['step_s']:.0f} ms"
             lines.append(f"| waiting, {name}, loaders: {workers} | {100 * run['share']:.2f} % ({parts}) | {goal} |")
     about = [f"- {key}: {value}" for key, value in record["machine"].items()]
+    part = record.get("command_line")
+    if part:
+        lines += [*startup_command_line.rows(part), "", "The tables of processor time:", ""]
+        lines += [f"- {key}: {value}" for key, value in part["machine"].items()]
+        about = ["The first table:", "", *about]
     return "\n".join(["# Start-up, and waiting for data", "", *lines, "", *about, ""])
 
 
 def main() -> None:
     """Measures all, prints JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--cifar10", required=True, help="folder of CIFAR-10")
-    parser.add_argument("--lsp", required=True, help="folder of LSP")
-    parser.add_argument("--lspet", required=True, help="folder of LSP Extended")
+    parser.add_argument("--cifar10", help="folder of CIFAR-10")
+    parser.add_argument("--lsp", help="folder of LSP")
+    parser.add_argument("--lspet", help="folder of LSP Extended")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument(
-        "--verbs", nargs="*", default=["fit", "compare", "predict"], choices=list(_VERBS), help="whose help to time"
-    )
+    parser.add_argument("--command_line", action="store_true", help="measure help and wrong command lines alone")
+    parser.add_argument("--before", metavar="COMMIT", help="to measure them beside")
     parser.add_argument("--output", type=Path, help="path of the .json and the .md, without its ending")
     args = parser.parse_args()
+    if args.command_line and args.output and args.output.with_suffix(".json").is_file():
+        record = json.loads(args.output.with_suffix(".json").read_text(encoding="utf-8"))
+    elif args.command_line or None in (args.cifar10, args.lsp, args.lspet):
+        parser.error("give --cifar10, --lsp and --lspet, or --command_line and the --output of an earlier record")
+    else:
+        record = _waits(args)
+    record["command_line"] = {"machine": machine(), **startup_command_line.measure(args.before, args.repeats)}
+    if args.output:
+        args.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        args.output.with_suffix(".md").write_text(table(record), encoding="utf-8")
+    print(json.dumps(record, indent=2))
+
+
+def _waits(args: argparse.Namespace) -> dict[str, Any]:
     poses = [f"--data.lsp_root={args.lsp}", f"--data.lspet_root={args.lspet}"]
     configs = {
         "resnet_small_cifar10": ["--config=configs/resnet_small_cifar10.yaml", f"--data.root={args.cifar10}"],
@@ -165,11 +185,10 @@ def main() -> None:
     first_step_s(configs["hg_lsp_small"])
     first = {name: [first_step_s(c) for _ in range(args.repeats)] for name, c in configs.items()}
     kinds = {"default": None, "none": 0}
-    record = {
+    return {
         "machine": machine(),
         "goals": {"help_s": HELP_GOAL_S, "first_step_s": FIRST_STEP_GOAL_S, "waiting": WAITING_GOAL},
         "help_s": statistics.median(seconds([*_BNNLIGHT, "--help"]) for _ in range(args.repeats)),
-        "verb_help_s": {verb: seconds([*_BNNLIGHT, verb, "--help"]) for verb in args.verbs},
         "first_step_s": {name: statistics.median(took) for name, took in first.items()},
         "first_step_all_s": first,
         "waiting": {
@@ -177,10 +196,6 @@ def main() -> None:
             for name, c in configs.items()
         },
     }
-    if args.output:
-        args.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        args.output.with_suffix(".md").write_text(table(record), encoding="utf-8")
-    print(json.dumps(record, indent=2))
 
 
 if __name__ == "__main__":

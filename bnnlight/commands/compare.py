@@ -5,8 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
 
 from bnnlight.console.parser import Parser
+from bnnlight.console.tables import print_whole
+
+if TYPE_CHECKING:
+    from bnnlight.tracking.runs import Run
 
 
 def compare(args: list[str]) -> None:
@@ -27,19 +35,40 @@ def compare(args: list[str]) -> None:
     if not options.json and (output.is_dir() or not output.parent.is_dir()):
         raise ValueError(f"--output {output} is no file that can be written: name one in a folder that exists")
     # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
-    from bnnlight.tracking.compare import as_page, as_record
+    from bnnlight.tracking.compare import as_record
     from bnnlight.tracking.runs import read_runs
 
-    runs, unreadable = read_runs(options.runs)
-    for problem in (*unreadable, *(problem for run in runs for problem in run.problems)):
+    found, unreadable = read_runs(options.runs)
+    runs = [run for run in found if run.has_figures]
+    empty = [run for run in found if not run.has_figures]
+    problems = [*unreadable, *(problem for run in found for problem in run.problems)]
+    problems += [f"{run.source}: left out: it logged no figures, as runs do that are stopped at once" for run in empty]
+    for problem in problems:
         print(f"bnnlight compare: {problem}", file=sys.stderr)
     if not runs:
-        raise ValueError("none of the runs could be read")
+        raise ValueError("none of the runs has figures" if empty else "none of the runs could be read")
     if options.json:
-        print(json.dumps(as_record(runs, unreadable), indent=1))
+        print(json.dumps(as_record(runs, unreadable, empty), indent=1))
         return
+    from bnnlight.tracking.page import as_page
+
     # written beside and moved into place, so that no browser loads half a page
     part = output.with_name(output.name + ".part")
-    part.write_text(as_page(runs, unreadable), encoding="utf-8")
+    part.write_text(as_page(runs, problems), encoding="utf-8")
     part.replace(output)
+    _print_results(runs)
     print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} compared: {output}")
+
+
+def _print_results(runs: list[Run]) -> None:
+    """The main results of each run as a table; the settings are on the page."""
+    from bnnlight.tracking.compare import columns, labels
+
+    results = [column for column in columns(runs) if column.is_result and not column.is_folded]
+    table = Table()
+    table.add_column("run", overflow="fold")
+    for column in results:
+        table.add_column(column.name, justify="right")
+    for number, name in enumerate(labels(runs)):
+        table.add_row(escape(name), *(column.texts[number] for column in results))
+    print_whole(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import tempfile
@@ -13,15 +14,12 @@ from typing import Any
 
 from rich.table import Table
 
+from bnnlight.console.large import large_imports
 from bnnlight.console.parser import Parser
 from bnnlight.console.tables import print_whole
 from bnnlight.deploy.card import Facts, write_card
 from bnnlight.deploy.check import Check
-from bnnlight.deploy.formats.int8 import find_ranges
-from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.hub import check_upload, upload
-from bnnlight.experiment.trained.network import load_trained
-from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
 
 CHECKED = 1000
 """Test pictures that the two are compared on."""
@@ -52,6 +50,12 @@ def export(args: list[str]) -> None:
     text += "runs elsewhere)"
     parser.add_argument("--num_check", type=_count, default=CHECKED, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="print what was written and compared as JSON")
+    text = "of the input, where a data module of your own has no image_format: channels, height and width"
+    parser.add_argument("--input_shape", type=_shape, metavar="C,H,W", help=text)
+    text = "its channels' mean on the scale 0 to 1, which the data module takes off: one number, or one a channel"
+    parser.add_argument("--mean", type=_numbers, metavar="M,M,M", help=text)
+    text = "its channels' standard deviation, by which the data module divides"
+    parser.add_argument("--std", type=_numbers, metavar="S,S,S", help=text)
     text = "upload it to the Hugging Face Hub too, in place of an earlier model of that name"
     parser.add_argument("--hub", metavar="OWNER/NAME", help=text)
     parser.add_argument("--private", action="store_true", help="make a new model on the hub private")
@@ -66,15 +70,24 @@ def export(args: list[str]) -> None:
     save, signs, can_take = _format(options.format)
     if signs is None and options.num_check not in (0, CHECKED):
         raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
+    if not options.ckpt_path.is_file():
+        raise FileNotFoundError(f"checkpoint not found: {options.ckpt_path}")
     if options.hub:
         check_upload(options.hub)
+    with large_imports():  # late: help, and a wrong command line, should not wait for torch
+        from bnnlight.deploy.formats.int8 import find_ranges
+        from bnnlight.deploy.freezing.freeze import freeze
+        from bnnlight.experiment.trained.needs import input_format
+        from bnnlight.experiment.trained.network import load_trained
+        from bnnlight.experiment.trained.shipping import check_pictures, compare, describe, training_pictures
     experiment = load_trained("export", options.ckpt_path, options.config)
     data = experiment.datamodule
-    program = freeze(experiment.model.backbone, (data.num_channels, data.image_size, data.image_size))
+    form = input_format(experiment.model, data, options.input_shape, options.mean, options.std)
+    program = freeze(experiment.model.backbone, (form.num_channels, form.image_size, form.image_size))
     if can_take:
         can_take(program)
     loader = check_pictures(experiment, options.num_check if signs else 0)
-    manifest = describe(experiment, options.ckpt_path, options.config)
+    manifest = describe(experiment, options.ckpt_path, options.config, form)
     extra = {"ranges": find_ranges(program, training_pictures(experiment))} if options.int8 else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     # made beside its place and moved there when all is well, so that nothing half is left
@@ -146,6 +159,23 @@ def _format(name: str) -> tuple[Any, Any, Any]:
     except ModuleNotFoundError as error:
         raise ValueError(f"format {name} needs {error.name}: pip install 'bnnlight[deploy]'") from error
     return tuple(getattr(module, part, None) for part in (f"save_{name}", f"{name}_signs", f"check_{name}"))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.strip("[]() ").replace(" ", "").split(",")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+        raise ArgumentTypeError(f"{text!r} is no shape: give channels, height and width, as in 3,64,64")
+    return tuple(map(int, parts))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(float, text.strip("[]() ").split(",")))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ArgumentTypeError(f"{text!r} are no numbers: give one, or one a channel with commas between")
+    return numbers
 
 
 def _count(text: str) -> int | None:

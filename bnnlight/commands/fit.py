@@ -22,6 +22,7 @@ from bnnlight.experiment.freed_memory import keep_freed_memory
 from bnnlight.experiment.processes import leave_process_group
 from bnnlight.experiment.report import draw_curves, print_results, read_metrics, write_json
 from bnnlight.experiment.save_config import provenance
+from bnnlight.experiment.trained.needs import lacking
 from bnnlight.guards.stop_signals import Stopped
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
@@ -131,6 +132,9 @@ def _check_inputs(experiment: Experiment, stage: str) -> None:
         experiment.datamodule.prepare_data()
         experiment.datamodule.setup(stage)
         check_data(experiment, stage)
+        if stage == "fit" and (found := lacking(experiment.model, experiment.datamodule)):
+            text = "; ".join(found)
+            print(f"bnnlight fit: before export and predict: {text} (docs/own_code.md)", file=sys.stderr, flush=True)
 
 
 @rank_zero_only

@@ -9,10 +9,10 @@ import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
+from bnnlight.console.large import large_imports
 from bnnlight.console.parser import Parser
 from bnnlight.console.shipped_configs import find_config
 from bnnlight.matrix.plan.plan import Plan, read_plan
-from bnnlight.matrix.report.record import as_record, write_report
 from bnnlight.matrix.runs.ledger import ENDING, Ledger
 from bnnlight.matrix.runs.run import check_folders, find_methods, handed_on
 from bnnlight.matrix.runs.standing import look
@@ -43,6 +43,8 @@ def matrix(args: list[str]) -> None:
             print(f"bnnlight matrix: {text}", file=sys.stderr, flush=True)
             raise SystemExit(_STOPPED[work.stopped])
         standings = look(plan, folder, extra, ledger)
+    with large_imports():  # late: matplotlib and scipy
+        from bnnlight.matrix.report.record import as_record, write_report
     ledger.add(pair for standing in standings.values() for pair in standing.done)
     write_report(as_record(plan, standings, command), output)
     print(f"report: {output}.md, {output}.json, {output}.png; every run: {output}{ENDING}")
@@ -53,8 +55,8 @@ def matrix(args: list[str]) -> None:
 
 
 def _work(plan: Plan, folder: Path, extra: dict, names: list[str], options: Namespace, ledger: Ledger):
-    # imported here: the report of runs that are done should not wait for torch
-    from bnnlight.experiment.matrix_check import check
+    with large_imports():  # here: the report of runs that are done should not wait for torch
+        from bnnlight.experiment.matrix_check import check
     from bnnlight.matrix.runs.machine import Machine
     from bnnlight.matrix.runs.work import Work
 

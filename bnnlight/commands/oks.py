@@ -12,10 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bnnlight.console.large import large_imports
 from bnnlight.console.parser import Parser
-from bnnlight.data.keypoints.coco_files.skeleton import COCO_SIGMAS, known_sigmas
-from bnnlight.data.keypoints.coco_files.truth import coco_truth, plain_id
-from bnnlight.metrics.oks import STATS, evaluate_oks
 
 _DESCRIPTION = """Average precision and recall of stored keypoints by OKS, as COCO's own code (pycocotools) computes
 them. Crowds and people without annotated joints are ignored; of a picture the 20 people of the highest score count. An
@@ -44,6 +42,12 @@ def oks(args: list[str]) -> None:
     parser.add_argument("--category", metavar="NAME", help="name or id of the one to measure; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON with all digits")
     options = parser.parse_args(args)
+    _check_there(options.annotations, "annotations", _ANNOTATIONS)
+    _check_there(options.predictions, "predictions", _RESULTS)
+    with large_imports():  # late: help, and a wrong command line, should not wait for torch
+        from bnnlight.data.keypoints.coco_files.truth import coco_truth
+        from bnnlight.metrics.oks import evaluate_oks
+
     truth = coco_truth(options.annotations, _ANNOTATIONS, options.category)
     sigmas = chosen_sigmas(options.sigmas, truth, options.annotations)
     results = read_results(options.predictions, truth, options.annotations, len(sigmas))
@@ -73,6 +77,8 @@ def chosen_sigmas(text: str | None, truth: dict[str, Any], annotations: Path) ->
     Raises:
         ValueError: they are not one positive number a joint, or none were given for joints that are not COCO's.
     """
+    from bnnlight.data.keypoints.coco_files.skeleton import COCO_SIGMAS, known_sigmas
+
     num_joints = _num_joints(truth, annotations)
     if text is None:
         for category in truth["categories"]:
@@ -113,8 +119,9 @@ def read_results(path: Path, truth: dict[str, Any], annotations: Path, num_joint
         FileNotFoundError: there is no such file.
         ValueError: it is no such file, or an entry is wrong; the message names it and says what to do.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"predictions not found: looked for {path}; {_RESULTS}")
+    from bnnlight.data.keypoints.coco_files.truth import plain_id
+
+    _check_there(path, "predictions", _RESULTS)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:
@@ -158,6 +165,11 @@ def read_results(path: Path, truth: dict[str, Any], annotations: Path, num_joint
     return results
 
 
+def _check_there(path: Path, what: str, advice: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} not found: looked for {path}; {advice}")
+
+
 def _keypoints(value: Any, num_joints: int, where: str, annotations: Path) -> np.ndarray:
     numbers = _numbers(value, where, "give each joint a place, found or not")
     if numbers.shape != (3 * num_joints,):
@@ -193,6 +205,8 @@ def _kind(content: Any) -> str:
 
 
 def _print(figures: dict[str, float], truth: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    from bnnlight.metrics.oks import STATS
+
     people, images = len(truth["annotations"]), len(truth["images"])
     table = Table(
         box=SIMPLE_HEAD,

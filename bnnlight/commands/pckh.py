@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.io
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from bnnlight.console.large import large_imports
 from bnnlight.console.parser import Parser
 from bnnlight.imaging.skeletons import MPII
-from bnnlight.metrics import PCK, head_size_px, mean_over_joints, mean_over_visible
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 THRESHOLDS = (0.5, 0.1)
 """Shares of the head size that a joint may lie off its place."""
@@ -77,6 +77,10 @@ def pckh(args: list[str]) -> None:
     parser.add_argument("ground_truth", type=Path, metavar="GT", help=f"{truth}, such as gt_valid.mat")
     parser.add_argument("--json", action="store_true", help="print JSON with every joint and all digits, in percent")
     options = parser.parse_args(args)
+    for path in (options.ground_truth, options.predictions):
+        _check_there(path)
+    with large_imports():  # late: help, and a wrong command line, should not wait for torch
+        import bnnlight.metrics  # noqa: F401
     truth = read_ground_truth(options.ground_truth)
     record = measure(read_predictions(options.predictions, len(truth.joints), options.ground_truth), truth)
     if options.json:
@@ -112,6 +116,8 @@ def read_predictions(path: Path, num_people: int, truth_path: Path) -> Tensor:
     if len(preds) != num_people:
         raise ValueError(f"{path}: preds has {len(preds)} people, {truth_path} has {num_people}: they must be the same")
     _check_finite(path, "preds", np.isfinite(preds).all(2), "a joint that was not found needs some number too")
+    import torch
+
     return torch.from_numpy(preds)
 
 
@@ -126,6 +132,10 @@ def read_ground_truth(path: Path) -> GroundTruth:
         FileNotFoundError: there is no such file.
         ValueError: it is no such file; the message names the field and what is wanted.
     """
+    import torch
+
+    from bnnlight.metrics import head_size_px
+
     fields = _load(path)
     # all four are looked for first: who hands over the wrong file should hear that
     positions, boxes, missing = (_numbers(fields, n, path) for n in ("pos_gt_src", "headboxes_src", "jnt_missing"))
@@ -169,6 +179,8 @@ def measure(predictions: Tensor, truth: GroundTruth) -> dict[str, Any]:
         is annotated; and ``PCKh@0.5``, ``PCKh@0.1``, each with ``joints`` (16 names), ``groups`` (7 columns of the
         table), ``mean_over_joints`` and ``mean_over_visible``, in percent; None where nothing is annotated.
     """
+    from bnnlight.metrics import PCK, mean_over_joints, mean_over_visible
+
     record: dict[str, Any] = {"num_people": len(predictions)}
     for threshold in THRESHOLDS:
         metric = PCK(_JOINTS, threshold)
@@ -225,10 +237,16 @@ def _digits(percent: float | None, digits: int) -> str:
     return "–" if percent is None else f"{percent:.{digits}f}"
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """The fields of a MATLAB file, without MATLAB's own notes."""
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The fields of a MATLAB file, without MATLAB's own notes."""
+    import scipy.io
+
+    _check_there(path)
     try:
         content = scipy.io.loadmat(path, appendmat=False)
     except NotImplementedError as error:

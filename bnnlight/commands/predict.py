@@ -103,7 +103,8 @@ def _parsed(args: list[str]) -> Namespace:
         epilog="examples: bnnlight predict --model cifar10 photos/ cat.jpg --output predictions; "
         "bnnlight predict --model lsp photos/ --boxes detections.json --annotations val.json",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    text = "image files, or folders of them; what is transparent is put on white"
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     trained = parser.add_mutually_exclusive_group(required=True)
     names = ", ".join(shipped_models()) or "none"
     model = (
@@ -214,6 +215,8 @@ def _predictor(options: Namespace) -> tuple[Predictor, Skeleton | None]:
     checkpoint = options.ckpt_path or (Path(options.model) if options.model.endswith(".ckpt") else None)
     told = options.top, options.batch_size
     if checkpoint:
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"checkpoint not found: {checkpoint}")
         # imported late: a shipped model is run without torch and Lightning
         from bnnlight.experiment.trained.predictor import predictor_of
 

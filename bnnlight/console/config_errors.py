@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import SequenceMatcher, get_close_matches
 from typing import Any
+
+from bnnlight.console.known_names import (
+    class_names,
+    find_object,
+    moved,
+    nearest,
+    options_of,
+    public_names,
+    trainer_options,
+)
+from bnnlight.console.shipped_configs import shipped_config
+from bnnlight.console.unions import as_one
 
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:|Given value type: |Subclass types expect one of|a class path \(|"
@@ -21,34 +30,6 @@ _VAGUE = re.compile(
 _CALLABLE = re.compile(r"Type \S*Callable\[.*?\] expects a function or a callable class:\s*")
 _STEP = re.compile(r"(?:Parser key \"([^\"]+)\"|Problem with given class_path '([^']+)'):\s*")
 _CLASS = re.compile(r"Namespace\(class_path='([^']+)'")
-
-_ROOMS_OF_DATA = {
-    "classes": "digits folders image_folder splits vision",
-    "keypoints": "heatmaps lsp mpii mpii_heads mpii_json mpii_release people pictures",
-    "loading": "bad_images by_value checking files sampling train_loader transforms worker_signals",
-}
-_ROOMS_OF_NN = {
-    "compute": "binary_conv conv_gradients integer_conv lean patches product relaxed rounding sync_norm",
-    "latents": "cp hadamard holistic latent matrix rank rotated tensor_train tucker unfolding",
-}
-_MOVED = {
-    **{f"bnnlight.data.{n}": (f"bnnlight.data.{r}.{n}",) for r, names in _ROOMS_OF_DATA.items() for n in names.split()},
-    **{f"bnnlight.nn.{n}": (f"bnnlight.nn.{r}.{n}",) for r, names in _ROOMS_OF_NN.items() for n in names.split()},
-    "bnnlight.callbacks.stages": ("bnnlight.callbacks.schedules.stages",),
-    "bnnlight.data.loaders": ("bnnlight.data.loading.loaders", "bnnlight.data.classes.data_module"),
-    "bnnlight.data.pose": ("bnnlight.data.keypoints.person", "bnnlight.data.keypoints.data_module"),
-    "bnnlight.data.pose_checks": ("bnnlight.data.keypoints.checks",),
-    "bnnlight.data.pose_files": ("bnnlight.data.keypoints.annotations",),
-    "bnnlight.data.pose_transforms": ("bnnlight.data.keypoints.transforms",),
-    "bnnlight.commands.checkpoint_io": ("bnnlight.experiment.checkpoint_io",),
-    "bnnlight.commands.processes": ("bnnlight.experiment.processes",),
-}
-"""Classes and modules that configs, and classes of one's own, of earlier versions name → where they are now."""
-
-_CHOICES = re.compile(
-    r"Subtypes: \[((?:typing\.Literal\[[^]]*\]|<class 'NoneType'>|, )+)\]\n(\s*)Errors:\n(?:\s*- Expected a .*\n)+"
-)
-"""What jsonargparse says where an option takes one of several lists of words, each of which it names by itself."""
 
 
 @dataclass
@@ -89,18 +70,12 @@ def named_failures(class_type: type, *args: Any, **kwargs: Any) -> Any:
 
 def explain_config(text: str) -> str:
     """The cause inside jsonargparse's nested message, with the path of the key and the nearest right name."""
-    causes = list(_causes(_CHOICES.sub(_joined, text)))
+    causes = list(_causes(as_one(text)))
     # the deepest one of a type that the value was meant for; the first of several
     cause = max(causes, key=lambda c: (not _VAGUE.match(c.text), len(c.path), c.owner is not None), default=None)
     cause = cause or Cause(" ".join(text.split()), ())
     line = _hint(cause)
     return f"{'.'.join(cause.path)}: {line}" if cause.path else line
-
-
-def _joined(match: re.Match[str]) -> str:
-    """One list of the words, each of them once, in the place of several."""
-    words = [word.strip("' ") for part in re.findall(r"Literal\[(.*?)\]", match[1]) for word in part.split(",")]
-    return f"Errors:\n{match[2]}  - Expected a typing.Literal[{', '.join(map(repr, dict.fromkeys(words)))}]\n"
 
 
 def _causes(text: str) -> Iterator[Cause]:
@@ -147,14 +122,16 @@ def _hint(cause: Cause) -> str:
         key = match[1] or match[2]
         named = f"{owner} has no option {key!r}" if owner else f"no option {key!r}"
         # of a key at the top of a config the first part is wrong, else the last
-        return named + _nearest(key.split(".")[0 if owner is None else -1], _options(owner))
+        return named + nearest(key.split(".")[0 if owner is None else -1], options_of(owner))
     if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", text):
-        options = _trainer_options() if match[1] == "trainer" else []
-        return f"{match[1]} has no option {match[2]!r}" + _nearest(match[2], options)
+        options = trainer_options() if match[1] == "trainer" else []
+        return f"{match[1]} has no option {match[2]!r}" + nearest(match[2], options)
     nested = r"[Uu]nrecognized arguments?: (.*)|Group '[^']*' does not accept nested key '([^']*)'"
     if match := re.search(nested, text):
         key = (match[1] or match[2]).split()[0]
-        return f"no option {key!r}" + _nearest(key.lstrip("-").split("=")[0].split(".")[-1], _trainer_options())
+        if match[1] and not key.startswith("-"):
+            return f"{key!r} belongs to no option" + _meant_by(key)
+        return f"no option {key!r}" + nearest(key.lstrip("-").split("=")[0].split(".")[-1], trainer_options())
     if match := re.search(r"the following arguments are required: (.*)", text):
         if not cause.path and match[1].split(",")[0] not in ("model", "data"):
             return text  # of a verb without a config
@@ -170,7 +147,10 @@ def _hint(cause: Cause) -> str:
         if now:
             return f"{name or 'it'} cannot be imported: its module imports {match[1]!r}, which has moved to {now}"
         if (name + ".").startswith(match[1] + "."):
-            return f"no module named {match[1]!r}, where {name} was looked for: add its folder to PYTHONPATH"
+            return (
+                f"no module named {match[1]!r}, where {name} was looked for: put its file beside the config or into "
+                "the current folder, or add its folder to PYTHONPATH"
+            )
         return f"{name or 'it'} cannot be imported: its module imports {match[1]!r}, which is not installed"
     if match := re.search(r"Expected an instantiatable class, but ?(\S*) is (abstract|a protocol)", text):
         name = match[1] or value
@@ -182,8 +162,8 @@ def _hint(cause: Cause) -> str:
         return f"{match[1] or value} is no {kind.rsplit('.', 1)[-1]}"
     if match := re.match(r"Not a valid subclass of (\w+)", text):
         return f"{value or 'what is given'} is no {match[1]}: name one by its class_path"
-    if match := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"no class named {match[1]!r}" + _nearest(match[1], _class_names())
+    if match := re.search(r"Expected a dot import path string: ([^\s;]+)(?:; of (\S+))?", text):
+        return f"no class named {match[1]!r}" + _nearest_class(match[1], (match[2] or "").split("|"))
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         lacking = f"{match[1]}.{match[2]}"
         # it may be the module of the class that is named
@@ -191,90 +171,51 @@ def _hint(cause: Cause) -> str:
         now = moved(name)
         if now:
             return f"{name} has moved: write {now}"
-        names = {n: f"{match[1]}.{n}" for n in _public_names(match[1])}
-        return f"{match[1]} has no class named {match[2]!r}" + _nearest(match[2], names)
+        names = {n: f"{match[1]}.{n}" for n in public_names(match[1])}
+        return f"{match[1]} has no class named {match[2]!r}" + nearest(match[2], names)
     if match := re.search(r"typing\.Literal\[(.*?)\]", text):
         choices = [choice.strip("' ") for choice in match[1].split(",")]
-        return f"{value!r} is none of {', '.join(choices)}" + _nearest(value, choices, silent=True)
+        return f"{value!r} is none of {', '.join(choices)}" + nearest(value, choices, silent=True)
+    if text.startswith("Expected a number"):
+        return f"{value!r} is no number"
+    if re.match(r"Expected a <class '(collections\.abc\.Sequence|list)'>", text):
+        return _as_list(value)
     if match := re.search(r"Expected a <class '([\w.]+)'>", text):
         return f"{'null' if value == 'None' else repr(value)} is not of type {match[1]}"
     text = re.sub(r"\. Got value: (\S+)$", "", text)
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
 
 
-def _nearest(name: str, names: Iterable[str], silent: bool = False) -> str:
-    """ ", did you mean …" or, without anything near, the list of what there is."""
-    table = names if isinstance(names, dict) else {k: k for k in names}
-    short = name.split(".")[-1]
-    lower = {k.lower(): k for k in table}
-    near = get_close_matches(short.lower(), lower, 3, cutoff=0.6)
-    if near:
-        # of several that are as near the first by name: max_epochs before min_epochs
-        best = min(near, key=lambda one: (-SequenceMatcher(None, one, short.lower()).ratio(), one))
-        return f": did you mean {table[lower[best]]}?"
-    if silent or not table:
-        return ""
-    return f": it has {', '.join(sorted(table))}" if len(table) <= 20 else ""
+def _meant_by(word: str) -> str:
+    """What a word that stands by itself on the command line may have been meant for."""
+    if "=" in word:
+        return f": write --{word}"
+    if word.endswith(".ckpt"):
+        return f": write --ckpt_path {word}"
+    return f": write --config {word}" if word.endswith((".yaml", ".yml")) or shipped_config(word) else ""
 
 
-def _options(owner: str | None) -> list[str]:
-    """Names of a class's options, following **options into the parent class."""
-    if owner is None:
-        looks = ["flip_rates", "factor_ranks", "alphas", "activations", "step_time", "pictures", "bad_images"]
-        callbacks = ["checkpoint", "last_checkpoint", "non_finite", *looks, "lr_monitor", "progress", "heartbeat"]
-        return ["model", "data", "trainer", "seed_everything", *callbacks]
-    target = find_object(owner)
-    if target is None:
-        return []
-    names: list[str] = []
-    for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
-        parameters = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters.values()
-        names += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != "self"]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return names
+def _nearest_class(name: str, kinds: list[str]) -> str:
+    """As :func:`nearest`, of those classes alone that an option takes, where that is known: a few are all named."""
+    names = class_names()
+    bases = tuple(kind for kind in map(find_object, kinds) if isinstance(kind, type))
+    if not bases:
+        return nearest(name, names)
+    fitting = {
+        short: path
+        for short, path in names.items()
+        if isinstance(of := find_object(path), type) and issubclass(of, bases)
+    }
+    near = nearest(name, fitting, silent=True)
+    few = 0 < len(fitting) <= 5
+    return near or (f": it takes {' or '.join(sorted(fitting.values()))}, by its class_path" if few else "")
 
 
-def moved(name: str) -> str | None:
-    """Where a class or a module of an earlier version is now; None where it has not moved, or is not there any more.
-
-    A class that its folder names is told by this shorter path, which stays.
-    """
-    if name in _MOVED:
-        return " and ".join(_MOVED[name])
-    module, _, last = name.rpartition(".")
-    if module not in _MOVED:
-        return None
-    places = [f"{place}.{last}" for place in (module.rpartition(".")[0], *_MOVED[module])]
-    return next((place for place in places if find_object(place) is not None), None)
-
-
-def find_object(name: str) -> Any:
-    """What an import path names; None where it cannot be imported, as a hint must not hide the error it is for."""
-    try:
-        module, _, name = name.rpartition(".")
-        return getattr(importlib.import_module(module), name)
-    except Exception:
-        return None
-
-
-def _trainer_options() -> list[str]:
-    try:
-        import lightning as L
-    except ModuleNotFoundError:  # where models are only run; a hint must not hide the error it is for
-        return []
-    return [*inspect.signature(L.Trainer.__init__).parameters, *_options(None), "config", "run_dir", "ckpt_path"]
-
-
-def _public_names(module: str) -> list[str]:
-    try:
-        namespace = importlib.import_module(module)
-    except Exception:
-        return []
-    return [n for n in getattr(namespace, "__all__", dir(namespace)) if n[:1].isupper()]
-
-
-def _class_names() -> dict[str, str]:
-    modules = ("nn", "optim", "backbones", "data", "tasks", "callbacks")
-    names = {n: f"bnnlight.{m}.{n}" for m in modules for n in _public_names(f"bnnlight.{m}")}
-    return names | {n: f"torch.optim.{n}" for n in _public_names("torch.optim")}
+def _as_list(value: str) -> str:
+    """That a value is no list, and the list that it would be."""
+    name = re.search(r"'class_path': '([^']+)'", value)
+    if name and "init_args" in value:
+        return f"{name[1]} stands alone where a list is expected: write - class_path: {name[1]}, and init_args below it"
+    given = name[1] if name else value
+    path = class_names().get(given, given)
+    return f"{given!r} is no list: write " + (f"[{path}]" if "." in path else "one, as [A, B]")

@@ -213,7 +213,9 @@ def find_model(path: Path) -> Path:
     if path.is_dir():
         files = [path / name for name in FILES.values() if (path / name).is_file()]
         if not files:
-            raise FileNotFoundError(f"no shipped model in {path}: looked for {', '.join(FILES.values())}")
+            run = path / "checkpoints"
+            beside = f"; it is a run: name one of its checkpoints, as {run}/best.ckpt" if run.is_dir() else ""
+            raise FileNotFoundError(f"no shipped model in {path}: looked for {', '.join(FILES.values())}{beside}")
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
             raise ValueError(f"{path} holds several models, {names}: name one of the files")

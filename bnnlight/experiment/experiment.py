@@ -40,9 +40,10 @@ from bnnlight.console.config_errors import named_failures
 from bnnlight.console.shipped_configs import with_found_configs
 from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
 from bnnlight.experiment.config.changes import check_changes
-from bnnlight.experiment.config.files import check_config_files
+from bnnlight.experiment.config.files import check_config_files, options_in
 from bnnlight.experiment.config.null_values import check_nulls, read_none_as_null
 from bnnlight.experiment.config.option_ranges import check_devices, check_ranges
+from bnnlight.experiment.config.own_code import find_own_code
 from bnnlight.experiment.config.printed import print_config_as_trained
 from bnnlight.experiment.config.swapped_classes import forget_replaced
 from bnnlight.experiment.factories import share_factories
@@ -81,6 +82,7 @@ class Experiment(LightningCLI):
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
         self._args, self._for_fit, self._goes_on = with_places(with_found_configs(args)), for_fit, False
+        find_own_code(value for option, value in options_in(self._args) if option == "config")
         self._start = Start.of(None)
         if not for_fit:
             # what Lightning tells of devices and seeds would stand between the user and a single result

@@ -22,6 +22,7 @@ _ACCURACIES = {
     "val/pck_box": "PCK@0.2 of the box, validation",
     "val/ap": "AP by OKS, validation",
 }
+_FLIP_RATE = "bnn/flip_rate_mean"
 
 
 def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
@@ -46,6 +47,8 @@ def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
 def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, title: str) -> None:
     """Draws loss, accuracy and flip rate against the step, side by side.
 
+    Each value of a short curve has a mark, since a single one would else not be seen.
+
     Args:
         metrics: of :func:`read_metrics`.
         path: of the PNG.
@@ -56,22 +59,23 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
     loss, accuracy, flips = figure.subplots(1, 3)
     for name, label in (("train/loss", "train (batch)"), ("val/loss", "validation")):
         if name in metrics:
-            loss.plot(*metrics[name], label=label, alpha=0.6 if name == "train/loss" else 1.0)
+            style = {"alpha": 0.6 if name == "train/loss" else 1.0, "marker": _marker(metrics[name])}
+            loss.plot(*metrics[name], label=label, **style)
     for name, label in _ACCURACIES.items():
         if name in metrics:
             steps, values = metrics[name]
-            accuracy.plot(steps, [100 * v for v in values], label=label, marker="." if len(values) < 40 else None)
+            accuracy.plot(steps, [100 * v for v in values], label=label, marker=_marker(metrics[name]))
     # one curve a layer, from the first layer's dark to the last layer's light, and their mean in front
     layers = [n for n in metrics if n.startswith("bnn/flip_rate/")]
     shades = colormaps["viridis"](np.linspace(0, 1, len(layers)))
     for name, shade in zip(layers, shades, strict=True):
         short = name.removeprefix("bnn/flip_rate/").removeprefix("backbone.")
-        flips.plot(*metrics[name], color=shade, linewidth=1, label=short if len(layers) <= 8 else None)
-    if "bnn/flip_rate_mean" in metrics:
-        flips.plot(*metrics["bnn/flip_rate_mean"], color="black", linewidth=2, label="all weights")
-        flips.set_yscale(
-            "log" if min(v for n in (*layers, "bnn/flip_rate_mean") for v in metrics[n][1]) > 0 else "linear"
-        )
+        style = {"linewidth": 1, "marker": _marker(metrics[name])}
+        flips.plot(*metrics[name], color=shade, label=short if len(layers) <= 8 else None, **style)
+    if _FLIP_RATE in metrics:
+        style = {"linewidth": 2, "marker": _marker(metrics[_FLIP_RATE])}
+        flips.plot(*metrics[_FLIP_RATE], color="black", label="all weights", **style)
+        flips.set_yscale("log" if min(v for n in (*layers, _FLIP_RATE) for v in metrics[n][1]) > 0 else "linear")
     titles = ("loss", "accuracy (%)", "flip rate (share of weights per look)")
     for axes, label in zip((loss, accuracy, flips), titles, strict=True):
         axes.set_xlabel("step")
@@ -82,6 +86,10 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
         else:
             axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
     figure.savefig(path, dpi=120)
+
+
+def _marker(column: tuple[list[int], list[float]]) -> str | None:
+    return "." if len(column[0]) < 40 else None
 
 
 def print_results(title: str, results: dict[str, float], places: dict[str, str]) -> None:

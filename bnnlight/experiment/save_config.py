@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
+from bnnlight.experiment.config.own_code import with_own_folders
 from bnnlight.experiment.loggers import TO_GO_ON
 from bnnlight.experiment.report import write_json
 from bnnlight.nn.inspect import named_binary_layers
@@ -41,7 +42,7 @@ class SaveConfig(SaveConfigCallback):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         # written beside and moved into place, so that a killed process leaves no half a config
         part = self.run_dir / "config.yaml.part"
-        part.write_text(text)
+        part.write_text(with_own_folders(yaml.safe_load(text), text), encoding="utf-8")
         part.replace(self.run_dir / "config.yaml")
         arguments = to_go_on(trainer.loggers)
         if arguments:

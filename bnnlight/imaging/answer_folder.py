@@ -39,8 +39,9 @@ class AnswerFolder:
 
     def keep(self, files: Collection[Path]) -> None:
         """Takes files for the user's, even if an earlier answer names them."""
-        resolved = {file.resolve() for file in files}
-        self.earlier = {file for file in self.earlier if file.resolve() not in resolved}
+        # unlike Path.resolve, at peace with a link that leads to itself
+        resolved = set(map(os.path.realpath, files))
+        self.earlier = {file for file in self.earlier if os.path.realpath(file) not in resolved}
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Path]:
@@ -114,5 +115,5 @@ def _files_of(listing: Path) -> Iterator[Path]:
         if isinstance(name, str) and name == Path(name).name and name.endswith(".png"):
             picture = listing.parent / name
             # where an answer lies among its own images
-            if picture.resolve() != Path(str(entry["image"])).resolve():
+            if os.path.realpath(picture) != os.path.realpath(str(entry["image"])):
                 yield picture

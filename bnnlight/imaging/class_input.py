@@ -33,7 +33,8 @@ def class_input(
         ValueError: If the picture has 32 bits a channel.
     """
     # as_grey_or_rgb always copies, which takes its time for a photograph
-    picture = picture if picture.mode == ("L" if channels == 1 else "RGB") else as_grey_or_rgb(picture, channels)
+    if picture.mode != ("L" if channels == 1 else "RGB") or picture.has_transparency_data:
+        picture = as_grey_or_rgb(picture, channels)
     width, height = picture.size
     short, long = resize_px, int(resize_px * max(width, height) / min(width, height))
     new_size = (short, long) if width <= height else (long, short)

@@ -93,9 +93,11 @@ def load_rgb(path: str | Path) -> Image.Image:
 
 
 def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
-    """Convert a PIL image of any mode with 8 bits, or grey of 16, to grey or RGB; transparency is dropped.
+    """Convert a PIL image of any mode with 8 bits, or grey of 16, to grey or RGB; what is transparent is put on white.
 
-    Of 16 bits the upper 8 are kept, as OpenCV does with files, so that trained on is what is predicted.
+    White, as viewers and browsers show it: the colour that files have under what is transparent is mostly black, and
+    nobody has seen it. Of 16 bits the upper 8 are kept, as OpenCV does with files, so that trained on is what is
+    predicted.
 
     Args:
         image: palette, grey, RGB, RGBA, CMYK, ... .
@@ -113,9 +115,11 @@ def as_grey_or_rgb(image: Image.Image, num_channels: int) -> Image.Image:
         info = {key: value for key, value in image.info.items() if key != "transparency"}
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image.info = info
-    if image.mode == "P" and "transparency" in image.info:
-        # Straight from palette to RGB, Pillow warns once for every such file.
-        image = image.convert("RGBA")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        white.info = {key: value for key, value in image.info.items() if key != "transparency"}
+        image = white
     return image.convert("L" if num_channels == 1 else "RGB")
 
 
@@ -195,7 +199,8 @@ def upright(picture: Image.Image) -> np.ndarray:
     """
     picture = turned(picture)
     # to convert is to copy, which takes its time for a photograph
-    return np.asarray(picture if picture.mode == "RGB" else as_grey_or_rgb(picture, 3))
+    is_plain = picture.mode == "RGB" and not picture.has_transparency_data
+    return np.asarray(picture if is_plain else as_grey_or_rgb(picture, 3))
 
 
 def as_stored(picture: Image.Image) -> Image.Image:

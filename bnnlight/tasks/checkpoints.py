@@ -26,9 +26,11 @@ def read_saved(path: str | Path) -> dict[str, Any]:
     """What ``torch.save`` wrote, a checkpoint or a plain ``state_dict``, on the CPU; no code of the file is run.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or it is a folder.
         ValueError: it is damaged, or holds more than plain data under names.
     """
+    if Path(path).is_dir():
+        raise FileNotFoundError(f"{path} is a folder: name a checkpoint, such as RUN/checkpoints/best.ckpt of a run")
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint not found: {path}")
     try:

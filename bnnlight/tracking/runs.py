@@ -15,10 +15,13 @@ import yaml
 from bnnlight.tracking.fragments import STEP_KEY, find_fragments, read_fragment
 from bnnlight.tracking.keys import current
 from bnnlight.tracking.metrics_file import FILE_NAME, is_figure, read_rows
+from bnnlight.tracking.settings import flatten
 from bnnlight.tracking.stores.mlflow import find_mlflow_runs, read_mlflow_run
 from bnnlight.tracking.stores.stored import Stored
 from bnnlight.tracking.stores.tensorboard import find_event_folders, read_event_folder
 
+_RESULTS = "results.json"
+_SMALLER_IS_BETTER = "nme"
 _ONLINE = re.compile(r"(?:https?://\S+?/)?([^/\s]+)/([^/\s]+)/(?:runs/)?([^/\s?]+)(?:\?\S*)?")
 
 
@@ -63,11 +66,16 @@ class Run:
         begin = self._last_stage()
         for key, values in self.series.items():
             if key.startswith("val/"):
-                best = min if "loss" in key else max
+                best = min if key.split("/")[-1].startswith(_SMALLER_IS_BETTER) or "loss" in key else max
                 self.results[f"best {key}"] = best([v for step, v in values.items() if step > begin] or values.values())
             elif key.startswith(("test/", "train/")) or key == "time/processor":
                 self.results[key if key.startswith("test/") else f"last {key}"] = list(values.values())[-1]
         return self
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether there is anything to compare: a run that was stopped at once has logged nothing."""
+        return bool(self.series or self.results)
 
     def _last_stage(self) -> int:
         """The step at which the last stage began, before which no figure is the binary network's; -1 without stages."""
@@ -138,11 +146,23 @@ def read_run_dir(run_dir: Path) -> Run:
     if (run_dir / FILE_NAME).exists():
         run.add_rows(read_rows(run_dir / FILE_NAME), "step")
     elif fragments:
-        (offline, *_), run.problems = read_offline([(str(run_dir), file) for file in fragments])
-        run.series, run.config = offline.series, run.config or offline.config
-    else:
-        run.problems.append(f"{run_dir}: no figures in it: neither {FILE_NAME} nor a .wandb file")
-    return run.finish()
+        readable, run.problems = read_offline([(str(run_dir), file) for file in fragments])
+        for offline in readable[:1]:  # none where all were killed at once
+            run.series, run.config = offline.series, run.config or offline.config
+            run.problems += offline.problems
+    run.finish()
+    if not run.series and (run_dir / _RESULTS).exists():
+        run.results = _read_results(run_dir / _RESULTS)
+        run.problems.append(f"{run_dir}: results alone, no curves: it was trained without a logger")
+    return run
+
+
+def _read_results(path: Path) -> dict[str, float]:
+    try:
+        results = json.loads(path.read_text())["results"]
+        return {str(key): number for key, value in results.items() if (number := as_number(value)) is not None}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path}: not the results of a run") from None
 
 
 def read_offline(files: Sequence[tuple[str, Path]]) -> tuple[list[Run], list[str]]:
@@ -217,33 +237,3 @@ def read_online(path: str) -> Run:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: {reason}") from error
     return run.finish()
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config with one entry a leaf, the parts of its key joined by dots; a list of leaves is a leaf."""
-    if isinstance(config, dict) and config:
-        parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
-        return {key: value for part in parts for key, value in part.items()}
-    if isinstance(config, list) and any(isinstance(item, dict | list) for item in config):
-        return flatten(dict(enumerate(config)), prefix)
-    return {prefix: config} if prefix else {}
-
-
-def differences(runs: Sequence[Run]) -> list[str]:
-    """Keys of the config in which the runs differ, those that say most first: model, data, then the rest."""
-    missing = object()
-    # places and what started a run differ always and say nothing
-    ignored = ("bnnlight.", "run_dir", "resume", "ckpt_path", "config", "trainer.logger", "trainer.default_root_dir")
-    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(ignored))
-
-    def as_text(run: Run, key: str) -> str:
-        value = run.config.get(key, missing)
-        if is_figure(value):
-            value = float(value)  # W&B's files have 1 where YAML has 1.0
-        # of an empty list MLflow gets nothing
-        return "" if value is missing or value == [] else json.dumps(value, sort_keys=True, default=str)
-
-    differing = [key for key in keys if len({as_text(run, key) for run in runs}) > 1]
-    order = ("model.", "data.", "seed_everything", "trainer.")
-    rank = {key: next((i for i, start in enumerate(order) if key.startswith(start)), len(order)) for key in differing}
-    return sorted(differing, key=lambda key: rank[key])

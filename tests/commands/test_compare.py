@@ -8,6 +8,9 @@ import pytest
 import yaml
 from fixtures.processes import run_to_end
 
+from bnnlight.tracking.page import as_page
+from bnnlight.tracking.runs import Run
+
 LAYERS = ("backbone.stages.0.conv", "backbone.stages.10.conv", "backbone.stages.2.conv")
 
 
@@ -83,36 +86,129 @@ def browser():
     return open_page
 
 
-def test_the_page_draws_itself_in_a_browser_without_a_network(three_runs, bnnlight, browser, tmp_path):
+# sorts by the column "rank", takes the first run away, unfolds the columns, and says what is there at each moment
+ASKING = """<script>addEventListener("load", () => setTimeout(async () => {
+  const all = (what, of = document) => [...of.querySelectorAll(what)];
+  const seen = what => all(what).filter(element => element.getClientRects().length);
+  const names = () => seen("tbody .run").map(name => name.textContent);
+  const columns = () => seen("thead th").map(head => head.textContent);
+  const curves = () => [".scatterlayer .trace", ".heatmaplayer image"].map(what => seen(what).length);
+  const told = {titles: all("h2").map(h => h.textContent), columns: columns(), curves: curves(), inner: innerWidth,
+    width: document.documentElement.clientWidth, whole: document.documentElement.scrollWidth,
+    narrow: seen(".run").map(run => run.getBoundingClientRect()).filter(box => box.height > 3 * box.width).length,
+    outside: seen(".plot, button, .legend").filter(
+      element => element.getBoundingClientRect().right > document.documentElement.clientWidth).length};
+  all("thead th").find(head => head.textContent === "rank").click();
+  told.names = names();
+  const box = all("tbody input").find(input => input.dataset.run === "0");
+  box.click();
+  await new Promise(done => setTimeout(done, 500));
+  told.left = curves();
+  document.getElementById("more")?.click();
+  told.unfolded = columns();
+  const text = JSON.stringify(told);
+  document.title = text;
+  parent.postMessage(text, "*");
+}, 2000))</script></body>"""
+
+
+def ask(browser, page, width):
+    """What is on a page whose window is so wide: Chromium has none below 500 px, so that the page is in a frame."""
+    asking = page.with_name("asking.html")
+    asking.write_text(page.read_text().replace("</body>", ASKING))
+    frame = page.with_name("frame.html")
+    frame.write_text(
+        f"""<script>addEventListener("message", event => document.title = event.data)</script>
+        <iframe src="asking.html" style="width: {width}px; height: 3000px; border: 0"></iframe>"""
+    )
+    dom = browser(frame, "--dump-dom", "--window-size=1600,3100")
+    return json.loads(re.search(r"<title>(\{.*?\})</title>", dom)[1])
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_the_page_draws_itself_in_a_browser_without_a_network(three_runs, bnnlight, browser, tmp_path, width):
     code, out, err = bnnlight("compare", *three_runs, "--output", tmp_path / "c.html")
     assert code == 0, err
     assert f"3 runs compared: {tmp_path / 'c.html'}" in out
     page = tmp_path / "c.html"
     # nothing is fetched from anywhere
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page.read_text())
-    # sorts by the column "rank", then reports the order and what plotly has drawn
-    asking = page.read_text().replace(
-        "</body>",
-        """<script>addEventListener("load", () => setTimeout(() => {
-          [...document.querySelectorAll("th")].find(h => h.textContent === "rank").click();
-          const names = [...document.querySelectorAll("tbody tr")].map(r => r.cells[0].dataset.sort);
-          const titles = [...document.querySelectorAll("h2")].map(h => h.textContent);
-          const [curves, maps] = [".scatterlayer .trace", ".heatmaplayer image"].map(
-            name => document.querySelectorAll(name).length);
-          document.title = JSON.stringify({names, titles, curves, maps});
-        }, 2000))</script></body>""",
-    )
-    (tmp_path / "asking.html").write_text(asking)
-    dom = browser(tmp_path / "asking.html", "--dump-dom")
-    told = json.loads(re.search(r"<title>(\{.*?\})</title>", dom)[1])
+    told = ask(browser, page, width)
+    assert told["inner"] == width
+    # what is too wide scrolls by itself, not the page; names stand in lines
+    assert (told["whole"], told["outside"], told["narrow"]) == (told["width"], 0, 0)
+    results = ["test/acc1", "best val/acc1", "processor time", "best val/loss", "last train/loss"]
+    assert told["columns"] == ["run", *results, "rank"]
     assert told["names"] == ["runs-run0", "runs-run2", "runs-run1"]
     of_layers = ["Ranks", "α", "Dead channels", "Cut gradients", "Rank of updates", "Updates and gradients"]
     assert told["titles"] == ["Learning curves", "Accuracy by processor time", "Flip rates", *of_layers]
-    # of three runs three learning curves and one over time each, a map each, and two places in each figure of layers
-    assert (told["curves"], told["maps"]) == (3 * 3 + 3 + len(of_layers) * 3 * 2, 3)
-    assert "45 s" in dom and "90 s" in dom
-    browser(page, f"--screenshot={tmp_path / 'c.png'}", "--window-size=1300,3600")
-    assert (tmp_path / "c.png").stat().st_size > 50_000
+    # of each run three learning curves and one over time, a map, and two places in each figure of layers
+    each = 3 + 1 + len(of_layers) * 2
+    assert told["curves"] == [3 * each, 3] and told["left"] == [2 * each, 2]
+    text = page.read_text()
+    assert ">45 s<" in text and ">90 s<" in text
+
+
+def unlike_runs(folder):
+    """A run of another task with many options of its own, one without a logger and one that was stopped at once."""
+    options = {f"option{number}": number for number in range(12)}
+    parts = [{"class_path": "bnnlight.nn.Standardized", "init_args": {"deviation": 1.0}}]
+    backbone = {"class_path": "bnnlight.backbones.StackedHourglass", "init_args": {"weight_parts": parts}}
+    pose = {"class_path": "bnnlight.tasks.PoseTask", "init_args": {"backbone": backbone, **options}}
+    runs = [folder / "pose" / name for name in ("trained", "silent", "stopped")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(yaml.safe_dump({"model": pose, "seed_everything": 1}))
+    lines = [{"step": 5, "val/pckh": 0.25, "val/loss": 0.01, "val/nme": 0.5}, {"step": 5, "test/pckh": 0.125}]
+    (runs[0] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (runs[1] / "results.json").write_text('{"results": {"test/pckh": 0.75, "test/loss": 0.5}}')
+    return runs
+
+
+def test_of_unlike_runs_results_come_first_and_much_that_differs_is_folded(three_runs, bnnlight, browser, tmp_path):
+    trained, silent, stopped = unlike_runs(tmp_path)
+    code, out, err = bnnlight("compare", three_runs[0], trained, silent, stopped, "--output", tmp_path / "c.html")
+    assert code == 0 and "3 runs compared" in out
+    # the terminal has the main results, those without figures are named and not counted
+    assert [line.split()[1] for line in out.splitlines() if "%" in line] == ["runs-run0", "pose-trained", "pose-silent"]
+    assert err.splitlines() == [
+        f"bnnlight compare: {silent}: results alone, no curves: it was trained without a logger",
+        f"bnnlight compare: {stopped}: left out: it logged no figures, as runs do that are stopped at once",
+    ]
+    told = ask(browser, tmp_path / "c.html", 420)
+    assert told["whole"] == told["width"]
+    assert told["columns"][:5] == ["run", "test/acc1", "test/pckh", "best val/acc1", "best val/pckh"]
+    hidden = set(told["unfolded"]) - set(told["columns"])
+    assert {"option11", "best val/loss", "last train/loss"} <= hidden
+    # no column is called by a number
+    assert {"weight_parts", "deviation", "model", "backbone"} <= set(told["unfolded"])
+    assert not any(name.isdigit() for name in told["unfolded"])
+    code, out, _ = bnnlight("compare", three_runs[0], stopped, "--json")
+    record = json.loads(out)
+    assert len(record["runs"]) == 1 and record["without_figures"] == [{"name": "pose-stopped", "source": str(stopped)}]
+
+
+def test_thirty_long_runs_are_a_page_of_less_than_10_megabytes():
+    steps = range(0, 20_000, 40)
+    layers = [f"backbone.stages.{number}.conv" for number in range(20)]
+    prefixes = ("bnn/flip_rate", "bnn/alpha_mean", "bnn/dead", "bnn/cut", "bnn/update_rank", "bnn/update_follows")
+    curve = {step: 1 / (step + 3) for step in steps}
+    series = {f"{prefix}/{layer}": curve for prefix in prefixes for layer in layers}
+    series |= dict.fromkeys(("train/loss", "val/loss", "val/acc1", "train/acc", "time/processor"), curve)
+    runs = [Run(f"run{number}", "", config={"rank": number}, series=series).finish() for number in range(30)]
+    page = as_page(runs, [])
+    assert 4e6 < len(page.encode()) < 10e6
+    # so many maps of single runs are opened one by one
+    assert page.count("<details") == 30 and "<details open" not in page and " open><summary>" not in page
+
+
+def test_names_and_settings_cannot_break_the_page():
+    wild = "</script><b>&'\""
+    run = Run(wild, wild, config={"model": wild}, series={"val/acc1": {1: 0.5}}).finish()
+    page = as_page([run, Run("y", "", series={"val/acc1": {1: float("nan")}}).finish()], [wild])
+    plain = as_page([Run("x", "", config={"model": "x"}, series={"val/acc1": {1: 0.5}}).finish()], ["x"])
+    assert "<b>" not in page and page.count("</script>") == plain.count("</script>")
+    assert "NaN" not in page.split("Learning curves")[1].split("<script>")[0]
 
 
 def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three_runs, bnnlight, tmp_path):
@@ -127,6 +223,7 @@ def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three
     ("args", "message"),
     [
         (["absent"], "none of the runs could be read"),
+        (["EMPTY"], "none of the runs has figures"),
         ([], "the following arguments are required: RUN"),
         (["RUN", "--output", "absent/c.html"], "is no file that can be written"),
         (["RUN", "--output", "."], "is no file that can be written"),
@@ -134,7 +231,8 @@ def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three
 )
 def test_errors_are_one_line_and_nothing_is_written(three_runs, bnnlight, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
+    empty = unlike_runs(tmp_path)[2]
     before = sorted(tmp_path.rglob("*"))
-    code, _, err = bnnlight("compare", *(three_runs[0] if arg == "RUN" else arg for arg in args))
+    code, _, err = bnnlight("compare", *({"RUN": three_runs[0], "EMPTY": empty}.get(arg, arg) for arg in args))
     assert code == 2 and message in err.splitlines()[-1]
     assert sorted(tmp_path.rglob("*")) == before

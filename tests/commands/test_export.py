@@ -187,6 +187,7 @@ def test_who_may_not_upload_is_told_before_the_work(bnnlight_error, tmp_path, mo
         raise ValueError(f"--hub {repo}: nobody is logged in")
 
     monkeypatch.setattr("bnnlight.commands.export.check_upload", refuse)
+    (tmp_path / "nothing.ckpt").touch()
     command = ("export", "--ckpt_path", "nothing.ckpt", "--format", "packed", "--output", tmp_path / "model")
     assert "nobody is logged in" in bnnlight_error(*command, "--hub", "me/x")[1]
     assert "--private goes with --hub" in bnnlight_error(*command, "--private")[1]

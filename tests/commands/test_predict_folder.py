@@ -127,6 +127,16 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(bnnlight, mode
     }
 
 
+def test_named_twice_answered_once_and_links_that_lead_nowhere_are_named(bnnlight, model, photos, tmp_path):
+    (photos / "loop.png").symlink_to("loop.png")
+    code, _, err = bnnlight("predict", photos / "b.png", photos, "--model", model, "--output", tmp_path / "out")
+    assert code == 1 and list(answers(tmp_path / "out")) == ["b.png", "a.png", "c.png"]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+    assert (
+        f"named twice and taken once: {photos}/b.png" in err and f"left out: cannot read image {photos}/loop.png" in err
+    )
+
+
 def test_the_first_that_cannot_be_read_ends_it_where_that_is_asked_for(bnnlight_error, model, photos, tmp_path):
     bad = cut_off(photos / "b2.jpg")
     code, line = bnnlight_error("predict", photos, "--model", model, "--on_bad_image", "stop", "--batch_size", 2)

@@ -57,6 +57,13 @@ def test_a_checkpoint_elsewhere_needs_its_config(digits_run, tmp_path, check_one
     assert loaded.checkpoint == file and isinstance(loaded.network, torch.nn.Module)
 
 
+def test_a_config_is_answered_with_its_run(digits_run, check_one_line):
+    run_dir, _ = digits_run
+    with pytest.raises(ValueError) as error:
+        package.load(run_dir / "config.yaml")
+    check_one_line(error, f"{run_dir}/config.yaml is a config: give its run's directory, {run_dir}, or one of")
+
+
 def test_what_is_no_run_is_told_in_one_line(tmp_path, check_one_line):
     with pytest.raises(FileNotFoundError) as error:
         package.load(tmp_path / "nothing")

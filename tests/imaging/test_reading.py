@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bnnlight.data.keypoints.pictures import read_picture
-from bnnlight.imaging.reading import as_picture, load_rgb, turned, unreadable, upright
+from bnnlight.imaging.reading import as_grey_or_rgb, as_picture, load_rgb, turned, unreadable, upright
 
 COLOURS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 # how a picture is stored for each value of EXIF's orientation: the rows and columns of what is seen
@@ -103,6 +103,52 @@ def test_grey_of_16_bits_is_turned_as_its_tag_says(tmp_path):
     np.testing.assert_array_equal(upright(load_rgb(tmp_path / "a.png"))[..., 0], [[3, 0], [4, 1], [5, 2]])
     with Image.open(tmp_path / "a.png") as opened:
         np.testing.assert_array_equal(upright(opened)[..., 0], [[3, 0], [4, 1], [5, 2]])
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "gif", "tif", "png of a palette", "png of one colour"])
+def test_what_is_transparent_is_seen_on_white(tmp_path, ending):
+    """A red logo on what is transparent, black under it: by class networks, `predict` and training of pose alike."""
+    file = tmp_path / f"logo.{ending.split()[0]}"
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[2:6, 2:6] = 255, 0, 0, 255
+    expected = np.full((8, 8, 3), 255, np.uint8)
+    expected[2:6, 2:6] = 255, 0, 0
+    picture, options = Image.fromarray(pixels), {"lossless": True} if ending == "webp" else {}
+    if "palette" in ending:
+        picture = picture.quantize(4)
+    if "colour" in ending:
+        picture, options = Image.fromarray(pixels[..., :3].copy()), {"transparency": (0, 0, 0)}
+    picture.save(file, **options)
+    assert np.array_equal(np.asarray(load_rgb(file)), expected)
+    with Image.open(file) as opened:  # as it is handed to a Runtime
+        assert np.array_equal(upright(opened), expected)
+        assert np.asarray(as_grey_or_rgb(opened, 1))[0, 0] == 255
+    if ending != "tif":
+        assert np.array_equal(read_picture(file, 8, 8)[0], expected)
+
+
+def test_a_transparent_photograph_is_turned_as_its_tag_says(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    picture = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
+    picture.save(tmp_path / "x.png", exif=exif)
+    assert turned(load_rgb(tmp_path / "x.png")).size == (2, 4)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tif"])
+def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path, ending):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("blue", "red"))
+    first.save(tmp_path / f"x.{ending}", save_all=True, append_images=[second], duration=100)
+    assert load_rgb(tmp_path / f"x.{ending}").getpixel((3, 3))[2] > 240
+
+
+def test_prints_and_deep_colours_are_read(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
+    red, green, blue = load_rgb(tmp_path / "print.jpg").getpixel((3, 3))
+    assert red > 240 and max(green, blue) < 15
+    deep = np.full((8, 8, 3), (0x1234, 0x5678, 0x9ABC), np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
+    assert load_rgb(tmp_path / "deep.png").getpixel((3, 3)) == (0x12, 0x56, 0x9A)
 
 
 def test_arrays_are_pictures():

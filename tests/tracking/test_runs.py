@@ -2,10 +2,9 @@
 
 import json
 
-import pytest
 import yaml
 
-from bnnlight.tracking.runs import Run, differences, flatten, read_runs
+from bnnlight.tracking.runs import Run, read_runs
 
 
 def write_run(folder, rows, config):
@@ -122,16 +121,28 @@ def test_a_project_without_permission_is_one_line(monkeypatch):
     assert runs == [] and problems == ["team/project/ab12: Could not find run <Run team/project/ab12 (not found)>"]
 
 
-def test_differences_of_configs_model_first():
-    first = {"trainer": {"max_epochs": 1, "logger": 1}, "data": {"size": 8}, "model": {"rank": 1.0, "kind": "a"}}
-    second = {"trainer": {"max_epochs": 2, "logger": 2}, "data": {"size": 9}, "model": {"rank": 0.5, "kind": "a"}}
-    configs = [{**first, "same": 1}, {**second, "same": 1.0}]
-    runs = [Run(str(i), "", config=flatten(config)) for i, config in enumerate(configs)]
-    assert differences(runs) == ["model.rank", "data.size", "trainer.max_epochs"]
-    runs.append(Run("2", "", config={}))
-    assert differences(runs)[:2] == ["model.rank", "model.kind"]
+def test_a_run_without_a_logger_has_the_results_that_it_wrote(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed_everything: 0")
+    (tmp_path / "results.json").write_text('{"results": {"test/acc1": 0.5, "note": "x"}, "seed": 0}')
+    (run,), problems = read_runs([str(tmp_path)])
+    assert not problems and run.results == {"test/acc1": 0.5} and run.has_figures and not run.series
+    assert "without a logger" in run.problems[0]
+    (tmp_path / "results.json").write_text("[]")
+    runs, (problem,) = read_runs([str(tmp_path)])
+    assert not runs and problem == f"{tmp_path}/results.json: not the results of a run"
 
 
-@pytest.mark.parametrize(("config", "expected"), [({}, {}), ({"a": {}}, {"a": {}}), ({"a": {"b": [1]}}, {"a.b": [1]})])
-def test_flatten(config, expected):
-    assert flatten(config) == expected
+def test_a_run_that_was_stopped_at_once_has_no_figures(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed_everything: 0")
+    (run,), problems = read_runs([str(tmp_path)])
+    assert not problems and not run.has_figures
+    (tmp_path / "wandb/offline-run-20260101_000000-abc").mkdir(parents=True)
+    file = tmp_path / "wandb/offline-run-20260101_000000-abc/run-abc.wandb"
+    file.touch()
+    (run,), problems = read_runs([str(tmp_path)])
+    assert not problems and not run.has_figures and str(file) in run.problems[0]
+
+
+def test_of_an_error_the_smallest_is_the_best():
+    run = Run("x", "", series={"val/nme": {1: 0.25, 2: 0.5}, "val/loss": {1: 2.0, 2: 1.0}, "val/ap": {1: 0.25, 2: 0.5}})
+    assert run.finish().results == {"best val/nme": 0.25, "best val/loss": 1.0, "best val/ap": 0.5}

@@ -1,14 +1,16 @@
 """Image files in class folders, with errors that name the folder or the file."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch.utils.data import get_worker_info
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from bnnlight.imaging.image_files import SUFFIXES, counted, is_other_picture
 from bnnlight.imaging.reading import load_rgb
 
 
@@ -60,7 +62,7 @@ class ClassFolders(ImageFolder):
     """Images under FOLDER/CLASS/, labelled by the place of CLASS in the sorted names, or in those that are given.
 
     Hidden files and folders are skipped at every depth: ``._cat.jpg``, which macOS leaves
-    behind, is no image.
+    behind, is no image. A warning counts pictures in formats that are not read.
 
     Args:
         folder: holds one folder for each class.
@@ -78,18 +80,27 @@ class ClassFolders(ImageFolder):
     ) -> None:
         self._names = classes
 
+        others: Counter[str] = Counter()
+
         def is_image(path: str) -> bool:
             # Only below the folder: the data themselves may lie in a hidden place.
-            below = path[len(str(folder)) :]
-            return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in below
+            if f"{os.sep}." in path[len(str(folder)) :]:
+                return False
+            is_so = path.lower().endswith(SUFFIXES)
+            if not is_so and is_other_picture(path):
+                others[os.path.splitext(path)[1].lower()] += 1
+            return is_so
 
         super().__init__(str(folder), loader=load, is_valid_file=is_image, allow_empty=True)
+        if others:
+            told = f"left out of {folder}, as pictures in other formats: {counted(others)}"
+            rank_zero_warn(f"{told}; convert them to PNG or JPEG", stacklevel=2)
         empty = self.without_images
         if empty and (classes is None or len(empty) == len(classes)):
             where = f"the class folder {folder / empty[0]}" if classes is None else f"the class folders of {folder}"
             raise FileNotFoundError(
                 f"no images found in {where}: looked for files ending "
-                f"in {' '.join(IMG_EXTENSIONS)}; add images or remove the folder"
+                f"in {' '.join(SUFFIXES)}; add images or remove the folder"
             )
 
     @property

@@ -21,8 +21,9 @@ class ImageFolderDataModule(ClassificationDataModule):
     Validation images are those of val/, or else held out from train/. Test images are those
     of test/, or else the validation images. Labels follow the sorted class names of train/,
     which are ``classes``; where val/ or test/ lacks some of them, what is measured is measured on
-    the others. Images of every usual 8-bit format are read as RGB, their pixels as they are
-    stored: an EXIF tag that says how a photograph was held is not looked at, as in torchvision's
+    the others. Images of every usual 8-bit format are read as RGB: what is transparent is put on
+    white, and of a moving GIF the first picture is read. Their pixels are as they are stored: an
+    EXIF tag that says how a photograph was held is not looked at, as in torchvision's
     ``ImageFolder``. ``bnnlight predict`` does look at it.
 
     ImageNet has no test/ whose labels are public: what is chosen by val/, a learning rate or the best epoch, is then

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bnnlight.data.loading.bad_images import OnBadImage
-from bnnlight.imaging.reading import unreadable
+from bnnlight.imaging.reading import as_grey_or_rgb, unreadable
 
 # Flags for RGB in reduced form exist in some versions of OpenCV only.
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -44,7 +45,9 @@ def read_picture(path: str | Path, side_px: float, image_size: int) -> tuple[np.
     try:
         content = np.fromfile(path, np.uint8)
         flags = (cv2.IMREAD_COLOR_RGB if shrink == 1 else _REDUCED[shrink]) | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(content, flags) if content.size else None
+        pixels = _transparent(content) if content.size and not is_jpeg else None
+        if pixels is None:
+            pixels = cv2.imdecode(content, flags) if content.size else None
     except (OSError, cv2.error) as error:
         raise unreadable(path, error) from error
     if pixels is None:
@@ -55,6 +58,17 @@ def read_picture(path: str | Path, side_px: float, image_size: int) -> tuple[np.
     if shrink > 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return pixels, shrink
+
+
+def _transparent(content: np.ndarray) -> np.ndarray | None:
+    """The pixels of a file with transparency, which OpenCV would drop: on white, as ``predict`` reads it; else None."""
+    try:
+        with Image.open(BytesIO(content)) as image:
+            # a TIFF file turns itself, and annotations count the pixels that are stored
+            is_so = image.has_transparency_data and image.format != "TIFF"
+            return np.asarray(as_grey_or_rgb(image, 3)) if is_so else None
+    except Exception:  # whatever made Pillow stumble over it: OpenCV may read it, or else it is told there
+        return None
 
 
 def picture_sizes(paths: Sequence[Path], on_bad_image: OnBadImage = "stop") -> np.ndarray:

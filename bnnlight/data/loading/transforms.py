@@ -30,7 +30,7 @@ class ToChannels(nn.Module):
 
         Args:
             picture: PIL image, or uint8 tensor (H, W) or (C, H, W), C from 1 to 4; a second
-                or fourth channel is taken for transparency and dropped.
+                or fourth channel is taken for opacity. What is transparent is put on white.
 
         Returns:
             PIL image, or uint8 tensor (num_channels, H, W).
@@ -46,7 +46,9 @@ class ToChannels(nn.Module):
         if picture.ndim == 2:
             picture = picture.unsqueeze(0)
         if picture.shape[0] in (2, 4):
-            picture = picture[:-1]
+            opacity = picture[-1].int()
+            # rounded as Pillow does it
+            picture = ((picture[:-1] * opacity + 255 * (255 - opacity) + 127) // 255).to(torch.uint8)
         return functional.rgb_to_grayscale(picture) if self.num_channels == 1 else functional.grayscale_to_rgb(picture)
 
 

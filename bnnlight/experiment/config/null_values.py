@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace, get_loader, set_loader
 
-from bnnlight.console.config_errors import find_object
+from bnnlight.console.known_names import find_object
 
 
 def read_none_as_null() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 from jsonargparse import Namespace
+
+if TYPE_CHECKING:
+    import lightning as L
 
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and which ones are."""
@@ -74,11 +76,23 @@ def check_ranges(config: Namespace) -> None:
     Raises:
         ValueError: one is out of range; the message names the option.
     """
-    for option, (is_right, words) in _RANGES.items():
-        value = _get(config, option.split("."))
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and (math.isnan(value) or not is_right(value)):
-            raise ValueError(f"{option} is {value}: give {words}")
+    for option in _RANGES:
+        if problem := fault(option, _get(config, option.split("."))):
+            raise ValueError(problem)
+
+
+def fault(option: str, value: Any) -> str | None:
+    """What is wrong with a number, in one line; None where nothing is, or where it is none.
+
+    Args:
+        option: as it is typed, without dashes.
+        value: as it was read.
+    """
+    is_right, words = _RANGES.get(option, (None, ""))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_right and is_number and (math.isnan(value) or not is_right(value)):
+        return f"{option} is {value}: give {words}"
+    return None
 
 
 def check_devices(trainer: L.Trainer) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from bnnlight.console.config_errors import find_object
+from bnnlight.console.known_names import find_object
 from bnnlight.experiment.config.files import options_in, read_config
 
 _SWAPPED = ("optimizer", "scheduler")

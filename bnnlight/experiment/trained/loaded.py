@@ -56,7 +56,7 @@ def load(run: str | Path, config: str | Path | None = None) -> Trained:
 
     Raises:
         FileNotFoundError: there is no such run, checkpoint or config.
-        ValueError: the file is no checkpoint, or is of another network than the config's.
+        ValueError: the file is a config or else no checkpoint, or is of another network than the config's.
     """
     checkpoint = _checkpoint_of(Path(run))
     file = config_of(checkpoint, None if config is None else Path(config))
@@ -68,6 +68,9 @@ def load(run: str | Path, config: str | Path | None = None) -> Trained:
 
 def _checkpoint_of(run: Path) -> Path:
     if not run.is_dir():
+        if run.suffix in (".yaml", ".yml") and run.is_file():
+            where = run.parent if run.name == "config.yaml" else "RUN"
+            raise ValueError(f"{run} is a config: give its run's directory, {where}, or one of its checkpoints")
         if run.is_file():
             return run
         raise FileNotFoundError(f"no such run or checkpoint: {run}; give a run's directory or one of its checkpoints")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bnnlight.experiment.experiment import Experiment
 from bnnlight.experiment.trained.classes import ClassPredictor
+from bnnlight.experiment.trained.needs import names_of_classes
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.poses import PosePredictor
 from bnnlight.imaging.boxes import PADDING
@@ -65,12 +66,16 @@ def predictor_of(
     if isinstance(task, PoseTask):
         padding = box_padding or getattr(data, "box_padding", None) or PADDING
         return PosePredictor(task, data.eval_transform, batch_size, padding), task.skeleton
-    names = ClassPredictor(task, data.eval_transform, top)
+    names = ClassPredictor(task, data.eval_transform, top, names_of_classes(task, data))
     return (lambda pictures, boxes: names(pictures)), None
 
 
 def _loaded(checkpoint: Path, config: Path | None) -> Experiment:
     experiment = load_trained("predict", checkpoint, config)
     if getattr(experiment.datamodule, "eval_transform", None) is None:
-        raise ValueError(f"the data module of {checkpoint} has no eval_transform to prepare images with")
+        name = type(experiment.datamodule).__name__
+        raise ValueError(
+            f"the data module of {checkpoint}, {name}, has no eval_transform to prepare images with: give it one, or "
+            "predict with an exported model"
+        )
     return experiment

@@ -12,14 +12,17 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import DataLoader, Subset
 
+from bnnlight.data.loading.transforms import ImageFormat
 from bnnlight.deploy.check import METRICS, Check
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.proof.verify import SideBySide
 from bnnlight.deploy.runtime import Runtime
 from bnnlight.experiment.experiment import Experiment
+from bnnlight.experiment.trained.needs import names_of_classes
 from bnnlight.experiment.trained.network import config_of, results_of
 from bnnlight.imaging.pose_crop import MEAN, STD
 from bnnlight.tasks import PoseTask
@@ -28,10 +31,15 @@ NUM_CALIBRATION = 512
 """Training pictures by which the ranges of 8-bit layers are found."""
 
 
-def describe(experiment: Experiment, checkpoint: Path, config: Path | None) -> Manifest:
+def describe(experiment: Experiment, checkpoint: Path, config: Path | None, form: ImageFormat) -> Manifest:
     """What a shipped model has to say of itself.
 
     The metrics are those of ``results.json`` that ``bnnlight fit`` measured of the best checkpoint.
+
+    Args:
+        experiment: with the checkpoint's weights.
+        checkpoint, config: where it is from.
+        form: what is done to a picture before the network.
     """
     task, data, results = experiment.model, experiment.datamodule, results_of(checkpoint)
     measured = results.get("results", {}) if checkpoint.stem == "best" else {}
@@ -52,12 +60,11 @@ def describe(experiment: Experiment, checkpoint: Path, config: Path | None) -> M
         colours = {"mean": tuple(map(float, MEAN)), "std": tuple(map(float, STD))}
         # a data module of one's own may say nothing of boxes
         padding = getattr(data, "box_padding", None)
-        picture = PictureInput(3, data.image_size, **colours, box_padding=padding and float(padding))
+        picture = PictureInput(3, form.image_size, **colours, box_padding=padding and float(padding))
         heatmaps = {"sigmoid": task.loss == "bce", "flip_test": task.flip_test}
         return Manifest("pose", input=picture, skeleton=task.skeleton, **heatmaps, **common)
-    form = data.image_format
     picture = PictureInput(form.num_channels, form.image_size, form.mean, form.std, form.resize_px)
-    return Manifest("classification", input=picture, classes=tuple(task.class_names), **common)
+    return Manifest("classification", input=picture, classes=names_of_classes(task, data), **common)
 
 
 def _path(thing: object) -> str:
@@ -84,9 +91,19 @@ def check_pictures(experiment: Experiment, count: int | None) -> DataLoader | No
     data = experiment.datamodule
     data.prepare_data()
     data.setup("test")
-    total = len(data.test_set)
-    if count is not None and count < total:
-        data.test_set = Subset(data.test_set, np.linspace(0, total - 1, count).round().astype(int).tolist())
+    pictures = getattr(data, "test_set", None)
+    loader = None
+    if pictures is None:  # a data module of one's own may have loaders alone
+        loader = data.test_dataloader()
+        loader = loader[0] if isinstance(loader, list | tuple) else loader
+        pictures = loader.dataset
+    total = len(pictures)
+    if count is None or count >= total:
+        return loader or data.test_dataloader()
+    chosen = Subset(pictures, np.linspace(0, total - 1, count).round().astype(int).tolist())
+    if loader is not None:
+        return DataLoader(chosen, loader.batch_size or 1, collate_fn=loader.collate_fn)
+    data.test_set = chosen
     return data.test_dataloader()
 
 
@@ -167,7 +184,15 @@ def tested(task: L.LightningModule, shown: Shown, quiet: bool) -> dict[str, floa
         task: with the network that is measured.
         shown: the pictures.
         quiet: shows no progress bar.
+
+    Returns:
+        Nothing of a task that has no ``test_step``: then its network alone is run.
     """
+    if type(task).test_step is L.LightningModule.test_step:
+        with torch.inference_mode():
+            for batch in shown.test_dataloader():
+                task.backbone(batch["image"] if isinstance(batch, dict) else batch[0])
+        return {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         trainer = L.Trainer(

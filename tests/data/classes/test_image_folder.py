@@ -160,7 +160,7 @@ def test_pictures_of_all_sizes_make_a_batch_without_augmentation(draw_folder):
     assert images.shape == (30, 3, 8, 8)
 
 
-def test_grey_palette_rgba_and_cmyk_files_are_read_as_rgb(draw_folder):
+def test_files_of_every_usual_kind_are_read_as_rgb(draw_folder):
     root = draw_folder("train", ["ant", "bee"], num_images=2)
     colour = Image.new("RGB", (8, 8), (255, 0, 0))
     for name, mode in (
@@ -169,13 +169,17 @@ def test_grey_palette_rgba_and_cmyk_files_are_read_as_rgb(draw_folder):
         ("c.png", "RGBA"),
         ("d.jpg", "CMYK"),
         ("e.bmp", "RGB"),
+        ("f.gif", "P"),
     ):
         colour.convert(mode).save(root / "train" / "ant" / name)
+    Image.new("RGBA", (8, 8)).save(root / "train" / "ant" / "g.png")
     items = ready(root, val_size=2).train_set.items
     read = {path[-5:]: items[index][0] for index, (path, _) in enumerate(items.samples)}
     assert {image.mode for image in read.values()} == {"RGB"}
     assert read["a.png"].getpixel((0, 0)) == (76, 76, 76)
-    for name in ("b.png", "c.png", "d.jpg", "e.bmp"):
+    # what is transparent is put on white
+    assert read["g.png"].getpixel((0, 0)) == (255, 255, 255)
+    for name in ("b.png", "c.png", "d.jpg", "e.bmp", "f.gif"):
         np.testing.assert_allclose(read[name].getpixel((0, 0)), (255, 0, 0), atol=6)
 
 
@@ -190,6 +194,14 @@ def test_hidden_and_stray_files_are_ignored(draw_folder):
     data = ready(root)
     assert data.classes == ["ant", "bee", "cat"]
     assert len(data.train_set) + len(data.val_set) == 60
+
+
+def test_pictures_in_other_formats_are_told(draw_folder):
+    root = draw_folder("train", num_images=20)
+    for name in ("a.heic", "b.HEIC", "c.svg", "notes.txt"):
+        (root / "train" / "ant" / name).touch()
+    with pytest.warns(UserWarning, match=r"left out of .*train, as pictures in other formats: 2 \.heic, 1 \.svg;"):
+        ready(root)
 
 
 def test_data_may_lie_below_a_hidden_folder(draw_folder, tmp_path):

@@ -57,7 +57,9 @@ def test_every_8_bit_mode_becomes_rgb_or_grey(mode):
 
 def test_palette_with_transparency_is_read_without_a_warning():
     image = Image.fromarray(random_image(8, 8, 3)).quantize(4)
-    expected = np.asarray(image.convert("RGB"))
+    colours = np.asarray(image.convert("RGB"), float)
+    shares = np.array([0, 128, 255, 255])[np.asarray(image), None] / 255
+    expected = np.rint(shares * colours + (1 - shares) * 255)
     image.info["transparency"] = bytes([0, 128, 255, 255])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -70,10 +72,13 @@ def test_tensors_of_one_to_four_channels(shape):
     tensor = torch.from_numpy(random_image(*shape))
     assert ToChannels(3)(tensor).shape == (3, 8, 8)
     assert ToChannels(1)(tensor).shape == (1, 8, 8)
-    if shape == (2, 8, 8):
-        assert torch.equal(ToChannels(3)(tensor), tensor[:1].expand(3, 8, 8))
-    if shape == (4, 8, 8):
-        assert torch.equal(ToChannels(3)(tensor), tensor[:3])
+    if shape in ((2, 8, 8), (4, 8, 8)):
+        share = tensor[-1:].double() / 255
+        on_white = (share * tensor[:-1] + (1 - share) * 255).round().to(torch.uint8)
+        assert torch.equal(ToChannels(3)(tensor), on_white.expand(3, 8, 8))
+        # as of the same picture of Pillow's
+        picture = Image.fromarray(tensor.permute(1, 2, 0).numpy(), "LA" if len(tensor) == 2 else "RGBA")
+        assert np.array_equal(np.asarray(ToChannels(3)(picture)), on_white.expand(3, 8, 8).permute(1, 2, 0))
 
 
 def test_float_tensor_is_refused(check_one_line):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import bnnlight.optim
-from bnnlight.console.config_errors import find_object
+from bnnlight.console.known_names import find_object
 from bnnlight.experiment.experiment import Experiment
 from bnnlight.tasks import ClassificationTask
 
