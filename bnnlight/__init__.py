@@ -18,14 +18,16 @@ by back-propagation (Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.
 | `optim` | optimizers for latent weights: SOAP, Muon, Bop; what a parameter group is | parts of `nn` |
 | `metrics` | flip rate, ranks, PCK and PCKh, NME, OKS | nothing of the package |
 | `tasks` | what is trained for what loss, a teacher's too | `metrics`, `optim`, `imaging`, parts of `nn` and `data` |
-| `callbacks` | what is logged; recipes | `metrics`, parts of `nn` and `data`, `guards.lightning_internals` |
+| `callbacks` | what is logged; recipes | `metrics`, `tracking.trackers`, parts of `nn`, `data` and `guards` |
 | `guards` | what keeps a run of days whole: saved, stopped, watched | parts of `nn`, `tracking` and `console` |
 | `deploy` | a shipped model in use: runtime, manifest, answers, card, seal, hub | `deploy.program`, `imaging` |
 | `deploy.program` | what is shipped of a network: steps, operations, shapes, bits | nothing of the package |
 | `deploy.freezing` | a trained network to a program: trace, translate, fold, thresholds | `deploy.program`, `nn` |
 | `deploy.formats` | packed, OpenVINO, ONNX, QONNX, LCE: writers and engines | `deploy.program`, parts of `deploy` |
 | `deploy.proof` | a shipped model beside checkpoint and twin | `deploy.formats`, parts of `deploy` and `nn` |
-| `tracking` | where a run's figures go, and runs compared: on a page, in W&B | nothing of the package |
+| `tracking` | where a run's figures go, and runs compared: on a page, in W&B | `tracking.stores` |
+| `tracking.trackers` | what goes to a logger besides figures, one class a tracker | parts of `tracking` |
+| `tracking.stores` | other trackers' local files, read | nothing of the package |
 | `matrix.plan` | methods (× optimizers) × seeds under one protocol, as a YAML | `console.shipped_configs` |
 | `matrix.runs` | the runs of a plan: made, and what each gave | `matrix.plan` |
 | `matrix.report` | what came out, with intervals: numbers, page, pictures | `matrix.plan`, `matrix.runs` |

@@ -1,4 +1,4 @@
-"""The files of examples/, run as they stand there: data, network and latent of one's own, down to the shipped model."""
+"""The files of examples/, run as they stand there: data, network, latent and logger of one's own."""
 
 import json
 import sys
@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bnnlight.nn import named_binary_layers
+from bnnlight.tracking.trackers import finish, hand_config, hand_figures, hand_picture
 
 FOLDER = Path(__file__).parents[1] / "examples"
-MODULES = ("own_backbone", "own_data", "own_latent")
+MODULES = ("own_backbone", "own_data", "own_latent", "trackio_run")
 
 
 @pytest.fixture
@@ -85,3 +86,38 @@ def test_shapes_are_the_same_whenever_they_are_asked_for(examples):
     other = [np.asarray(again[i][0]) for i in reversed(range(6))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert not np.array_equal(one[0], np.asarray(Shapes(6, seed=1)[0][0]))
+
+
+class Told:
+    """Stands in for trackio and its run: keeps what it is told."""
+
+    def __init__(self):
+        self.calls, self.config = [], {}
+
+    def init(self, **options):
+        self.calls.append(("init", options))
+        return self
+
+    def log(self, figures, step):
+        self.calls.append((step, figures))
+
+    def finish(self):
+        self.calls.append("finish")
+
+    Image = str
+
+
+def test_the_logger_hands_figures_config_and_pictures_to_trackio(examples, monkeypatch, tmp_path):
+    told = Told()
+    monkeypatch.setitem(sys.modules, "trackio", told)
+    from trackio_run import TrackioRun
+
+    logger = TrackioRun(run="one")
+    hand_config([logger], {"a": 1}, {"version": "9"}, tmp_path / "config.yaml")
+    hand_figures([logger], {"val/acc1": 0.5}, {"bnn/alpha/a": np.zeros(2)}, 4)
+    hand_picture([logger], "val/pictures", tmp_path / "p.png", 4)
+    finish([logger])
+    begin = ("init", {"project": "bnnlight", "name": "one", "resume": "allow"})
+    shown = (4, {"val/pictures": str(tmp_path / "p.png")})
+    assert told.calls == [begin, (4, {"val/acc1": 0.5}), shown, "finish"]
+    assert told.config == {"a": 1, "bnnlight": {"version": "9"}}

@@ -45,6 +45,7 @@ ALLOWED = {
     # guards.lightning_internals is the place for what is private to Lightning
     "callbacks": {
         "metrics",
+        "tracking.trackers",
         "nn.inspect",
         "nn.binarize",
         "nn.parts",
@@ -52,6 +53,9 @@ ALLOWED = {
         "guards.lightning_internals",
         "data.loading.sampling",
     },
+    "tracking": {"tracking.stores"},
+    "tracking.trackers": {"tracking.failing_loggers", "tracking.wandb_run"},
+    "tracking.stores": set(),
     "optim": {"nn.compute.product", "nn.inspect", "nn.latents"},
     "guards": {
         "nn.inspect",

@@ -30,6 +30,7 @@ TOLD = {
     "bnnlight.data.vision.CIFAR10DataModule": "bnnlight.data.CIFAR10DataModule",
 }
 """Names in the cards of shipped models, which nothing imports; whoever writes one in a config is told the new name."""
+NAMED_ANEW = {"bnn/flip_rate": "bnn/flip_rate_mean"}
 
 
 @pytest.fixture
@@ -53,6 +54,8 @@ def test_it_ends_as_it_would_have_then(name, old_run, bnnlight):
     found = {(row["step"], key): row[key] for row in rows for key in row}
     assert len(wanted["figures"]) > 3
     for step, key, value in wanted["figures"]:
+        # what this version logs of it has another name
+        key = NAMED_ANEW.get(key, key)
         assert found[step, key] == pytest.approx(value, abs=1e-6), (step, key)
 
 
@@ -85,8 +88,8 @@ def test_it_is_compared(old_run, bnnlight):
     assert record["config_differences"] == []
     for run in record["runs"]:
         assert run["starts"] == 1
-        for key in ("train/loss", "val/acc1", "bnn/flip_rate"):
-            series = run["series"][key]
+        for key, name_now in (("train/loss",) * 2, ("val/acc1",) * 2, ("bnn/flip_rate", "bnn/flip_rate_mean")):
+            series = run["series"][name_now]
             wanted = [(row["step"], row[key]) for row in rows if key in row]
             assert wanted and list(zip(series["steps"], series["values"], strict=True)) == wanted
 

@@ -58,7 +58,7 @@ def test_masks_frozen_signs_decay_and_mixed_pictures_go_on_as_if_nothing_had_sto
         same_run(tmp_path / "whole", broken)
     assert logged(tmp_path / "whole", "bnn/binary_share")[6] == pytest.approx(2 / 3)
     assert logged(tmp_path / "whole", "bnn/signs_frozen") == {0: 0, 6: 0, 12: 0}
-    rates = logged(tmp_path / "whole", "bnn/flip_rate")
+    rates = logged(tmp_path / "whole", "bnn/flip_rate_mean")
     assert rates[12] > 0 and rates[16] == rates[18] == 0
     # soft labels: of 64 pictures a batch, no whole number is right
     accuracies = logged(tmp_path / "whole", "train/acc").values()
@@ -77,7 +77,7 @@ def test_an_overlay_sets_the_optimizer_and_its_run_goes_on(tmp_path, fit_probe, 
     asked, saved = (yaml.safe_load(p.read_text()) for p in (overlay, tmp_path / "whole/config.yaml"))
     wanted, found = (content["model"]["init_args"]["optimizer"] for content in (asked, saved))
     assert found["class_path"] == wanted["class_path"] and wanted["init_args"].items() <= found["init_args"].items()
-    rates = logged(tmp_path / "whole", "bnn/flip_rate")
+    rates = logged(tmp_path / "whole", "bnn/flip_rate_mean")
     assert rates.keys() == set(range(2, 19, 2)) and max(rates.values()) > 0.005
 
 
@@ -88,7 +88,7 @@ def test_a_run_with_bop_goes_on_as_if_it_had_not_been_stopped(tmp_path, fit_prob
     assert code == 75, text
     assert fit_probe(tmp_path / "broken", method)[0] == 0
     same_run(tmp_path / "whole", tmp_path / "broken")
-    rates = logged(tmp_path / "whole", "bnn/flip_rate")
+    rates = logged(tmp_path / "whole", "bnn/flip_rate_mean")
     assert rates.keys() == set(range(2, 19, 2)) and rates[2] > 0.01
     assert 0 < rates[18] < rates[2]  # γ has fallen
     # its rate is logged beside AdamW's, and both end at zero
@@ -124,7 +124,7 @@ def test_a_backbone_that_is_set_free_later_has_its_rates_and_goes_on(
     assert {group["lr_scale"] for group in groups if group["name"] == "alpha/added1"} == {0.1}
     trained = {name for group in groups for name in group["param_names"]}
     assert trained == {name for name in whole["state_dict"] if "backbone" in name and not _is_buffer(name)}
-    moved = logged(tmp_path / "whole", "bnn/flip_rate")
+    moved = logged(tmp_path / "whole", "bnn/flip_rate_mean")
     assert all(moved[step] == 0 for step in (2, 4, 6)) and any(moved[step] > 0 for step in range(8, 19, 2))
 
     # within an epoch that was begun before, the callback is not told of its start

@@ -5,7 +5,7 @@ optimizer steps, whatever the gradient accumulation.
 
 | callback | keys | default interval |
 |---|---|---|
-| `FlipRates` | `bnn/flip_rate/LAYER`, `bnn/flip_rate` (all weights) | 100 |
+| `FlipRates` | `bnn/flip_rate/LAYER`, `bnn/flip_rate_mean` (all weights) | 100 |
 | `FactorRanks` | `bnn/rank_effective`, `_stable`, `_energy`, `_nominal` + `/LAYER/mode0` …, `/LAYER/factor0` … | 1000 |
 | `Alphas` | `bnn/alpha_mean`, `_std`, `_min`, `_max`, `_negative` + `/LAYER`; histogram `bnn/alpha/LAYER` (W&B) | 100 |
 | `Activations` | `bnn/positive/LAYER`, `bnn/dead/LAYER`, `bnn/cut/LAYER` | 100 |
@@ -24,7 +24,7 @@ where a config names them:
 | `Sharpen` | replaces the signs' straight-through gradients as training goes on | `bnn/sharpness` |
 | `Loosen` | moves the quantile at which weights are clamped | `bnn/tau` |
 | `Turn` | turns weights toward their signs as epochs begin | |
-| `Stages` | trains real at first, then with binary activations, then binary | `stage`, `stage/NAME/val/…` |
+| `Stages` | trains real at first, then with binary activations, then binary | `bnn/stage`, `stage/NAME/val/…` |
 | `LayerByLayer` | makes one layer after the other binary, with masks that grow | `bnn/binary_share`, `stage` |
 | `FreezeSigns` | steps no latent any more, while all that is real goes on | `bnn/signs_frozen` |
 | `WeightDecay` | weight decay of latents, for the whole run or until they are binary | |

@@ -13,7 +13,7 @@ from bnnlight.nn.inspect import named_binary_layers
 
 
 class FlipRates(L.Callback):
-    """Logs ``bnn/flip_rate/LAYER`` and their mean over all weights, ``bnn/flip_rate``.
+    """Logs ``bnn/flip_rate/LAYER`` and their mean over all weights, ``bnn/flip_rate_mean``.
 
     A flip rate is the share of a layer's binary weights that differ from the last look. The first look is
     only a baseline. Signs are kept with one bit a weight and travel in the checkpoint, so that a resumed run
@@ -50,7 +50,7 @@ class FlipRates(L.Callback):
                 num_flips, num_weights = num_flips + rate * size, num_weights + size
             self._signs[name] = signs
         if num_weights:
-            rates["bnn/flip_rate"] = num_flips / num_weights
+            rates["bnn/flip_rate_mean"] = num_flips / num_weights
         return rates
 
     def state_dict(self) -> dict[str, Any]:

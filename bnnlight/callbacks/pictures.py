@@ -1,4 +1,4 @@
-"""Writes sheets of pictures with predictions beside the truth, to the run's directory and to W&B."""
+"""Writes sheets of pictures with predictions beside the truth, to the run's directory and to trackers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
+
+from bnnlight.tracking.trackers import hand_picture
 
 GAP_PX = 6
 SHEET_RATIO = 4 / 3
@@ -18,7 +19,7 @@ SHEET_RATIO = 4 / 3
 
 
 class Pictures(L.Callback):
-    """Writes a sheet of predictions after each validation and each test: to the run's directory and to W&B.
+    """Writes a sheet of predictions after each validation and each test: to the run's directory and to trackers.
 
     The files are ``pictures/val-STEP.png`` and ``pictures/test.png``, the keys ``val/pictures`` and
     ``test/pictures``. The task draws: one that has a method ``draw(batch, outputs, count)``, which returns at most
@@ -78,9 +79,7 @@ class Pictures(L.Callback):
         path = Path(trainer.default_root_dir) / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(path)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"{split}/pictures", [str(path)], step=trainer.global_step)
+        hand_picture(trainer.loggers, f"{split}/pictures", path, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_validations": self._num_validations}

@@ -25,7 +25,8 @@ class Updates(L.Callback):
       of those that have one. A step by the gradient's signs has 1; factors move weights together, a basis mixes them,
       and momentum remembers other gradients.
 
-    Both also as means over the layers, ``bnn/update_rank`` and ``bnn/update_follows``. Gradients are this process's.
+    Both also as means over the layers, ``bnn/update_rank_mean`` and ``bnn/update_follows_mean``. Gradients are this
+    process's.
     W̃ is rebuilt twice for a look, and gradients are watched only while a step that is looked at runs.
 
     Args:
@@ -67,7 +68,7 @@ class Updates(L.Callback):
                 figures["update_rank"][name] = effective_rank(singular_values(change.flatten(1)))
                 figures["update_follows"][name] = _share_against(change, gradients[name])
         rows = {f"bnn/{key}/{name}": value for key, values in figures.items() for name, value in values.items()}
-        rows |= {f"bnn/{key}": sum(values.values()) / len(values) for key, values in figures.items() if values}
+        rows |= {f"bnn/{key}_mean": sum(values.values()) / len(values) for key, values in figures.items() if values}
         log_figures(trainer, rows)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

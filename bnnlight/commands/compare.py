@@ -23,7 +23,10 @@ def compare(args: list[str]) -> None:
         "bnnlight compare",
         description=f"{compare.__doc__} Example: bnnlight compare runs/quickstart/* --output compare.html",
     )
-    text = "Directories of runs, offline directories of W&B, .wandb files, or entity/project/run on W&B's server."
+    text = (
+        "Directories of runs, offline directories of W&B, .wandb files, folders of TensorBoard's event files, MLflow's "
+        "local stores (mlruns or mlflow.db), or entity/project/run on W&B's server."
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help=text)
     parser.add_argument("--output", default="compare.html", help="Path of the page; compare.html unless given.")
     parser.add_argument("--json", action="store_true", help="Print the numbers as JSON instead of writing a page.")

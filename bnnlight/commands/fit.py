@@ -26,6 +26,8 @@ from bnnlight.experiment.trained.needs import lacking
 from bnnlight.guards.stop_signals import Stopped
 from bnnlight.tasks.checkpoints import check_fits, read_checkpoint
 from bnnlight.tracking import MetricsFile, WandbRun, sync_hint, wandb_mode
+from bnnlight.tracking.trackers import finish
+from bnnlight.tracking.trackers import places as tracker_places
 
 _EXAMPLES = {
     "fit": "bnnlight fit --config quickstart --trainer.max_epochs 5",
@@ -160,12 +162,10 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
     places["results"] = str(run_dir / "results.json")
     # last, as uploading takes its time; but before the user is told where the run lies
     for logger in trainer.loggers:
-        if isinstance(logger, WandbRun):
-            if logger.checkpoints:
-                _hand_over_checkpoints(logger, experiment, results, best)
-            logger.finish()
-        elif isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+        if isinstance(logger, WandbRun) and logger.checkpoints:
+            _hand_over_checkpoints(logger, experiment, results, best)
+    places |= tracker_places(trainer.loggers)
+    finish(trainer.loggers)
     offline = sync_hint(run_dir)
     if offline:
         places["W&B offline run"], places["to sync it"] = str(offline[0]), offline[1]

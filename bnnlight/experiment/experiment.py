@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -49,6 +48,7 @@ from bnnlight.experiment.config.printed import print_config_as_trained
 from bnnlight.experiment.config.swapped_classes import forget_replaced
 from bnnlight.experiment.factories import share_factories
 from bnnlight.experiment.finished import check_finished
+from bnnlight.experiment.loggers import guard_loggers, place_loggers, with_places
 from bnnlight.experiment.own_files import Start, leave_last, write_over_own
 from bnnlight.experiment.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.experiment.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
@@ -58,8 +58,6 @@ from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite
 from bnnlight.nn.start import weights_follow
-from bnnlight.tracking import MetricsFile, wandb_mode
-from bnnlight.tracking.failing_loggers import leave_out_once_failed
 
 _LOGGERS: list[dict[str, Any]] = [
     {"class_path": "bnnlight.tracking.WandbRun", "init_args": {}},
@@ -83,7 +81,7 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, verb: str, description: str, args: list[str], for_fit: bool = False) -> None:
-        self._args, self._for_fit, self._goes_on = with_found_configs(args), for_fit, False
+        self._args, self._for_fit, self._goes_on = with_places(with_found_configs(args)), for_fit, False
         find_own_code(value for option, value in options_in(self._args) if option == "config")
         self._start = Start.of(None)
         if not for_fit:
@@ -187,18 +185,8 @@ class Experiment(LightningCLI):
             self._resume(requested)
         self.save_config_kwargs = {"run_dir": self.run_dir, "requested": requested}
         self.config.trainer.default_root_dir = str(self.run_dir)
-        loggers = self.config.trainer.logger
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            # one that takes no arguments has none
-            if not isinstance(logger, Namespace) or "init_args" not in logger:
-                continue
-            if "save_dir" in logger.init_args and logger.init_args.save_dir in (None, "", "."):
-                logger.init_args.save_dir = str(self.run_dir)
-            if logger.class_path.endswith(("WandbRun", "WandbLogger")):
-                # W&B's own variable counts where the config says nothing
-                named = logger.init_args.name or os.environ.get("WANDB_NAME")
-                logger.init_args.name = named or "-".join(self.run_dir.parts[-2:])
-                wandb_mode()
+        loggers = place_loggers(self.config.trainer.logger, self.run_dir, bool(self.config.resume))
+        self.config.trainer.logger = loggers
 
     def _resume(self, requested: Namespace) -> None:
         config_file = self.run_dir / "config.yaml"
@@ -283,10 +271,8 @@ class Experiment(LightningCLI):
             plugins.append(SLURMEnvironment(auto_requeue=False))
         trainer = L.Trainer(**config | {"callbacks": callbacks, "plugins": plugins})
         check_devices(trainer)
-        for logger in trainer.loggers:
-            # a run's own file is a part of what goes on bit for bit: without it the run ends, and goes on later
-            if not isinstance(logger, MetricsFile):
-                leave_out_once_failed(logger)
+        if self._for_fit:
+            guard_loggers(trainer.loggers, self.run_dir, bool(self.config.resume))
         return trainer
 
 

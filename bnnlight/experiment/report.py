@@ -22,6 +22,7 @@ _ACCURACIES = {
     "val/pck_box": "PCK@0.2 of the box, validation",
     "val/ap": "AP by OKS, validation",
 }
+_FLIP_RATE = "bnn/flip_rate_mean"
 
 
 def read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
@@ -71,10 +72,10 @@ def draw_curves(metrics: dict[str, tuple[list[int], list[float]]], path: Path, t
         short = name.removeprefix("bnn/flip_rate/").removeprefix("backbone.")
         style = {"linewidth": 1, "marker": _marker(metrics[name])}
         flips.plot(*metrics[name], color=shade, label=short if len(layers) <= 8 else None, **style)
-    if "bnn/flip_rate" in metrics:
-        style = {"linewidth": 2, "marker": _marker(metrics["bnn/flip_rate"])}
-        flips.plot(*metrics["bnn/flip_rate"], color="black", label="all weights", **style)
-        flips.set_yscale("log" if min(v for n in (*layers, "bnn/flip_rate") for v in metrics[n][1]) > 0 else "linear")
+    if _FLIP_RATE in metrics:
+        style = {"linewidth": 2, "marker": _marker(metrics[_FLIP_RATE])}
+        flips.plot(*metrics[_FLIP_RATE], color="black", label="all weights", **style)
+        flips.set_yscale("log" if min(v for n in (*layers, _FLIP_RATE) for v in metrics[n][1]) > 0 else "linear")
     titles = ("loss", "accuracy (%)", "flip rate (share of weights per look)")
     for axes, label in zip((loss, accuracy, flips), titles, strict=True):
         axes.set_xlabel("step")

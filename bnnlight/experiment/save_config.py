@@ -16,16 +16,20 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
 from bnnlight.experiment.config.own_code import with_own_folders
+from bnnlight.experiment.loggers import TO_GO_ON
+from bnnlight.experiment.report import write_json
 from bnnlight.nn.inspect import named_binary_layers
 from bnnlight.tracking import WandbRun
+from bnnlight.tracking.trackers import hand_config, hand_table, to_go_on
 
 _LAYER_COLUMNS = ("layer", "weight", "latent", "ranks", "trained numbers", "1-bit weights", "α")
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the whole config into the run's directory and onto the W&B run, on rank zero, before training.
+    """Writes the whole config into the run's directory and hands it to the trackers, on rank zero, before training.
 
-    The W&B run also gets the code's version and the command (config ``bnnlight``) and a table of its binary layers.
+    They also get the code's version and the command (``bnnlight``) and a table of the binary layers. By what they go on
+    with the run is kept in the file :data:`bnnlight.experiment.loggers.TO_GO_ON`.
     """
 
     def __init__(self, parser: Any, config: Namespace, *, run_dir: Path, requested: Namespace, **kwargs: Any) -> None:
@@ -40,13 +44,14 @@ class SaveConfig(SaveConfigCallback):
         part = self.run_dir / "config.yaml.part"
         part.write_text(with_own_folders(yaml.safe_load(text), text), encoding="utf-8")
         part.replace(self.run_dir / "config.yaml")
+        arguments = to_go_on(trainer.loggers)
+        if arguments:
+            write_json(self.run_dir / TO_GO_ON, arguments)
+        hand_config(trainer.loggers, yaml.safe_load(text), provenance(), self.run_dir / "config.yaml")
+        hand_table(trainer.loggers, "bnn/layers", _LAYER_COLUMNS, layer_rows(pl_module))
         for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(text))
-            if isinstance(logger, WandbRun):
-                logger.log_hyperparams({"bnnlight": provenance()})
-                logger.log_rows("bnn/layers", _LAYER_COLUMNS, layer_rows(pl_module))
-                if logger.watched:
-                    logger.watch(pl_module, log=logger.watched, log_freq=logger.watch_interval, log_graph=False)
+            if isinstance(logger, WandbRun) and logger.watched:
+                logger.watch(pl_module, log=logger.watched, log_freq=logger.watch_interval, log_graph=False)
 
 
 def layer_rows(model: L.LightningModule) -> list[list[Any]]:

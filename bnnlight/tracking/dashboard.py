@@ -15,6 +15,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from bnnlight.tracking.fragments import STEP_KEY
+from bnnlight.tracking.keys import RENAMED
 
 LATENT = "model.init_args.backbone.init_args.latent"
 RANK = f"{LATENT}.init_args.rank"
@@ -155,7 +156,9 @@ def _section(name: str, panels: list[Any], is_open: bool = False) -> ws.Section:
 
 
 def _line(title: str, key: str, **options: Any) -> wr.LinePlot:
-    return wr.LinePlot(title=title, x=STEP_KEY, y=[key], title_x="optimizer steps", **options)
+    # runs of earlier versions beside those of today
+    keys = [key, *(old for old, new in RENAMED.items() if new == key)]
+    return wr.LinePlot(title=title, x=STEP_KEY, y=keys, title_x="optimizer steps", **options)
 
 
 def _lines(title: str, pattern: str, **options: Any) -> wr.LinePlot:
@@ -176,7 +179,7 @@ def _results() -> list[Any]:
             wr.ScalarChart(title=f"{_CURVES[key]} at the end, highest of all runs", metric=key, groupby_aggfunc="max")
             for key in ("val/acc1", "val/pckh")
         ),
-        _line("Stage: 0 real, 1 binary activations, 2 binary", "stage"),
+        _line("Stage: 0 real, 1 binary activations, 2 binary", "bnn/stage"),
         _lines("AP by OKS, by threshold and size", r"^val/ap(50|75|_m|_l)$"),
         _lines("AR by OKS", r"^val/ar(50|75|_m|_l)?$"),
         _lines("Accuracy at the end of each stage", r"^stage/\w+/val/(acc|pck|ap).*$"),
@@ -203,7 +206,7 @@ def _losses() -> list[Any]:
 def _flip_rates() -> list[Any]:
     # by orders of magnitude: the rate falls by hundreds while a network learns
     return [
-        _line("Flip rate of all weights", "bnn/flip_rate", log_y=True),
+        _line("Flip rate of all weights", "bnn/flip_rate_mean", log_y=True),
         _layers("Flip rate", "flip_rate", log_y=True),
     ]
 
@@ -221,7 +224,7 @@ def _updates() -> list[Any]:
     watched = [
         panel
         for key, title in _UPDATES.items()
-        for panel in (_line(f"{title}, mean of the layers", f"bnn/{key}"), _layers(title, key))
+        for panel in (_line(f"{title}, mean of the layers", f"bnn/{key}_mean"), _layers(title, key))
     ]
     return [_line("Share of steps that the optimizer's ε shortens", "bnn/damped"), *watched]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bnnlight.tracking.keys import current
+
 At = tuple[int, int]
 """A key's last step, and how many times it was logged at that step."""
 BEFORE: At = (-1, 0)
@@ -30,7 +32,7 @@ class LogBook:
             step_key: of a row's step.
         """
         for row in rows:
-            for key in row:
+            for key in map(current, row):
                 self._written[key] = _after(self._written.get(key, BEFORE), int(row[step_key]))
 
     def new(self, metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
@@ -39,7 +41,11 @@ class LogBook:
         Args:
             metrics: key → value.
             step: of the values.
+
+        Returns:
+            The new ones, under the keys of :func:`bnnlight.tracking.keys.current`.
         """
+        metrics = {current(key): value for key, value in metrics.items()}
         new = set()
         for key in metrics:
             self._reached[key] = reached = _after(self._reached.get(key, BEFORE), step)
@@ -57,7 +63,7 @@ class LogBook:
         """Puts back what the run had come to, of :meth:`state`; all that came since is in the log."""
         for key, reached in self._reached.items():
             self._written[key] = max(reached, self._written.get(key, BEFORE))
-        self._reached = {key: (step, times) for key, (step, times) in state.items()}
+        self._reached = {current(key): (step, times) for key, (step, times) in state.items()}
 
 
 def _after(last: At, step: int) -> At:

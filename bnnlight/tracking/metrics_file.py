@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from bnnlight.tracking.keys import current
 from bnnlight.tracking.log_book import LogBook
 
 FILE_NAME = "metrics.jsonl"
@@ -80,6 +81,8 @@ class MetricsFile(Logger):
 def read_rows(path: Path) -> Iterator[dict[str, float]]:
     """Rows of a ``metrics.jsonl``, in the order of logging; half a line at the end of a killed run is left out.
 
+    Figures that an earlier version called otherwise have the names of today.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is no row; the message names it.
@@ -93,7 +96,7 @@ def read_rows(path: Path) -> Iterator[dict[str, float]]:
                 row["step"] = int(row["step"])
             except (ValueError, TypeError, KeyError):
                 raise ValueError(f"{path}, line {number}: not a row of figures") from None
-            yield row
+            yield {current(key): value for key, value in row.items()}
 
 
 def is_figure(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Reads runs: directories of `bnnlight fit`, offline directories of W&B, runs on its server."""
+"""Reads runs: directories of `bnnlight fit`, local files of W&B, TensorBoard and MLflow, runs on W&B's server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ import wandb
 import yaml
 
 from bnnlight.tracking.fragments import STEP_KEY, find_fragments, read_fragment
+from bnnlight.tracking.keys import current
 from bnnlight.tracking.metrics_file import FILE_NAME, is_figure, read_rows
 from bnnlight.tracking.settings import flatten
+from bnnlight.tracking.stores.mlflow import find_mlflow_runs, read_mlflow_run
+from bnnlight.tracking.stores.stored import Stored
+from bnnlight.tracking.stores.tensorboard import find_event_folders, read_event_folder
 
 _RESULTS = "results.json"
 _SMALLER_IS_BETTER = "nme"
@@ -28,7 +32,7 @@ class Run:
     Attributes:
         name: of the run.
         source: what the user named.
-        run_id: of W&B; "" where there is none.
+        run_id: of W&B or MLflow; "" where there is none.
         config: flat, parts of a key joined by dots.
         series: key → step → value, in the order of the steps.
         results: key → best or final figure.
@@ -54,7 +58,7 @@ class Run:
             for key, value in row.items():
                 if key in (step_key, STEP_KEY) or key.startswith("_") or (number := as_number(value)) is None:
                     continue
-                self.series.setdefault(key, {})[step] = number
+                self.series.setdefault(current(key), {})[step] = number
 
     def finish(self) -> Run:
         """Sorts the steps and takes the results from the figures: the best of validation, the last of the rest."""
@@ -75,7 +79,7 @@ class Run:
 
     def _last_stage(self) -> int:
         """The step at which the last stage began, before which no figure is the binary network's; -1 without stages."""
-        stages = self.series.get("stage", {})
+        stages = self.series.get("bnn/stage", {})
         last = [step for step, stage in stages.items() if stage == max(stages.values())]
         return min(last) if len(last) < len(stages) else -1
 
@@ -91,8 +95,9 @@ def read_runs(sources: Sequence[str]) -> tuple[list[Run], list[str]]:
     """Reads runs; what belongs to one run of W&B, such as the fragments of a resumed one, is one run.
 
     Args:
-        sources: directories of runs, offline directories of W&B or folders of such, ``.wandb`` files, or
-            ``entity/project/run``, also as the address of the run's page.
+        sources: directories of runs, offline directories of W&B or folders of such, ``.wandb`` files, folders of
+            TensorBoard's event files, MLflow's stores (folders, or ``mlflow.db``), or ``entity/project/run``, also as
+            the address of the run's page.
 
     Returns:
         The runs in the order they were named, and one line for each source that could not be read.
@@ -107,9 +112,13 @@ def read_runs(sources: Sequence[str]) -> tuple[list[Run], list[str]]:
                 runs.append(read_run_dir(path))
             elif path.exists():
                 fragments = [path] if path.suffix == ".wandb" else find_fragments(path)
-                if not fragments:
-                    raise ValueError(f"{source}: no run in it: neither {FILE_NAME} nor a .wandb file")
                 files += [(source, file) for file in fragments]
+                others = [] if fragments else read_stores(path)
+                if not fragments and not others:
+                    raise ValueError(
+                        f"{source}: no run in it: neither {FILE_NAME} nor files of W&B, TensorBoard or MLflow"
+                    )
+                runs += others
             elif match := _ONLINE.fullmatch(source):
                 runs.append(read_online("/".join(match.groups())))
             else:
@@ -188,6 +197,27 @@ def read_offline(files: Sequence[tuple[str, Path]]) -> tuple[list[Run], list[str
             run.problems += [f"{fragment.path}: {problem}" for problem in fragment.problems]
         runs.append(run.finish())
     return runs, problems
+
+
+def read_stores(path: Path) -> list[Run]:
+    """Reads what TensorBoard and MLflow keep on the disk; empty where there is nothing of theirs.
+
+    Args:
+        path: of a folder or file, as :func:`find_event_folders` and :func:`find_mlflow_runs` take it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    found = [(folder, read_event_folder(folder)) for folder in (find_event_folders(path) if path.is_dir() else ())]
+    found += [(place[0], read_mlflow_run(place)) for place in find_mlflow_runs(path)]
+    return [_of_store(str(source), stored) for source, stored in found]
+
+
+def _of_store(source: str, stored: Stored) -> Run:
+    config = {key: value for name, part in stored.config.items() for key, value in flatten(part, str(name)).items()}
+    run = Run(stored.name, source, stored.run_id, config=config, problems=stored.problems)
+    run.add_rows(stored.rows(), "step")
+    return run.finish()
 
 
 def read_online(path: str) -> Run:

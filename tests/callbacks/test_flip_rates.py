@@ -85,7 +85,7 @@ def expected(before, after):
     changed = {name: before[name] != after[name] for name in before}
     rates = {f"bnn/flip_rate/{name}": pytest.approx(float(np.mean(flags))) for name, flags in changed.items()}
     together = np.concatenate([flags.ravel() for flags in changed.values()])
-    return rates | {"bnn/flip_rate": pytest.approx(float(np.mean(together)))}
+    return rates | {"bnn/flip_rate_mean": pytest.approx(float(np.mean(together)))}
 
 
 def test_rates_equal_a_count_over_the_weights_at_each_look():
@@ -104,7 +104,7 @@ def test_steps_are_counted_and_not_batches_where_gradients_accumulate():
     assert sorted(rates) == [2, 4]
     for step in rates:
         assert rates[step] == expected(signs[step - 2], signs[step])
-    assert rates[2]["bnn/flip_rate"] > 0
+    assert rates[2]["bnn/flip_rate_mean"] > 0
 
 
 @pytest.mark.parametrize("num_steps", [3, 4])

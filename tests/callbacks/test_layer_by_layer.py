@@ -41,7 +41,7 @@ def test_layers_become_binary_one_after_the_other(fit):
         assert logged[step]["bnn/binary_share"] == pytest.approx(sum(shares) / 4)
     assert seen.shares[2] == [0, 0, 0, 0] and seen.shares[8] == [1, 1, 1, 1]
     assert 0 < seen.shares[4][1] < 1 == seen.shares[4][0]
-    assert logged[0]["stage"] == 0 and logged[10]["bnn/binary_share"] == 1
+    assert logged[0]["bnn/stage"] == 0 and logged[10]["bnn/binary_share"] == 1
     assert all(layer.stage == "binary" for _, layer in named_binary_layers(trainer.lightning_module))
 
 

@@ -88,7 +88,7 @@ def test_each_epoch_is_in_its_stage_and_what_follows_is_binary(scored, train):
     trainer.test(model, loader(1), verbose=False)
     assert model.seen[-1] == (0, "test", "binary")
     # two steps an epoch
-    assert {step: row["stage"] for step, row in at.items() if "stage" in row} == {
+    assert {step: row["bnn/stage"] for step, row in at.items() if "bnn/stage" in row} == {
         2 * epoch: INDEX[stage] for epoch, stage in enumerate(stages)
     }
     ends = {(step, key): value for step, row in at.items() for key, value in row.items() if key.startswith("stage/")}
@@ -189,7 +189,7 @@ def test_a_run_that_goes_on_is_in_the_right_stage(scored, train, tmp_path, step)
 
 def test_other_callbacks_go_on(scored, train):
     _, at = train(scored(), Stages(1, 1), FlipRates(interval=1))
-    rates = {step: row["bnn/flip_rate"] for step, row in at.items() if "bnn/flip_rate" in row}
+    rates = {step: row["bnn/flip_rate_mean"] for step, row in at.items() if "bnn/flip_rate_mean" in row}
     assert sorted(rates) == list(range(1, 9)) and all(rate > 0 for rate in rates.values())
 
 
@@ -253,7 +253,7 @@ def test_fit_on_digits(tmp_path, configs, bnnlight):
     for row in rows:
         for key, value in row.items():
             series.setdefault(key, []).append((row["step"], value))
-    assert series["stage"] == [(0, 0), (8, 1), (16, 2)]
+    assert series["bnn/stage"] == [(0, 0), (8, 1), (16, 2)]
     accuracies = [value for _, value in series["val/acc1"]]
     for number, name in enumerate(INDEX):
         assert series[f"stage/{name}/val/acc1"] == [(8 * (number + 1), accuracies[number])]
@@ -261,7 +261,7 @@ def test_fit_on_digits(tmp_path, configs, bnnlight):
     rates = {key: [value for _, value in entries] for key, entries in series.items() if key.startswith("lr-")}
     assert rates and all(len(set(values)) == 1 for values in rates.values())  # anew with every epoch
     # the others are there as ever
-    assert {"bnn/flip_rate", "train/loss"} <= series.keys()
+    assert {"bnn/flip_rate_mean", "train/loss"} <= series.keys()
     results = json.loads((run / "results.json").read_text())["results"]
     assert results["best val/acc1"] == pytest.approx(accuracies[2])
     assert torch.load(run / "checkpoints/best.ckpt", weights_only=True)["epoch"] == 2
@@ -311,7 +311,7 @@ def test_two_processes(tmp_path, configs):
     rows = [json.loads(line) for line in (tmp_path / "RUN/metrics.jsonl").read_text().splitlines()]
     found = SimpleNamespace(stage=[], ends=[])
     for row in rows:
-        found.stage += [value for key, value in row.items() if key == "stage"]
+        found.stage += [value for key, value in row.items() if key == "bnn/stage"]
         found.ends += [key for key in row if key.startswith("stage/") and key.endswith("acc1")]
     assert found.stage == [0, 1, 2]
     assert found.ends == [f"stage/{name}/val/acc1" for name in INDEX]

@@ -39,7 +39,7 @@ def test_each_keeps_its_own_keys_and_every_layer_is_in_all_of_them(fit):
     expected |= {
         f"bnn/{rank}/{layer}/mode{m}" for rank in ranks for layer, count in modes.items() for m in range(count)
     }
-    expected |= {"bnn/flip_rate", "time/step", "time/data", "mem/peak"}
+    expected |= {"bnn/flip_rate_mean", "time/step", "time/data", "mem/peak"}
     assert logged[2].keys() == logged[4].keys() == expected
     assert all(isinstance(value, float) for values in logged.values() for value in values.values())
 

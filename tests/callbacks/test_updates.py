@@ -68,21 +68,21 @@ def test_plain_descent_moves_every_weight_against_its_gradient(accumulate):
     assert [row["step"] for row in rows] == [2, 4, 6]
     after = [*net.seen[1:], net.layer.latent().detach()]
     for row in rows:
-        assert row["bnn/update_follows/layer"] == row["bnn/update_follows"] == 1.0
+        assert row["bnn/update_follows/layer"] == row["bnn/update_follows_mean"] == 1.0
         change = after[row["step"] - 1] - net.seen[row["step"] - 1]
         assert row["bnn/update_rank/layer"] == pytest.approx(svd_rank(change), rel=1e-3)
 
 
 def test_ascent_follows_nothing():
     net = Net(lambda parameters: torch.optim.SGD(parameters, lr=0.01, maximize=True))
-    assert {row["bnn/update_follows"] for row in fit(net)} == {0.0}
+    assert {row["bnn/update_follows_mean"] for row in fit(net)} == {0.0}
 
 
 def test_factors_move_weights_together():
     net = Net(lambda parameters: torch.optim.SGD(parameters, lr=0.01), lambda weight: Tucker(weight, rank=0.5))
     rows = fit(net)
     assert len(rows) == 3
-    assert all(0.4 < row["bnn/update_follows"] < 1.0 and row["bnn/update_rank"] <= 4.01 for row in rows)
+    assert all(0.4 < row["bnn/update_follows_mean"] < 1.0 and row["bnn/update_rank_mean"] <= 4.01 for row in rows)
 
 
 def test_nothing_is_left_on_the_network():
@@ -103,5 +103,5 @@ def test_by_config(tmp_path, fit_probe):
     code, text = fit_probe(tmp_path / "run", f"--trainer.callbacks={callbacks}", "--trainer.max_epochs=2")
     assert code == 0, text
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    found = [(row["step"], row["bnn/update_follows"]) for row in rows if "bnn/update_follows" in row]
+    found = [(row["step"], row["bnn/update_follows_mean"]) for row in rows if "bnn/update_follows_mean" in row]
     assert [step for step, _ in found] == [6, 12] and all(0.4 < share <= 1 for _, share in found)

@@ -86,7 +86,7 @@ def test_flip_rates_of_every_layer_are_in_the_metrics_file(digits_run):
     run_dir, _ = digits_run
     names = {name for row in metrics(run_dir) for name in row}
     layers = [f"backbone.stages.{s}.0.unit{u}.conv" for s in (0, 1) for u in (1, 2)]
-    for key in ("train/loss", "train/acc", "val/loss", "val/acc1", "val/acc5", "bnn/flip_rate"):
+    for key in ("train/loss", "train/acc", "val/loss", "val/acc1", "val/acc5", "bnn/flip_rate_mean"):
         assert key in names
     for layer in layers:
         assert f"bnn/flip_rate/{layer}" in names

@@ -36,7 +36,7 @@ WRONG = {
     ("--checkpoint.monitor=val/acc",): ("checkpoint.monitor is 'val/acc'", "never logs", "did you mean val/acc1?"),
     ("--checkpoint.monitor=val_loss",): ("'val_loss'", "did you mean val/loss?"),
     ("--checkpoint.monitor=test/acc1",): ("'test/acc1'", "never logs"),
-    ("--checkpoint.monitor=bnn/flip_rate",): ("'bnn/flip_rate'", "goes to the loggers alone"),
+    ("--checkpoint.monitor=bnn/flip_rate_mean",): ("'bnn/flip_rate_mean'", "goes to the loggers alone"),
     (EARLY, "--trainer.callbacks.monitor=loss"): ("EarlyStopping monitors 'loss'", "never logs"),
     (PLATEAU, "--model.scheduler.monitor=val/los"): ("ReduceLROnPlateau monitors 'val/los'", "val/loss?"),
     (EARLY, "--trainer.callbacks.monitor=val/loss", "--trainer.limit_val_batches=0"): ("EarlyStopping", "limit_val"),

@@ -15,7 +15,7 @@ def test_every_curve_of_a_single_point_is_seen(tmp_path, monkeypatch, length, ma
             drawn.append(self)
 
     monkeypatch.setattr(report, "Figure", Kept)
-    keys = ("train/loss", "val/loss", "val/acc1", "bnn/flip_rate", "bnn/flip_rate/backbone.conv")
+    keys = ("train/loss", "val/loss", "val/acc1", "bnn/flip_rate_mean", "bnn/flip_rate/backbone.conv")
     report.draw_curves({key: (list(range(length)), [0.5] * length) for key in keys}, tmp_path / "c.png", "title")
     lines = [line for axes in drawn[0].axes for line in axes.lines]
     assert len(lines) == len(keys) and {line.get_marker() for line in lines} == {marker}

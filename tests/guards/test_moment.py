@@ -12,7 +12,7 @@ def test_the_newest_figures_of_validations_up_to_its_step_come_from_the_file(tmp
     file = MetricsFile(tmp_path)
     for step, metrics in (
         (5, {"val/acc1": 0.1, "val/loss": 3.0}),
-        (11, {"val/acc1": 0.2, "train/loss": 1.0, "bnn/flip_rate": 0.5}),
+        (11, {"val/acc1": 0.2, "train/loss": 1.0, "bnn/flip_rate_mean": 0.5}),
         (17, {"val/acc1": 0.3}),
     ):
         file.log_metrics(metrics, step)

@@ -30,7 +30,7 @@ def test_what_a_run_logs_is_shown(digits_run):
     missing = {key for key in logged if key not in keys() and not any(p.match(key) for p in shown)}
     # tested once, at the end: columns and bars of the accuracy are enough
     assert missing <= {"test/loss", "test/acc5"}
-    assert {"train/loss", "val/acc1", "test/acc1", "bnn/flip_rate"} <= logged & keys()
+    assert {"train/loss", "val/acc1", "test/acc1", "bnn/flip_rate_mean"} <= logged & keys()
 
 
 def test_the_config_that_is_compared_is_in_a_run(digits_run):
@@ -66,7 +66,9 @@ def test_each_pattern_takes_its_own_layers_alone():
         assert sorted(hits) == [[n] for n in range(len(names))], section
         assert len(patterns(section)) == len(names)
     everything = [p for part in sections() for p in patterns(part.name)]
-    assert not any(p.match(key) for p in everything for key in ("bnn/flip_rate", f"bnn/alpha/{layer}", "train/loss"))
+    assert not any(
+        p.match(key) for p in everything for key in ("bnn/flip_rate_mean", f"bnn/alpha/{layer}", "train/loss")
+    )
 
 
 def test_lines_are_drawn_over_optimizer_steps():
@@ -78,11 +80,15 @@ def test_lines_are_drawn_over_optimizer_steps():
 
 def test_speed_pictures_and_comparison():
     assert {"time/step", "time/data", "time/processor", "mem/peak"} <= keys()
-    assert {"bnn/update_rank", "bnn/update_follows"} <= keys()
+    assert {"bnn/update_rank_mean", "bnn/update_follows_mean"} <= keys()
+    # those of earlier versions too
+    assert {"bnn/update_rank", "bnn/update_follows", "bnn/flip_rate", "stage"} <= keys()
     kinds, factors = patterns("Speed")
-    for key in ("lr-AdamW", "lr-Bop/latent", "lr-AdamW/weight/added1"):
+    for key in ("lr-AdamW", "lr-Bop/latent", "lr-AdamW/weight-added1", "lr-AdamW/weight/added1"):
         assert kinds.match(key) and not factors.match(key)
     for key in (
+        "lr-AdamW/factors/backbone.stages.0.0.unit1.conv/core",
+        "lr-AdamW/factors/backbone.conv/factors.0-added1",
         "lr-AdamW/latent/backbone.stages.0.0.unit1.conv/core",
         "lr-AdamW/latent/backbone.conv/factors.0/added1",
     ):

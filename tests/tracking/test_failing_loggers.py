@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from bnnlight.tracking import WandbRun
-from bnnlight.tracking.failing_loggers import leave_out_once_failed
+from bnnlight.tracking.failing_loggers import attempt, leave_out_once_failed
 
 LOGGER = '''
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
@@ -160,6 +160,35 @@ def test_all_that_a_class_offers_is_guarded_and_nothing_else_changes(capsys):
     other = Shop()
     leave_out_once_failed(other)
     assert other.experiment is not None and "AttributeError" in capsys.readouterr().err
+
+
+def test_the_first_cause_is_told(capsys):
+    class Full(Shop):
+        def log_metrics(self, metrics, step=None):
+            try:
+                raise OSError(28, "No space left on device")
+            except OSError as error:
+                raise ValueError("you tried to log 2, which is not supported") from error
+
+    full = Full()
+    leave_out_once_failed(full)
+    full.log_metrics({"a": 2.0})
+    line = "logger Full left out from now on, it fails in log_metrics (OSError: [Errno 28] No space left on device)\n"
+    assert capsys.readouterr().err == line
+
+
+def test_what_is_asked_of_a_loggers_own_objects_is_guarded_too(capsys):
+    shop, told = Shop(), []
+    with pytest.raises(ZeroDivisionError):
+        attempt(shop, "log_image", lambda: 1 / 0)
+    leave_out_once_failed(shop)
+    assert attempt(shop, "log_image", lambda: told.append(1) or "kept") == "kept" and told == [1]
+    assert attempt(shop, "log_image", lambda: 1 / 0) is None
+    line = "logger Shop left out from now on, it fails in log_image (ZeroDivisionError: division by zero)\n"
+    assert capsys.readouterr().err == line
+    attempt(shop, "log_image", lambda: told.append(2))
+    shop.log_image("x", [])
+    assert told == [1] and shop.asked == [] and capsys.readouterr().err == ""
 
 
 def test_lightnings_own_stay_what_they_are_copied_and_sent_to_another_process(tmp_path, capsys):

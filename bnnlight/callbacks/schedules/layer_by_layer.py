@@ -35,8 +35,8 @@ class LayerByLayer(IntervalCallback):
 
     All follows from the step and the run's seed, so that a run that goes on has the masks of one that was never
     stopped, and all processes the same ones. Logs ``bnn/binary_share``, the mean of all p, and at the start of each
-    epoch ``stage``, twice that, so that 2 is binary as with :class:`bnnlight.callbacks.Stages`. What was kept as best
-    is forgotten as the last layer has become binary, as ``Stages`` does; whatever follows the training is with the
+    epoch ``bnn/stage``, twice that, so that 2 is binary as with :class:`bnnlight.callbacks.Stages`. What was kept as
+    best is forgotten as the last layer has become binary, as ``Stages`` does; whatever follows the training is with the
     binary network.
 
     Args:
@@ -111,7 +111,7 @@ class LayerByLayer(IntervalCallback):
         super().on_train_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        log_figures(trainer, {"stage": 2 * self._share(trainer)})
+        log_figures(trainer, {"bnn/stage": 2 * self._share(trainer)})
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         self._enter(trainer, pl_module)

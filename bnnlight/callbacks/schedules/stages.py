@@ -26,8 +26,8 @@ class Stages(L.Callback):
             - class_path: bnnlight.callbacks.Stages
               init_args: {real_epochs: 20, activation_epochs: 20}
 
-    Logs ``stage`` (0 real, 1 binary activations, 2 binary) at the start of each epoch, and as a stage ends the figures
-    of its last validation, ``stage/real/val/acc1`` and the like.
+    Logs ``bnn/stage`` (0 real, 1 binary activations, 2 binary) at the start of each epoch, and as a stage ends the
+    figures of its last validation, ``stage/real/val/acc1`` and the like.
 
     Figures of the first stages are higher than those of the last. So what was kept as best is forgotten as the last
     stage begins: a ModelCheckpoint with a monitor removes its files (with ``save_top_k`` -1 it keeps them) and an
@@ -119,7 +119,7 @@ class Stages(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._enter(trainer, pl_module)
-        log_figures(trainer, {"stage": STAGES.index(self._stage)})
+        log_figures(trainer, {"bnn/stage": STAGES.index(self._stage)})
 
     def _enter(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         before, self._stage = self._stage, self.stage_of(trainer.current_epoch)

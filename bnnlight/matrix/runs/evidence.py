@@ -17,11 +17,14 @@ COLUMNS = {
 }
 """What is told of a run, and what it is called."""
 
+_FLIP_RATE = ("bnn/flip_rate_mean", "bnn/flip_rate")
+"""Its key, and what earlier versions called it."""
+
 
 def evidence(folder: Path) -> dict[str, float]:
     """Figures of one run, those of :data:`COLUMNS` that it logged; what was logged and is not finite is left out.
 
-    - ``flips_first``, ``flips_last``: mean of ``bnn/flip_rate`` in the first and last third of its looks.
+    - ``flips_first``, ``flips_last``: mean of ``bnn/flip_rate_mean`` in the first and last third of its looks.
     - ``rank``: effective rank of the latent weight's unfolding by output channels, at the last look, mean over layers.
     - ``cut``: share of the inputs of signs that get no gradient, at the last look, mean over layers.
     - ``step_s``: seconds between two steps without waiting for data, median.
@@ -33,8 +36,7 @@ def evidence(folder: Path) -> dict[str, float]:
     steps: list[float] = []
     last: dict[str, float] = {}
     for line in finite_rows(folder / "metrics.jsonl"):
-        if "bnn/flip_rate" in line:
-            flips.append(line["bnn/flip_rate"])
+        flips += [line[key] for key in _FLIP_RATE if key in line]
         if "time/step" in line and "time/data" in line:
             steps.append(line["time/step"] - line["time/data"])
         last |= {key: v for key, v in line.items() if key.startswith(("bnn/rank_effective/", "bnn/cut/"))}

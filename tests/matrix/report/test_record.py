@@ -29,7 +29,7 @@ TEST = {
 MACHINE = {"cpu_cores": 2, "cpu": "x86_64", "gpu": None, "threads": 1, "jobs": 2}
 LOGGED = [
     {"step": 0, "bnn/rank_effective/a/mode0": 9.0, "bnn/rank_effective/b/mode0": 9.0},
-    *({"step": 100 * i, "bnn/flip_rate": rate} for i, rate in enumerate([0.3, 0.1, 0.06, 0.02, 0.01, 0.02], 1)),
+    *({"step": 100 * i, "bnn/flip_rate_mean": rate} for i, rate in enumerate([0.3, 0.1, 0.06, 0.02, 0.01, 0.02], 1)),
     *({"step": 50 * i, "time/step": 0.3, "time/data": data} for i, data in enumerate([0.1, 0.15, 0.29], 1)),
     {"step": 600, "bnn/rank_effective/a/mode0": 7.0, "bnn/rank_effective/b/mode0": 4.0},
     {"step": 600, "bnn/rank_effective/a/mode1": 1.0, "bnn/cut/a": 0.2, "bnn/cut/b": 0.3},
@@ -132,7 +132,7 @@ def test_a_baseline_that_is_not_finite_leaves_the_pairs_of_the_others(make_repor
 
 
 def test_what_the_callbacks_saw_that_is_not_finite_is_left_out(tmp_path):
-    lines = [*LOGGED, {"step": 700, "bnn/rank_effective/a/mode0": math.nan, "bnn/flip_rate": math.inf}]
+    lines = [*LOGGED, {"step": 700, "bnn/rank_effective/a/mode0": math.nan, "bnn/flip_rate_mean": math.inf}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = evidence(tmp_path)
     assert (found["rank"], found["flips_last"]) == pytest.approx((5.5, 0.015))
