@@ -55,7 +55,7 @@ MISTAKES = [
 BETTER = {
     ("fit", *Q, "--num_threads=0"): "num_threads is 0: give 1 or more",
     ("fit", *Q, "--run_dir"): "no value stands behind --run_dir",
-    ("fit", "quickstart"): "no option 'quickstart': did you mean --config quickstart?",
+    ("fit", "quickstart"): "'quickstart' belongs to no option: write --config quickstart",
     ("fit", *Q, "--flip_rates.intervall=3"): "no option '--flip_rates.intervall=3': did you mean interval?",
     ("summary", *Q, "--jsn"): "no option '--jsn': did you mean json?",
 }
