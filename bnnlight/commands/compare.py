@@ -33,7 +33,7 @@ def compare(args: list[str]) -> None:
     options = parser.parse_args(args)
     output = Path(options.output)
     if not options.json and (output.is_dir() or not output.parent.is_dir()):
-        raise ValueError(f"--output {output} is no file that can be written: name one in a folder that exists")
+        raise ValueError(f"--output {output} is not a file that can be written: name one in a folder that exists")
     # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
     from bnnlight.tracking.compare import as_record
     from bnnlight.tracking.runs import read_runs

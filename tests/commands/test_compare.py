@@ -225,8 +225,8 @@ def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three
         (["absent"], "none of the runs could be read"),
         (["EMPTY"], "none of the runs has figures"),
         ([], "the following arguments are required: RUN"),
-        (["RUN", "--output", "absent/c.html"], "is no file that can be written"),
-        (["RUN", "--output", "."], "is no file that can be written"),
+        (["RUN", "--output", "absent/c.html"], "is not a file that can be written"),
+        (["RUN", "--output", "."], "is not a file that can be written"),
     ],
 )
 def test_errors_are_one_line_and_nothing_is_written(three_runs, bnnlight, tmp_path, monkeypatch, args, message):
