@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,14 @@ def compare(args: list[str]) -> None:
     output = Path(options.output)
     if not options.json and (output.is_dir() or not output.parent.is_dir()):
         raise ValueError(f"--output {output} is not a file that can be written: name one in a folder that exists")
+    if not options.json and output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--output {options.output} is not a page: give a name that ends in .html")
     # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
     from bnnlight.tracking.compare import as_record
     from bnnlight.tracking.runs import read_runs
 
-    found, unreadable = read_runs(options.runs)
+    named = _each_once(options.runs)
+    found, unreadable = read_runs(named)
     runs = [run for run in found if run.has_figures]
     empty = [run for run in found if not run.has_figures]
     problems = [*unreadable, *(problem for run in found for problem in run.problems)]
@@ -49,6 +53,7 @@ def compare(args: list[str]) -> None:
         raise ValueError("none of the runs has figures" if empty else "none of the runs could be read")
     if options.json:
         print(json.dumps(as_record(runs, unreadable, empty), indent=1))
+        _check_all_are_there(unreadable)
         return
     from bnnlight.tracking.page import as_page
 
@@ -58,6 +63,26 @@ def compare(args: list[str]) -> None:
     part.replace(output)
     _print_results(runs)
     print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} compared: {output}")
+    _check_all_are_there(unreadable)
+
+
+def _each_once(sources: Sequence[str]) -> list[str]:
+    """The sources, without those that name a path again."""
+    named: dict[str, str] = {}
+    for source in sources:
+        path = Path(source).expanduser()
+        key = str(path.resolve()) if path.exists() else source
+        if key in named:
+            print(f"bnnlight compare: {source} is {named[key]} again, and is taken once", file=sys.stderr)
+        named.setdefault(key, source)
+    return list(named.values())
+
+
+def _check_all_are_there(unreadable: Sequence[str]) -> None:
+    """So that a script hears of a run that is missing."""
+    if unreadable:
+        count = len(unreadable)
+        raise OSError(f"{count} {'run' if count == 1 else 'runs'} could not be read and left out, as told above")
 
 
 def _print_results(runs: list[Run]) -> None:

@@ -34,6 +34,14 @@ def _short(name: str) -> str:
     return name.removeprefix("./").removeprefix("configs/").removesuffix(".yaml")
 
 
+def is_file(name: str | Path) -> bool:
+    """Whether there is such a file. A config that is given as text may be too long for a file's name."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_config(name: str) -> str:
     """The path of a config.
 
@@ -44,7 +52,7 @@ def find_config(name: str) -> str:
     Raises:
         FileNotFoundError: there is neither a file nor a config of that name.
     """
-    if Path(name).is_file():
+    if is_file(name):
         return name
     shipped = shipped_config(name)
     if shipped:

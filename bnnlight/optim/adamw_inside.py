@@ -88,14 +88,17 @@ class AdamWInside(Optimizer):
         """
         role = str(param_group.get("name", "latent")).split("/")[0]
         matrices = self._layers in _STEPPED_IN.get(role, ("all", "binary"))
-        super().add_param_group({MATRICES: matrices} | param_group)
+        params = param_group["params"]
+        if isinstance(params, Iterator):
+            params = param_group["params"] = list(params)
         # public of torch's DTensor, whose import takes its time
-        if matrices and any(hasattr(p, "device_mesh") and p.ndim > 1 for p in self.param_groups[-1]["params"]):
+        if matrices and any(hasattr(p, "device_mesh") and p.ndim > 1 for p in params):
             name = type(self).__name__
             raise ValueError(
                 f"{name} steps whole matrices, and fully_shard has divided them among processes: take "
                 f"torch.optim.AdamW, or train by DDP with {name}'s share: true, which divides its work and memory"
             )
+        super().add_param_group({MATRICES: matrices} | param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state of an optimizer of the same class.

@@ -213,10 +213,18 @@ def test_names_and_settings_cannot_break_the_page():
 
 def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three_runs, bnnlight, tmp_path):
     code, _, err = bnnlight("compare", three_runs[0], tmp_path / "absent<b>", "--output", tmp_path / "c.html")
-    assert code == 0
-    assert err.count("\n") == 1 and "absent<b>: no such directory" in err
+    # a script hears that a run is missing
+    told = err.splitlines()
+    assert code == 1 and len(told) == 2
+    assert "absent<b>: no such directory" in told[0] and "1 run could not be read" in told[1]
     text = (tmp_path / "c.html").read_text()
     assert "absent&lt;b&gt;: no such directory" in text and "absent<b>" not in text
+
+
+def test_a_run_that_is_named_again_is_taken_once(three_runs, bnnlight, tmp_path):
+    again = f"{three_runs[0]}/../{three_runs[0].name}/"
+    code, out, err = bnnlight("compare", three_runs[0], again, "--output", tmp_path / "c.html")
+    assert code == 0 and "1 run compared" in out and f"{again} is {three_runs[0]} again" in err
 
 
 @pytest.mark.parametrize(
@@ -227,6 +235,8 @@ def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three
         ([], "the following arguments are required: RUN"),
         (["RUN", "--output", "absent/c.html"], "is not a file that can be written"),
         (["RUN", "--output", "."], "is not a file that can be written"),
+        (["RUN", "--output", "c.png"], "--output c.png is not a page: give a name that ends in .html"),
+        (["RUN", "--output", "c/"], "--output c/ is not a page: give a name that ends in .html"),
     ],
 )
 def test_errors_are_one_line_and_nothing_is_written(three_runs, bnnlight, tmp_path, monkeypatch, args, message):

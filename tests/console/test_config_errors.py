@@ -36,8 +36,6 @@ class Choosy(Callback):
 
 REASONS = {
     # what is required
-    ("--trainer.logger+=lightning.pytorch.loggers.CSVLogger",): ("trainer.logger", "CSVLogger needs save_dir"),
-    ("--trainer.logger=lightning.pytorch.loggers.CSVLogger",): ("trainer.logger", "CSVLogger needs save_dir"),
     ("--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",): (
         "EarlyStopping needs monitor",
         "--trainer.callbacks.monitor",

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from bnnlight.console.shipped_configs import is_file
+
 _OBJECTS = ("model", "data")
 """Sections that name a class, whose options another config may change."""
 
@@ -26,7 +28,7 @@ def check_config_files(args: Sequence[str]) -> None:
     for option, value in options_in(args):
         if option in (f"{name}{end}" for name in _OBJECTS for end in ("", ".class_path")):
             named.add(option.split(".")[0])
-        if option != "config" or not Path(value).is_file():
+        if option != "config" or not is_file(value):
             continue
         content = read_config(Path(value))
         for name in _OBJECTS:
@@ -55,10 +57,12 @@ def read_config(file: Path) -> dict[str, Any]:
     """The options in a file.
 
     Raises:
-        ValueError: it is not a YAML, is empty, or holds something else than options; the message names it.
+        ValueError: it is not a YAML, is empty, holds something else than options, or has a name twice in one place; the
+            message names it.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        text = file.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         where = str(error).replace('in "<unicode string>", ', "at ")
         raise ValueError(f"{file} is not valid YAML: {' '.join(where.split())}") from error
@@ -69,4 +73,28 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else f"{str(content)[:40]!r}"
         raise ValueError(f"{file} holds {kind}, where options belong, NAME: VALUE; see configs/quickstart.yaml")
+    _check_each_once(file, yaml.compose(text, Loader=yaml.CSafeLoader))
     return content
+
+
+def _check_each_once(file: Path, root: yaml.Node) -> None:
+    """YAML's readers take the last of two equal names, and what stands under the first is lost without a word."""
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):  # an alias is the node that it names
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            nodes.append(value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                both = f"lines {lines[key.value]} and {line}"
+                raise ValueError(f"{file} has {key.value} twice, in {both}: make one of them")
+            lines[key.value] = line

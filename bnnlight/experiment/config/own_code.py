@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bnnlight.console.shipped_configs import shipped_configs
+from bnnlight.console.shipped_configs import is_file, shipped_configs
 
 _TOLD = "# classes of its own: "
 """Begins a line of a run's config, behind which stands the folder of their files."""
@@ -23,7 +23,7 @@ def find_own_code(configs: Iterable[str]) -> None:
         configs: files; those that come with the package have no code beside them.
     """
     shipped = {path.resolve() for path in shipped_configs().values()}
-    files = [file for name in configs if (file := Path(name).resolve()).is_file() and file not in shipped]
+    files = [file for name in configs if is_file(name) and (file := Path(name).resolve()) not in shipped]
     folders = [Path.cwd(), *(file.parent for file in files), *(folder for file in files for folder in _told(file))]
     for folder in folders:
         if folder.is_dir() and str(folder) not in sys.path:

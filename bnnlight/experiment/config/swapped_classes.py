@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from bnnlight.console.known_names import find_object
+from bnnlight.console.shipped_configs import is_file
 from bnnlight.experiment.config.files import options_in, read_config
 
 _SWAPPED = ("optimizer", "scheduler")
@@ -86,7 +87,7 @@ def _sources(args: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
         path = [] if option == "config" else [part for part in option.split(".") if part not in _WRAPPERS]
         if path[:1] not in ([], ["model"]):
             continue
-        if path in ([], ["model"]) and Path(text).is_file():
+        if path in ([], ["model"]) and is_file(text):
             yield path, _read_whole(Path(text))
             continue
         try:
@@ -100,7 +101,7 @@ def _read_whole(file: Path) -> dict[str, Any]:
     content = _nested(read_config(file))
     model = content.get("model")
     if isinstance(model, str):  # by jsonargparse's rule: beside the config that names it
-        files = [path for path in (file.parent / model, Path(model)) if path.is_file()]
+        files = [path for path in (file.parent / model, Path(model)) if is_file(path)]
         content["model"] = _nested(read_config(files[0])) if files else model
     return content
 

@@ -3,7 +3,8 @@
 import pytest
 from jsonargparse import Namespace
 
-from bnnlight.experiment.config.files import check_config_files
+from bnnlight.console.shipped_configs import find_config, is_file
+from bnnlight.experiment.config.files import check_config_files, read_config
 from bnnlight.experiment.config.option_ranges import DEVICES_PER_CORE, check_devices, check_ranges
 from bnnlight.experiment.experiment import Experiment
 
@@ -14,6 +15,8 @@ WRONG = {
     "- model: 1\n": "holds a list",
     "words\n": "holds 'words'",
     "model: [1\n": "is not valid YAML: while parsing a flow sequence at line 1",
+    "trainer: {max_epochs: 1}\nmodel: x\ntrainer:\n  devices: 1\n": "has trainer twice, in lines 1 and 3: make one",
+    "a:\n  - b: {c: 1,\n       c: 2}\n": "has c twice, in lines 2 and 3: make one",
     OVERLAY: "is an overlay",
     "data: {init_args: {batch_size: 3}}\n": "is an overlay",
 }
@@ -27,6 +30,21 @@ def test_a_file_of_a_wrong_form_is_named(tmp_path, check_one_line, text):
         with pytest.raises(ValueError) as error:
             check_config_files(args)
         check_one_line(error, file, WRONG[text])
+
+
+def test_names_that_are_not_twice_in_one_place(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "a: &one {x: 1, y: 2}\nb: {<<: *one, x: 3}\nc: [*one, *one, {x: 1}]\nd: {<<: [*one, {z: 1}], x: 0}\n"
+    )
+    assert read_config(file)["b"] == {"x": 3, "y": 2}
+
+
+def test_a_config_as_long_text_is_not_taken_for_a_file(configs):
+    text = f"trainer: {{max_epochs: 3}}  # {'long ' * 2000}"
+    assert not is_file(text) and not is_file("a\0b") and is_file(configs / "quickstart.yaml")
+    assert find_config(text) == text
+    check_config_files(["--config", text])
 
 
 def test_bytes_that_are_no_text(tmp_path, check_one_line):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bnnlight.console.known_names import OWN_GROUPS, meant_by, nearest
+from bnnlight.console.shipped_configs import is_file
 from bnnlight.experiment.config.early.help_page import Page
 from bnnlight.experiment.config.early.signatures import names_in, signature, words
 from bnnlight.experiment.config.early.sources import CONFIG, Way, entries, sources
@@ -54,7 +54,7 @@ def check(verb: str, args: Sequence[str], page: Page) -> None:
         look.take(way, value, word)
         named.add(way[0])
         # a config that is text in place of a file may name all that seems to be missing
-        is_whole = is_whole and (way != CONFIG or Path(value).is_file())
+        is_whole = is_whole and (way != CONFIG or is_file(value))
     if is_whole and "model" not in named:
         raise ValueError("no model is configured: pass --config FILE, or --config NAME of `bnnlight configs`")
     look.check_ranges()
@@ -81,7 +81,7 @@ def _check_checkpoint(verb: str, checkpoint: Any, is_whole: bool, resumes: bool)
     if checkpoint in (None, "", "null", "None"):
         if verb in ("validate", "test") and is_whole:
             raise ValueError("no checkpoint to measure: pass --ckpt_path RUN/checkpoints/best.ckpt")
-    elif not resumes and not Path(str(checkpoint)).is_file():
+    elif not resumes and not is_file(str(checkpoint)):
         raise FileNotFoundError(f"checkpoint not found: {checkpoint}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bnnlight.console.shipped_configs import is_file
 from bnnlight.experiment.config.files import read_config
 
 CONFIG = ("config",)
@@ -40,7 +41,7 @@ def sources(args: Sequence[str], flags: Collection[str]) -> Iterator[tuple[Way, 
             value = words.pop(0) if takes_next else None
         way = tuple(name.split("."))
         yield way, value, word
-        if way == CONFIG and value and Path(value).is_file():
+        if way == CONFIG and value and is_file(value):
             yield from ((inner, part, None) for inner, part in entries(read_config(Path(value))))
 
 
