@@ -127,10 +127,10 @@ def _read_train(place: Place, record: Record) -> Record:
 PARTS = (
     Part("tests", "layers, gradients, half precision, optimizers, export on the device", 80, _tests, _read_tests),
     Part("bits", "activations as bits: kernels against plain code, and their time", 20, script("acceptance_bits.py")),
-    Part("processes", "NCCL with one process, and torchrun", 40, script("acceptance_processes.py")),
+    Part("processes", "NCCL with one process, and torchrun", 60, script("acceptance_processes.py")),
     Part("pose", "hg_mpii.yaml for 200 steps, killed and resumed", 100, script("acceptance_pose.py")),
     Part("loading", "pictures a second of the data modules", 30, script("acceptance_loading.py")),
     Part("train", "time and memory of a step beside the real network's", 110, _train, _read_train),
-    Part("classify", "ResNet-18 on CIFAR-10 for the rest of the time", 100, script("acceptance_classify.py")),
+    Part("classify", "ResNet-18 on CIFAR-10 for the rest of the time", 80, script("acceptance_classify.py")),
 )
 """In their order. Broken parts are found first by the quick ones."""
