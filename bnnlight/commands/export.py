@@ -164,7 +164,7 @@ def _format(name: str) -> tuple[Any, Any, Any]:
 def _shape(text: str) -> tuple[int, ...]:
     parts = text.strip("[]() ").replace(" ", "").split(",")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
-        raise ArgumentTypeError(f"{text!r} is not a shape: give channels, height and width, as in 3,64,64")
+        raise ArgumentTypeError(f"{text!r} is no shape: give channels, height and width, as in 3,64,64")
     return tuple(map(int, parts))
 
 
@@ -182,5 +182,5 @@ def _count(text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a number of pictures: give 0 or more, or all")
+        raise ArgumentTypeError(f"{text!r} is no number of pictures: give 0 or more, or all")
     return int(text)

@@ -159,7 +159,7 @@ def read_results(path: Path, truth: dict[str, Any], annotations: Path, num_joint
         result["keypoints"] = _keypoints(entry["keypoints"], num_joints, f"{where}: keypoints", annotations)
         score, box = _numbers(entry["score"], f"{where}: score"), _numbers(entry.get("bbox") or [], f"{where}: bbox")
         if score.ndim or box.shape not in ((0,), (4,)):
-            raise ValueError(f"{where}: score is not a number, or bbox not x, y, width and height; correct the entry")
+            raise ValueError(f"{where}: score is no number, or bbox not x, y, width and height; correct the entry")
         result |= {"score": float(score), "bbox": box.tolist()}
         results.append(result)
     return results

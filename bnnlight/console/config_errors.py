@@ -159,9 +159,9 @@ def _hint(cause: Cause) -> str:
     if match := re.search(r"(?:does not correspond to a subclass of|'([^']+)' to be a subclass of) (\S+)", text):
         # the type's name comes as it is, or as <class 'name'>
         kind = (re.search(r"<class '([^']+)'>", text) or match)[1 if "<class" in text else 2]
-        return f"{match[1] or value} is not {_a(kind.rsplit('.', 1)[-1])}"
+        return f"{match[1] or value} is no {kind.rsplit('.', 1)[-1]}"
     if match := re.match(r"Not a valid subclass of (\w+)", text):
-        return f"{value or 'what is given'} is not {_a(match[1])}: name one by its class_path"
+        return f"{value or 'what is given'} is no {match[1]}: name one by its class_path"
     if match := re.search(r"Expected a dot import path string: ([^\s;]+)(?:; of (\S+))?", text):
         return f"no class named {match[1]!r}" + _nearest_class(match[1], (match[2] or "").split("|"))
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
@@ -177,18 +177,13 @@ def _hint(cause: Cause) -> str:
         choices = [choice.strip("' ") for choice in match[1].split(",")]
         return f"{value!r} is none of {', '.join(choices)}" + nearest(value, choices, silent=True)
     if text.startswith("Expected a number"):
-        return f"{value!r} is not a number"
+        return f"{value!r} is no number"
     if re.match(r"Expected a <class '(collections\.abc\.Sequence|list)'>", text):
         return _as_list(value)
     if match := re.search(r"Expected a <class '([\w.]+)'>", text):
         return f"{'null' if value == 'None' else repr(value)} is not of type {match[1]}"
     text = re.sub(r"\. Got value: (\S+)$", "", text)
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
-
-
-def _a(name: str) -> str:
-    """A name with its article."""
-    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _nearest_class(name: str, kinds: list[str]) -> str:
@@ -208,10 +203,10 @@ def _nearest_class(name: str, kinds: list[str]) -> str:
 
 
 def _as_list(value: str) -> str:
-    """That a value is not a list, and the list that it would be."""
+    """That a value is no list, and the list that it would be."""
     name = re.search(r"'class_path': '([^']+)'", value)
     if name and "init_args" in value:
         return f"{name[1]} stands alone where a list is expected: write - class_path: {name[1]}, and init_args below it"
     given = name[1] if name else value
     path = class_names().get(given, given)
-    return f"{given!r} is not a list: write " + (f"[{path}]" if "." in path else "one, as [A, B]")
+    return f"{given!r} is no list: write " + (f"[{path}]" if "." in path else "one, as [A, B]")

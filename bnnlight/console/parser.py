@@ -34,8 +34,8 @@ def parser_of(verb: Callable[[list[str]], None]) -> Parser:
 class Parser(argparse.ArgumentParser):
     """Reports a wrong command line as all other errors are reported, instead of leaving the process.
 
-    Options cannot be abbreviated, as in verbs that have a config. A word that is not an option is answered with
-    the nearest option of this verb.
+    Options cannot be abbreviated, as in verbs that have a config. A word that is no option is answered with the nearest
+    option of this verb.
     """
 
     def __init__(self, prog: str, **options: Any) -> None:

@@ -49,9 +49,7 @@ class Address:
         """
         match = _ADDRESS.fullmatch(text)
         if match is None:
-            raise ValueError(
-                f"{text} is not a model on the hub: write {PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION"
-            )
+            raise ValueError(f"{text} is no model on the hub: write {PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION")
         return cls(text, **match.groupdict())
 
 
@@ -164,7 +162,7 @@ def _names(address: Address, main_files: Collection[str]) -> list[str]:
             card = (
                 f"its card says library_name {info.library_name}" if info.library_name else "its card does not say so"
             )
-            raise ValueError(f"{address.text} is not a model of bnnlight: {card}")
+            raise ValueError(f"{address.text} is no model of bnnlight: {card}")
         names = {entry.rfilename for entry in info.siblings or ()}
         there = [name for name in main_files if name in names]
     if address.file:

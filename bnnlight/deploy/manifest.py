@@ -81,7 +81,7 @@ class Manifest:
         """The manifest and the file's seal.
 
         Raises:
-            ValueError: it is not a manifest, of another format's version, or something in it is of the wrong kind.
+            ValueError: it is no manifest, of another format's version, or something in it is of the wrong kind.
         """
         record = _record(text)
         try:
@@ -137,7 +137,7 @@ def read_seal(text: str) -> str:
     """The seal in a manifest's JSON, before anything else in it is looked at.
 
     Raises:
-        ValueError: it is not a manifest, has no seal, or is of another format's version.
+        ValueError: it is no manifest, has no seal, or is of another format's version.
     """
     return _text(_record(text).get("seal"), "seal")
 
@@ -219,27 +219,27 @@ def _list(value: Any, name: str) -> list[Any]:
 
 def _text(value: Any, name: str) -> str:
     if not is_line(value):
-        raise ValueError(f"its manifest's {name} is not text in one line: {shown(value)}")
+        raise ValueError(f"its manifest's {name} is no text in one line: {shown(value)}")
     return value
 
 
 def _lines(value: Any, name: str) -> str:
     """A text of any number of lines: of a command, for one."""
     if not isinstance(value, str) or not is_line(re.sub(r"[\n\t]", "", value)):
-        raise ValueError(f"its manifest's {shown(name)} is not text: {shown(value)}")
+        raise ValueError(f"its manifest's {shown(name)} is no text: {shown(value)}")
     return value
 
 
 def _number(value: Any, name: str) -> float:
     # the comparison fails for NaN, and for whole numbers too large for a float
     if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:
-        raise ValueError(f"its manifest's {shown(name)} is not a number: {shown(value)}")
+        raise ValueError(f"its manifest's {shown(name)} is no number: {shown(value)}")
     return float(value)
 
 
 def _whole(value: Any, name: str, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"its manifest's {name} is not a whole number from 1 to {most}: {shown(value)}")
+        raise ValueError(f"its manifest's {name} is no whole number from 1 to {most}: {shown(value)}")
     return value
 
 

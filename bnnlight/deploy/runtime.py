@@ -149,7 +149,7 @@ class Runtime:
             :func:`bnnlight.imaging.boxes.pose_score`, to be multiplied by a box's own.
 
         Raises:
-            ValueError: something is not a picture or not a box, a picture has 32 bits a channel, or boxes are
+            ValueError: something is no picture or no box, a picture has 32 bits a channel, or boxes are
                 given to a model of classes.
         """
         if isinstance(pictures, Image.Image) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
@@ -226,5 +226,5 @@ def find_model(path: Path) -> Path:
             return find_model(models[str(path)])
         raise FileNotFoundError(f"no such model: {path}; those that come with bnnlight: {', '.join(models) or 'none'}")
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path} is not a shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
+        raise ValueError(f"{path} is no shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
     return path

@@ -62,7 +62,7 @@ class Heartbeat(L.Callback):
                 exception.lost_rank = line + _how_to_go_on(trainer)
             lifeline.end()
         else:
-            # an interrupt is not an error: it reaches the others too, or they hear of it at the next collective call
+            # an interrupt is no error: it reaches the others as well, or they hear of it at the next collective call
             text = f"{type(exception).__name__}: {exception}".splitlines()[0]
             lifeline.end(text if isinstance(exception, Exception) else None)
 

@@ -85,7 +85,7 @@ def _check_px(boxes: list[PersonBox], source: str) -> None:
 
 def _box_of(entry: Any, where: str) -> PersonBox:
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is not a detection: {_short(entry)}; write {_FORM}")
+        raise ValueError(f"{where} is no detection: {_short(entry)}; write {_FORM}")
     image_id, name, category = (_whole(entry.get(key)) for key in ("image_id", "file_name", "category_id"))
     if image_id is None and name is None:
         raise ValueError(f"{where} has neither image_id nor file_name; write {_FORM}")
@@ -177,7 +177,7 @@ def _load(path: Path, what: str) -> Any:
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply: give a JSON file with {what}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file ({one_line(error)}): give one with {what}") from error
+        raise ValueError(f"{path} is no JSON file ({one_line(error)}): give one with {what}") from error
 
 
 def _is_id(value: Any) -> bool:

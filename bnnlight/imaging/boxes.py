@@ -64,7 +64,7 @@ def fault_of(box: np.ndarray, size: tuple[int, int] | None = None) -> str:
         size: width and height of its picture, which it has to touch.
     """
     if not np.isfinite(box).all():
-        return f"has a coordinate that is not a number: {_list(box)}"
+        return f"has a coordinate that is no number: {_list(box)}"
     if np.abs(box).max() >= LARGEST_PX:
         return f"has a coordinate beyond 2³¹ px: {_list(box)}"
     if box[2:].min() <= 0:

@@ -63,8 +63,8 @@ def evaluate_oks(
         Name → figure in [0, 1], the names being those of :data:`STATS`; NaN where there is nobody to be found.
 
     Raises:
-        ValueError: an annotation or a result is not of as many joints as there are sigmas, an area or box is not a
-            number, or a result is of an image or category that the truth does not have.
+        ValueError: an annotation or a result is not of as many joints as there are sigmas, an area or box is no number,
+            or a result is of an image or category that the truth does not have.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -104,7 +104,7 @@ def complete_annotations(truth: Mapping[str, Any], num_joints: int) -> list[dict
     """Copies of a file's annotations with all that the library needs, numbered from 1; see :func:`evaluate_oks`.
 
     Raises:
-        ValueError: joints are of another number, or a box or area is not a number.
+        ValueError: joints are of another number, or a box or area is no number.
     """
     categories = _categories(truth)
     completed = []

@@ -131,7 +131,7 @@ def _check_keep(keep: Sequence[str], names: Collection[str]) -> None:
     if wrong:
         within = [name for name in names if name.startswith(f"{wrong[0]}.")]
         advice = f"'{wrong[0]}.*' names those in it" if within else "see plan_conversion(model) for their names"
-        raise ValueError(f"keep names {wrong[0]!r}, which is not a layer with weights: {advice}")
+        raise ValueError(f"keep names {wrong[0]!r}, which is no layer with weights: {advice}")
 
 
 def _names(model: nn.Module) -> dict[nn.Module, list[str]]:

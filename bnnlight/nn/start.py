@@ -85,7 +85,7 @@ def start_from(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a checkpoint, its latents are factorized, or names or shapes are not those of the
+        ValueError: the file is no checkpoint, its latents are factorized, or names or shapes are not those of the
             network (the first few are named); a part to leave out is not there; or what
             :func:`bnnlight.nn.factorize` raises.
     """

@@ -21,7 +21,7 @@ class Sharing:
 
     Owners are chosen alike in every process: the largest work first, each to the process that has the least so far.
     They never change, so that a state stays where it is; what is added later gets an owner then. The others keep of a
-    state what is not a tensor, such as the number of steps.
+    state what is no tensor, such as the number of steps.
 
     All processes of the default group take part, and have gradients of the same parameters, as under DDP.
     """

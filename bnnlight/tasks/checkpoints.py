@@ -14,7 +14,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint, is damaged, or holds more than plain data.
+        ValueError: it is no checkpoint, is damaged, or holds more than plain data.
     """
     content = read_saved(path)
     if not isinstance(content.get("state_dict"), dict):

@@ -61,7 +61,7 @@ class FeatureMatching:
             one binary layer, and in the teacher what has the same path.
 
     Raises:
-        ValueError: a weight is not a finite number of at least 0.
+        ValueError: a weight is no finite number of at least 0.
     """
 
     def __init__(self, weights: Mapping[str, float], blocks: Mapping[str, str] | None = None) -> None:

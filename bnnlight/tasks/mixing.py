@@ -36,7 +36,7 @@ class Mixing:
         cutmix: a of CutMix; 0 is without. With both above 0, one of them, drawn evenly, mixes a batch.
 
     Raises:
-        ValueError: one is not a finite number of at least 0, or both are 0.
+        ValueError: one is no finite number of at least 0, or both are 0.
 
     Sources: Zhang et al. 2018, https://arxiv.org/abs/1710.09412; Yun et al. 2019, https://arxiv.org/abs/1905.04899.
     """

@@ -42,7 +42,7 @@ def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
 class Teacher:
     """A frozen network that a task holds beside its backbone, and no part of the task.
 
-    It is not a submodule: its weights are neither trained, nor saved, nor counted, nor sent between processes, and it
+    It is no submodule: its weights are neither trained, nor saved, nor counted, nor sent between processes, and it
     measures (``eval``) whatever the task does. It is read from its file when training begins, and not at all for what
     comes later: a trained network is measured, shipped and used without its teacher. In a config one line does::
 
@@ -250,7 +250,7 @@ class Teacher:
 
 
 def _weights(content: dict) -> dict[str, Tensor]:
-    """The backbone's entries of a task's checkpoint; what is not a checkpoint is taken as it is."""
+    """The backbone's entries of a task's checkpoint; what is no checkpoint is taken as it is."""
     if not isinstance(content.get("state_dict"), dict):
         return content
     return {k.removeprefix("backbone."): v for k, v in content["state_dict"].items() if k.startswith("backbone.")}

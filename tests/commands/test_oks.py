@@ -94,7 +94,7 @@ def entry(**change):
         (entry(keypoints=[[1, 2, 3]] * 5), ("entry 2 of 4: keypoints holds lists within a list",)),
         (entry(score=math.inf), ("entry 2 of 4: score has a NaN or infinite number",)),
         (entry(score=None), ("entry 2 of 4 has no score; give a JSON list in COCO's results form",)),
-        (entry(bbox=[1, 2]), ("entry 2 of 4: score is not a number, or bbox not x, y",)),
+        (entry(bbox=[1, 2]), ("entry 2 of 4: score is no number, or bbox not x, y",)),
         (entry(category_id=3), ("entry 2 of 4 has category_id 3, and", "has 1 person")),
         (lambda truth, results: results.clear(), ("results.json is an empty list: there is nothing to measure",)),
         (lambda truth, results: results.__setitem__(1, 5), ("entry 2 of 4 is a int",)),

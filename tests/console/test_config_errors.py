@@ -55,17 +55,15 @@ REASONS = {
     # of the classes that fit, not of any
     ("--model.mixing=true",): ("model.mixing: no class named 'true': it takes bnnlight.tasks.Mixing",),
     ("--trainer.callbacks+=bnnlight.callbacks.Stages", "--trainer.callbacks.activation_epochs=0.5x"): (
-        "trainer.callbacks.activation_epochs: '0.5x' is not a number",
+        "trainer.callbacks.activation_epochs: '0.5x' is no number",
     ),
     # one where a list is expected
-    ("--model.backbone.weight_parts=Standardized",): (
-        "'Standardized' is not a list: write [bnnlight.nn.Standardized]",
-    ),
+    ("--model.backbone.weight_parts=Standardized",): ("'Standardized' is no list: write [bnnlight.nn.Standardized]",),
     ("--model.backbone.weight_parts={class_path: bnnlight.nn.Standardized}",): ("write [bnnlight.nn.Standardized]",),
     ("--model.backbone.weight_parts={class_path: bnnlight.nn.Standardized, init_args: {deviation: 1.0}}",): (
         "bnnlight.nn.Standardized stands alone where a list is expected: write - class_path: bnnlight.nn.Standardized",
     ),
-    ("--model.backbone.weight_parts=true",): ("'true' is not a list: write one, as [A, B]",),
+    ("--model.backbone.weight_parts=true",): ("'true' is no list: write one, as [A, B]",),
     # a word without its option
     ("quickstart",): ("'quickstart' belongs to no option: write --config quickstart",),
     ("runs/a/best.ckpt",): ("'runs/a/best.ckpt' belongs to no option: write --ckpt_path runs/a/best.ckpt",),
@@ -111,8 +109,8 @@ REASONS = {
     # abstract, or another kind of class
     ("--model.backbone=own_classes.Abstract",): ("own_classes.Abstract is abstract", "blocks"),
     ("--trainer.logger+=own_classes.Half",): ("own_classes.Half is abstract", "log_metrics"),
-    ("--trainer.callbacks+=own_classes.Net",): ("own_classes.Net is not a Callback",),
-    ("--model.backbone.latent=own_classes.Net",): ("model.backbone.latent", "own_classes.Net is not a Latent"),
+    ("--trainer.callbacks+=own_classes.Net",): ("own_classes.Net is no Callback",),
+    ("--model.backbone.latent=own_classes.Net",): ("model.backbone.latent", "own_classes.Net is no Latent"),
 }  # fmt: skip
 
 

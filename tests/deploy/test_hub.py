@@ -215,10 +215,10 @@ def test_what_is_no_model_of_ours(hub, user, exported):
     me, stranger = user(), user(HF_TOKEN="hf_other")
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     for address, *parts in (
-        ("hf://me/bert", "is not a model of bnnlight: its card says library_name transformers"),
-        ("hf://me/bare", "is not a model of bnnlight: its card does not say so"),
+        ("hf://me/bert", "is no model of bnnlight: its card says library_name transformers"),
+        ("hf://me/bare", "is no model of bnnlight: its card does not say so"),
         ("hf://me/empty", "no shipped model in it: looked for model.xml, model.onnx"),
-        ("hf://me/junk", "it is not a safetensors file, or is cut off"),
+        ("hf://me/junk", "it is no safetensors file, or is cut off"),
         ("hf://me/both", "several models, model.onnx, model.safetensors: name one, hf://me/both/model.onnx"),
         ("hf://me/both/model.xml", "it has model.onnx, model.safetensors, and no model.xml"),
         ("hf://me/mine@v7", "it has no such revision"),

@@ -107,7 +107,7 @@ def test_a_plain_task_and_data_are_trained_shipped_and_predicted_with(bnnlight, 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("3,8", "'3,8' is not a shape"), ("3,0,8", "'3,0,8' is not a shape"), ("a,b,c", "'a,b,c' is not a shape")],
+    [("3,8", "'3,8' is no shape"), ("3,0,8", "'3,0,8' is no shape"), ("a,b,c", "'a,b,c' is no shape")],
 )
 def test_a_wrong_shape_is_told(bnnlight_error, text, told):
     code, line = bnnlight_error("export", "--ckpt_path", "a", "--format", "packed", "--input_shape", text)

@@ -158,7 +158,7 @@ BAD = [
     ({"a": 1}, "no list of boxes"),
     ({"annotations": []}, "its annotations are one"),
     ([], "no boxes"),
-    ([3], "entry 1 of 1 is not a detection: 3"),
+    ([3], "entry 1 of 1 is no detection: 3"),
     ([{"bbox": BOX}], "neither image_id nor file_name"),
     ([{"image_id": True, "bbox": BOX}], "image_id True names no picture"),
     ([{"file_name": 3, "bbox": BOX}], "file_name 3 names no picture"),
@@ -169,7 +169,7 @@ BAD = [
     ([{"image_id": 785, "bbox": BOX, "score": "high"}], "score is high"),
     ('[{"image_id": 785, "bbox": [1, 2, 3, 4], "score": NaN}]', "score is nan"),
     ([{"image_id": 785, "bbox": BOX, "category_id": [1]}], "category_id is [1]"),
-    ('[{"image_id": 785, "bbox": [NaN, 2, 3, 4]}]', "entry 1 of 1: the box has a coordinate that is not a number"),
+    ('[{"image_id": 785, "bbox": [NaN, 2, 3, 4]}]', "entry 1 of 1: the box has a coordinate that is no number"),
     ([{"image_id": 785, "bbox": BOX}, {"image_id": 785, "bbox": [1, 2, 0, 4]}], "entry 2 of 2: the box is 0×4 px"),
     ([{"image_id": 785, "bbox": [100, 0, 5, 5]}], "[100, 0, 5, 5] lies outside the picture of 100×80 px"),
 ]

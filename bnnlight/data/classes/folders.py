@@ -62,7 +62,7 @@ class ClassFolders(ImageFolder):
     """Images under FOLDER/CLASS/, labelled by the place of CLASS in the sorted names, or in those that are given.
 
     Hidden files and folders are skipped at every depth: ``._cat.jpg``, which macOS leaves
-    behind, is not an image. A warning counts pictures in formats that are not read.
+    behind, is no image. A warning counts pictures in formats that are not read.
 
     Args:
         folder: holds one folder for each class.

@@ -50,7 +50,7 @@ def read_json(path: Path, boxes: Boxes, advice: str) -> PosePeople:
     try:
         entries = json.loads(path.read_bytes())
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply: it is not a list of people; {advice}") from error
+        raise ValueError(f"{path} is nested too deeply: it is no list of people; {advice}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may have been cut off: fetch it again") from error
     if not isinstance(entries, list) or not entries:
@@ -115,7 +115,7 @@ def _numbers(entry: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.nda
     try:
         numbers = np.array(entry[name], np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} holds something that is not a number, or rows of unequal length") from error
+        raise ValueError(f"{name} holds something that is no number, or rows of unequal length") from error
     if numbers.shape != shape:
         expected = "×".join(map(str, shape)) or "one"
         actual = "×".join(map(str, numbers.shape)) or "one"

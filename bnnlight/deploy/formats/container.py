@@ -51,18 +51,18 @@ def read_bytes(file: Path) -> tuple[bytes, Metadata]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a safetensors file of a program, is shorter or longer than its header says, or too large.
+        ValueError: it is no safetensors file of a program, is shorter or longer than its header says, or too large.
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: there is no such file; name one that bnnlight export wrote")
     if not file.is_file():  # opening a pipe would wait for somebody to write
-        raise ValueError("it is not a regular file")
+        raise ValueError("it is no regular file")
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         start = stream.read(8)
         length = int.from_bytes(start, "little")
         if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError("it is not a safetensors file, or is cut off")
+            raise ValueError("it is no safetensors file, or is cut off")
         header = stream.read(length)
         metadata, num_bytes = _parse(header)
         if 8 + length + num_bytes != size:
@@ -81,14 +81,14 @@ def to_tensors(content: bytes) -> dict[str, np.ndarray]:
     try:
         return load(content)
     except SafetensorError as error:
-        raise ValueError(f"it is not a safetensors file: {shown(str(error))}") from error
+        raise ValueError(f"it is no safetensors file: {shown(str(error))}") from error
 
 
 def _parse(header: bytes) -> tuple[Metadata, int]:
     """Texts of a header, and number of bytes behind it."""
     record = parse_json(header.decode("utf-8"), "its header")
     if not isinstance(record, dict):
-        raise ValueError("its header is not an object")
+        raise ValueError("its header is no object")
     metadata = record.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError("its header's metadata are no texts")

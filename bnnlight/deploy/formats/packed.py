@@ -97,7 +97,7 @@ def load_packed(file: str | Path) -> tuple[Program, Manifest]:
     try:
         content, texts = read_bytes(file)
         if set(texts) != {MANIFEST, PROGRAM}:
-            raise ValueError("it is not a packed model of bnnlight")
+            raise ValueError("it is no packed model of bnnlight")
         check_seal(content, read_seal(texts[MANIFEST]))
         manifest, _ = Manifest.from_json(texts[MANIFEST])
         program = _to_program(parse_json(texts[PROGRAM], "its program"), to_tensors(content))

@@ -84,7 +84,7 @@ def shape_of(value: Any) -> Shape:
     """Shape of a node's value for one picture, without the batch."""
     shape = value.meta.get("shape") if isinstance(value, fx.Node) else None
     if not shape or len(shape) < 2 or shape[0] != 1:
-        raise Unsupported("what it takes or gives is not a tensor for each picture")
+        raise Unsupported("what it takes or gives is no tensor for each picture")
     return shape[1:]
 
 

@@ -177,7 +177,7 @@ def _check_parts(program: Program) -> dict[str, int]:
 
 def _check_names(step: Step, available: set[str]) -> None:
     if not is_line(step.name) or not step.name:
-        raise Wrong("the name is not text in one line")
+        raise Wrong("the name is no text in one line")
     if step.name in available:
         raise Wrong("the name is taken")
     if not isinstance(step.op, str) or step.op not in OPERATIONS:

@@ -55,7 +55,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(text: str) -> None:
-    raise ValueError(f"{text} is not a number")
+    raise ValueError(f"{text} is no number")
 
 
 def _integer(text: str) -> int:

@@ -21,7 +21,7 @@ def check_config_files(args: Sequence[str]) -> None:
         args: the command line behind the verb.
 
     Raises:
-        ValueError: a file is not a YAML, is empty, holds something else than options, or comes before the config whose
+        ValueError: a file is no YAML, is empty, holds something else than options, or comes before the config whose
             options it changes; the message names it.
     """
     named: set[str] = set()
@@ -67,7 +67,7 @@ def read_config(file: Path) -> dict[str, Any]:
         where = str(error).replace('in "<unicode string>", ', "at ")
         raise ValueError(f"{file} is not valid YAML: {' '.join(where.split())}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8, so it is not a config: {error}") from error
+        raise ValueError(f"{file} is no text in UTF-8, and so no config: {error}") from error
     if content is None:
         raise ValueError(f"{file} is empty: a config names a model, data and a trainer, see configs/quickstart.yaml")
     if not isinstance(content, dict):

@@ -59,7 +59,7 @@ class FixedPoint(nn.Module):
         return self.round(x)
 
     def round(self, x: Tensor) -> Tensor:
-        """The same for a weight, which is not a step of the network's own."""
+        """The same for a weight, which is no step of the network's own."""
         return _Rounded.apply(x, self.step, self.least, self.most)
 
     def extra_repr(self) -> str:

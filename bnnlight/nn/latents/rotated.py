@@ -54,7 +54,7 @@ class Rotated(Latent):
         the ``state_dict``: a checkpoint then means the same weights whatever seed the network was made with.
 
     Raises:
-        ValueError: unknown modes or products, or a seed or a block that is not a whole number in its range.
+        ValueError: unknown modes or products, or a seed or a block that is no whole number in its range.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ def test_crowds_and_those_without_joints_are_left_out_and_counted(tmp_path, told
     entries[1]["keypoints"] = [0] * 15
     del entries[2]["keypoints"]
     entries[3]["keypoints"] = None
-    # neither a joint nor a box, which is not a matter then
+    # neither a joint nor a box, which is no matter then
     entries[4] |= {"keypoints": [], "bbox": [0, 0, 0, 0]}
     # one joint alone and no box
     entries[5] |= {"keypoints": [50, 50, 2] + [0, 0, 0] * 4, "bbox": None}
@@ -255,10 +255,10 @@ WRONG = {
         "entry 1 of 4 (0.jpg): it has no category_id",
         "2 dog",
     ),
-    "categories are an object": (lambda c: {**c, "categories": c["categories"][0]}, "categories is not a list"),
+    "categories are an object": (lambda c: {**c, "categories": c["categories"][0]}, "categories is no list"),
     "nested without end": (lambda c: "[" * 100000, "nested too deeply"),
     "no annotations": (lambda c: {"images": c["images"]}, "has no list annotations", "COCO's form"),
-    "annotations are an object": (lambda c: {**c, "annotations": {}}, "annotations is not a list"),
+    "annotations are an object": (lambda c: {**c, "annotations": {}}, "annotations is no list"),
     "detections": (lambda c: [{"image_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4]}], "list of detections", "--data."),
     "MPII's list": (lambda c: [{"joints_vis": [], "joints": []}], "MPIIDataModule"),
     "a list": (lambda c: [], "holds a list", "--data.val_annotations"),

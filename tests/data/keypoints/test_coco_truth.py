@@ -55,8 +55,8 @@ def test_ids_of_every_kind():
     ("change", "part"),
     [
         ({"keypoints": [1, 2, 2]}, "entry 2 of 2 (1.jpg): keypoints are 1 joints, and 5 in the first annotation"),
-        ({"keypoints": [1, 2]}, "entry 2 of 2 (1.jpg): keypoints is not a list of x, y and flag"),
-        ({"keypoints": "none"}, "entry 2 of 2 (1.jpg): keypoints is not a list of x, y and flag"),
+        ({"keypoints": [1, 2]}, "entry 2 of 2 (1.jpg): keypoints is no list of x, y and flag"),
+        ({"keypoints": "none"}, "entry 2 of 2 (1.jpg): keypoints is no list of x, y and flag"),
         ({"keypoints": [math.inf, *[1] * 14]}, "entry 2 of 2 (1.jpg): keypoints has a NaN or infinite number"),
     ],
 )

@@ -175,7 +175,7 @@ def test_files_of_others(file, check_one_line):
     helper.set_model_props(model, {"bnnlight": text})
     model.metadata_props.append(model.metadata_props[0])
     onnx.save(model, file)
-    refused(file, check_one_line, "it is not a model that bnnlight wrote")
+    refused(file, check_one_line, "it is no model that bnnlight wrote")
 
 
 @pytest.mark.usefixtures("unopened")

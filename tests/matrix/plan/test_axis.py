@@ -192,7 +192,7 @@ MISTAKES = {
     "a rate of 0": (put("optimizers", "SGD", "values", value=[0.1, 0]), ("SGD: values has 0: give rates above 0",)),
     "a negative rate": (put("optimizers", "SGD", "values", value=[-0.1]), ("values has -0.1: give rates above 0",)),
     "a rate that is not finite": (put("optimizers", "SGD", "values", value=[float("inf")]), ("values has inf",)),
-    "a rate that is not one": (put("optimizers", "SGD", "values", value=0.1), ("values is 0.1", "list of numbers")),
+    "a rate that is no number": (put("optimizers", "SGD", "values", value=0.1), ("values is 0.1", "list of numbers")),
     "a searched rate of 0": (put("search", "values", value=[0.0]), ("search: values has 0",)),
     "rates of one that is not run with it": (
         put("optimizers", "SGD", "values", value={"Tucker, rank ½": [0.1]}),

@@ -143,7 +143,7 @@ def _load(path: Path, advice: str) -> dict[str, Any]:
     for name in ("images", "annotations"):
         if not isinstance(content.get(name), list):
             has = ", ".join(map(str, content)) or "nothing"
-            problem = f"has no list {name}: it holds {has}" if name not in content else f"{name} is not a list"
+            problem = f"has no list {name}: it holds {has}" if name not in content else f"{name} is no list"
             raise ValueError(f"{path}: {problem}; it is not in COCO's form; {advice}")
     return content
 
@@ -191,7 +191,7 @@ def _pictures(path: Path, images: list[Any]) -> dict[str, CocoPicture]:
 def _categories(path: Path, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     categories: dict[str, dict[str, Any]] = {}
     if not isinstance(content.get("categories") or [], list):
-        raise ValueError(f'{path}: categories is not a list: write [{{"id": 1, "name": …, "keypoints": […]}}]')
+        raise ValueError(f'{path}: categories is no list: write [{{"id": 1, "name": …, "keypoints": […]}}]')
     for category in content.get("categories") or []:
         if not isinstance(category, dict) or "id" not in category:
             raise ValueError(f"{path}: a category has no id: give each one; correct the file")

@@ -164,7 +164,7 @@ def _wanted(
 
 
 def _is_annotated(points: Any, visible: Sequence[float] | None) -> bool:
-    # what is not a row of numbers is told of later
+    # what is no row of numbers is told of later
     return not isinstance(points, array) or any(v in visible if visible else v > 0 for v in points[2::3])
 
 
@@ -178,7 +178,7 @@ def _names_and_limbs(content: CocoContent, wanted: set[str]) -> tuple[tuple[str,
     if not names:
         return None, limbs
     if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
-        raise ValueError(f"{content.path}: keypoints of category {key} is not a list of names; correct the category")
+        raise ValueError(f"{content.path}: keypoints of category {key} is no list of names; correct the category")
     names = tuple(" ".join(str(name).split()) for name in names)
     if twice := first_twice(names):
         raise ValueError(f"{content.path}: category {key} names the joint {twice!r} twice: give each a name of its own")
@@ -209,12 +209,12 @@ def _table(content: CocoContent, kept: list[int], num_joints: int | None) -> np.
     table = np.concatenate(rows).reshape(len(kept), -1, 3)
     wrong = ~np.isfinite(table[..., 2]).all(1)
     if wrong.any():
-        raise ValueError(f"{content.where(kept[wrong.argmax()])}: a joint's flag is not a number; correct the entry")
+        raise ValueError(f"{content.where(kept[wrong.argmax()])}: a joint's flag is no number; correct the entry")
     return table
 
 
 def _check_px(content: CocoContent, kept: list[int], table: np.ndarray, annotated: np.ndarray) -> None:
-    # what is not a number is told of later, with the joint's name
+    # what is no number is told of later, with the joint's name
     far = np.argwhere((np.abs(table[..., :2]) >= LARGEST_PX).any(2) & np.isfinite(table[..., :2]).all(2) & annotated)
     if len(far):
         row, joint = far[0]

@@ -81,7 +81,7 @@ def read_limbs(
     """
     numbers = _pairs_of_numbers(limbs)
     if numbers is None:
-        rank_zero_warn(f"{people.file}: its category's skeleton is not a list of pairs of numbers: no limbs are drawn")
+        rank_zero_warn(f"{people.file}: its category's skeleton is no list of pairs of numbers: no limbs are drawn")
         return ()
     if not len(numbers):
         return ()
