@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared_part import check
+
 HERE = Path(__file__).resolve().parent
 Record = dict[str, Any]
 
@@ -47,11 +49,6 @@ class Part:
     limit_s: float
     command: Callable[[Place, Path, float], list[str]]
     read: Callable[[Place, Record], Record] = lambda place, record: record
-
-
-def check(name: str, asked: str, found: Any, ok: bool) -> Record:
-    """A row of the page: what was asked, what was found."""
-    return {"name": name, "asked": asked, "found": found, "ok": bool(ok)}
 
 
 def script(name: str) -> Callable[[Place, Path, float], list[str]]:

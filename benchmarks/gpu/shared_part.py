@@ -17,6 +17,11 @@ from PIL import Image
 from bnnlight.data.classes.vision import CIFAR10_CLASSES
 
 
+def check(name: str, asked: str, found: Any, ok: bool) -> dict[str, Any]:
+    """A row of the page: what was asked, what was found."""
+    return {"name": name, "asked": asked, "found": found, "ok": bool(ok)}
+
+
 class Findings:
     """Figures and checks of a part, written after each, so that what was found before a failure is there.
 
@@ -34,7 +39,7 @@ class Findings:
 
     def check(self, name: str, asked: str, found: Any, ok: bool) -> None:
         """Keeps what was asked, and what was found."""
-        self._record["checks"].append({"name": name, "asked": asked, "found": found, "ok": bool(ok)})
+        self._record["checks"].append(check(name, asked, found, ok))
         self._write()
 
     def _write(self) -> None:

@@ -106,13 +106,13 @@ class Tracker(Logger):
 
 
 def test_mlflows_own_choice_of_a_store_counts_where_none_is_named(tmp_path, monkeypatch):
-    here = SimpleNamespace(get_tracking_uri=lambda: "sqlite:////work/mlflow.db")
+    here = SimpleNamespace(get_tracking_uri=lambda: "sqlite:////srv/team/mlflow.db")
     monkeypatch.setitem(sys.modules, "mlflow", here)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "mlflow")
     for save_dir in ("./mlruns", ".", None):
         left_open = mlflow(save_dir=save_dir)
         place_loggers([left_open], tmp_path, False)
-        assert left_open.init_args.tracking_uri == "sqlite:////work/mlflow.db"
+        assert left_open.init_args.tracking_uri == "sqlite:////srv/team/mlflow.db"
     for given in ({"save_dir": "here"}, {"tracking_uri": "https://server"}):
         named = mlflow(**given)
         place_loggers([named], tmp_path, False)

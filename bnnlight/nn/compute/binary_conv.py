@@ -22,9 +22,11 @@ class _BinaryConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, alpha, slope, shape, x_gradient, weight_gradient):
         ctx.shape, ctx.gradients, ctx.weight_dtype = shape, (x_gradient, weight_gradient), weight.dtype
-        x_code = encode_sign(x, x_gradient)
         dtype = output_dtype(x)
         on_record = record()
+        ctx.layout = Layout.of(x) if on_record is None and packs(x_gradient) else None
+        # what is packed needs no code: signs are read from X itself
+        x_code = x if ctx.layout is not None else encode_sign(x, x_gradient)
         if on_record is not None and on_record.replayed:
             weight_code, sums = on_record.next()
             y = _activated(scaled(_as_computed(sums, dtype), alpha, dtype), slope)
@@ -36,7 +38,6 @@ class _BinaryConv2d(torch.autograd.Function):
             if on_record is not None:
                 on_record.keep(weight_code, sums)
         sums = None if slope is None else sums
-        ctx.layout = Layout.of(x) if on_record is None and packs(x_gradient) else None
         kept = (x_code, None) if ctx.layout is None else pack(x, x_gradient)
         ctx.save_for_backward(*kept, weight_code, alpha, slope, sums)
         channels_first = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
