@@ -29,12 +29,14 @@ where a config names them:
 | `FreezeSigns` | steps no latent any more, while all that is real goes on | `bnn/signs_frozen` |
 | `WeightDecay` | weight decay of latents, for the whole run or until they are binary | |
 
-The last four are in `schedules`.
+The last four are in `schedules`. `Compile` is option `--compile`: it changes how quickly a step is taken, and nothing
+that is trained.
 """
 
 from bnnlight.callbacks.activations import Activations
 from bnnlight.callbacks.alphas import Alphas
 from bnnlight.callbacks.bad_images import BadImages
+from bnnlight.callbacks.compiled import Compile, CompileOptions
 from bnnlight.callbacks.damping import Damping
 from bnnlight.callbacks.factor_ranks import FactorRanks
 from bnnlight.callbacks.flip_rates import FlipRates
@@ -54,6 +56,8 @@ __all__ = [
     "Activations",
     "Alphas",
     "BadImages",
+    "Compile",
+    "CompileOptions",
     "Damping",
     "FactorRanks",
     "FlipRates",

@@ -1,4 +1,4 @@
-"""Explains errors of the machine in one line: memory, disk, limits, loader workers that are gone."""
+"""Explains errors of the machine in one line: memory, disk, limits, loader workers that are gone, compilers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explain_machine(error: BaseException, message: str) -> str | None:
     if message.startswith("cannot read image"):
         return None
     chain = _chain(error, message)
-    for explain in (_files, _shared_memory, _gpu_memory, _workers, _memory, _disk, _system):
+    for explain in (_files, _shared_memory, _gpu_memory, _workers, _memory, _disk, _system, _compiler):
         line = explain(error, chain)
         if line:
             return line
@@ -118,6 +118,18 @@ def _system(error: BaseException, text: str) -> str | None:
         advice = "raise the limit (ulimit -u, docker run --pids-limit), or lower data.num_workers"
         return f"no more processes or threads can be started: {advice}"
     return None
+
+
+def _compiler(error: BaseException, text: str) -> str | None:
+    """What ``torch.compile`` failed at. It wraps what a compiler says; advice for torch's authors stands behind it."""
+    if not re.match(r"torch\._(dynamo|inductor)\.", type(error).__module__):  # by name: no verb waits for these
+        return None
+    if "No working C++ compiler" in text:
+        return "torch.compile found no C++ compiler: install one (Debian: apt install g++), or leave --compile out"
+    if re.search("triton", text, re.I) and re.search("cannot find|not installed|missing", text, re.I):
+        return "torch.compile found no working Triton: install the one of your torch, or leave --compile out"
+    said = re.split(r"\s*Set TORCHDYNAMO_VERBOSE|\s*For even more developer context", text)[0].rstrip(" .")
+    return f"torch.compile failed: {said}: leave --compile out, or try another --compile.backend"
 
 
 def _where(error: BaseException, text: str) -> str:

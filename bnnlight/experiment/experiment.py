@@ -28,6 +28,8 @@ from bnnlight.callbacks import (
     Activations,
     Alphas,
     BadImages,
+    Compile,
+    CompileOptions,
     Damping,
     FactorRanks,
     FlipRates,
@@ -125,6 +127,14 @@ class Experiment(LightningCLI):
         )
         for name, kind, default, text in options:
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        parser.add_argument(
+            "--compile",
+            nargs="?",
+            const=True,
+            type=bool | CompileOptions,
+            default=False,
+            help="Whether fit has torch.compile make the network quicker, or what is compiled and how.",
+        )
         text = "Go on in run_dir where fit was stopped, or begin a run there."
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -249,6 +259,9 @@ class Experiment(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Heartbeat)]
         if self._for_fit:
             callbacks = [*callbacks, ProcessorTime(), Damping()]  # they have no options
+            if compiled := self.config_init.compile:
+                # behind all that put hooks on layers
+                callbacks.append(Compile() if compiled is True else Compile(compiled))
         if self.config.seed_per_rank:
             callbacks = [*callbacks, SeedPerRank()]
         if self.save_config_callback and not config.get("fast_dev_run"):

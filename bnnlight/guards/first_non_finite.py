@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from bnnlight.nn.inspect import first_few, named_binary_layers, named_tensors
+from bnnlight.nn.running import uncompiled
 
 
 def is_finite(nest: Any) -> bool:
@@ -85,7 +86,8 @@ class ForwardWatch:
             ):
                 hooks.append(register(look, with_kwargs=True))
         try:
-            yield
+            with uncompiled():
+                yield
         finally:
             for hook in hooks:
                 hook.remove()

@@ -8,16 +8,25 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from bnnlight.nn.torch_internals import forward_hooks
+
+__all__ = ["blank", "evaluating", "forward_hooks", "run_once", "uncompiled"]
+
+
+def uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Within it nothing runs compiled: ``torch.compile`` does not see hooks that are new, and torch before 2.6 knows no
+    way to leave it out."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return stance("force_eager") if stance else contextlib.nullcontext()
+
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within it a model is in eval mode and not compiled; afterwards each module is in the mode it was in."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    # torch.compile would compile for this one run; torch before 2.6 knows no other way
-    stance = getattr(torch.compiler, "set_stance", None)
     try:
-        with stance("force_eager") if stance else contextlib.nullcontext():
+        with uncompiled():  # it would be compiled for this one run
             yield
     finally:
         for module, training in modes.items():

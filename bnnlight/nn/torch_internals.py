@@ -6,6 +6,8 @@ No other file of ``nn`` and ``deploy`` touches such, but for kernels, which ``co
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -51,6 +53,12 @@ def has_gradient_hook(tensor: Tensor) -> bool:
 def has_forward_hook(module: nn.Module) -> bool:
     """Whether something was hung on a module's forward pass, before or behind it."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def forward_hooks(model: nn.Module) -> list[int]:
+    """Numbers of all hooks on the forward passes of a network's modules, in order: new hooks have new numbers."""
+    kinds = ((module._forward_pre_hooks, module._forward_hooks) for module in model.modules())
+    return [number for hooks in itertools.chain(*kinds) for number in hooks]
 
 
 def version(tensor: Tensor) -> int:

@@ -10,6 +10,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bnnlight.nn.running import uncompiled
+
 
 def picture_shape(data: Any) -> tuple[int, int, int] | None:
     """Channels, height and width of a data module's pictures; None where it does not tell.
@@ -47,7 +49,7 @@ def answer(task: L.LightningModule, shape: tuple[int, int, int]) -> Any:
     modes = {module: module.training for module in task.modules()}
     buffers = {buffer: buffer.clone() for buffer in task.buffers()}
     try:
-        with torch.no_grad(), isolate_rng(include_cuda=False):
+        with torch.no_grad(), isolate_rng(include_cuda=False), uncompiled():
             return task.eval()(picture)
     except torch.OutOfMemoryError:
         raise

@@ -33,6 +33,7 @@ class _Own:
         stepping: the groups of the step under way.
         scheduling: whether only groups that were there from the start are seen.
         has_grown: whether parameters were added since the last step.
+        compiled: the optimizer's own step, compiled, without a closure; None where it is not.
     """
 
     model: nn.Module | None = None
@@ -44,6 +45,7 @@ class _Own:
     stepping: list[dict[str, Any]] | None = None
     scheduling: bool = False
     has_grown: bool = False
+    compiled: Callable[..., Any] | None = None
 
 
 class RelativeRates(Optimizer):
@@ -110,7 +112,10 @@ class RelativeRates(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
         """One step of the optimizer. Groups with the same options are taken as one, since each group costs time."""
         self._take_in_the_rest()
-        merged = _merge(self.param_groups)
+        merged, of_groups = _merge(self.param_groups), _OF_A_GROUP
+        if self._own.compiled is not None:
+            of_groups = (*_OF_A_GROUP, "lr")
+            merged = [(group | {"lr": _as_tensor(group["lr"])}, members) for group, members in merged]
         together = [group for group, _ in merged]
 
         def apart() -> Any:
@@ -122,12 +127,25 @@ class RelativeRates(Optimizer):
 
         self._own.stepping = together
         try:
+            if self._own.compiled is not None:
+                with torch.enable_grad():
+                    loss = None if closure is None else apart()
+                self._own.compiled(**options)
+                return loss
             return super().step(**options) if closure is None else super().step(apart, **options)
         finally:
             self._own.stepping = None
             for group, members in merged:  # some optimizers keep numbers in their groups
                 for member in members:
-                    member.update((key, value) for key, value in group.items() if key not in _OF_A_GROUP)
+                    member.update((key, value) for key, value in group.items() if key not in of_groups)
+
+    def compile_step(self, **options: Any) -> None:
+        """Has the optimizer's own step compiled, the first time that it is taken; closures run as they are, before it.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        self._own.compiled = torch.compile(super().step, **options)
 
     step.hooked = True  # torch's mark of a step that needs no more hooks: the optimizer's own has them
 
@@ -328,6 +346,11 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
+
+
+def _as_tensor(rate: float | Tensor) -> Tensor:
+    # a step that is compiled with a number is compiled anew for each other one
+    return rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=torch.float64)
 
 
 def _merge(groups: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

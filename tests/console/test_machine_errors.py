@@ -254,3 +254,30 @@ def test_other_errors_are_left_alone():
     own = "cannot read image a.jpg: Too many open files; lower data.num_workers, or raise the limit"
     assert explain(OSError(own)) == (1, own)
     assert explain(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a.yaml"))[0] == 2
+
+
+def test_a_compiler_that_is_not_there(monkeypatch, tmp_path):
+    inductor = pytest.importorskip("torch._inductor.config", reason="this torch has no inductor")
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "nothing")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    try:
+        line = provoked(lambda: torch.compile(lambda x: (x + 1).sin())(torch.zeros(3)))
+    finally:
+        torch.compiler.reset()
+    assert line == "torch.compile found no C++ compiler: install one (Debian: apt install g++), or leave --compile out"
+
+
+def test_a_backend_that_fails():
+    def fails(graph, inputs):
+        raise RuntimeError("this backend knows no sine")
+
+    torch.compiler.reset()
+    try:
+        line = provoked(lambda: torch.compile(lambda x: (x + 1).sin(), backend=fails)(torch.zeros(3)))
+    finally:
+        torch.compiler.reset()
+    assert line.startswith("torch.compile failed: ")
+    assert "this backend knows no sine" in line
+    assert line.endswith("leave --compile out, or try another --compile.backend")
+    assert "TORCHDYNAMO" not in line

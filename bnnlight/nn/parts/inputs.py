@@ -206,9 +206,9 @@ class Normalized(InputPart):
         if not self.training or not x.numel():
             return x
         dims = tuple(range(1, x.ndim)) if x.ndim > 1 else (0,)
-        if math.prod(x.shape[dim] for dim in dims) < 2:
+        if (x[0] if x.ndim > 1 else x).numel() < 2:
             raise ValueError("Normalized: each input has a single entry, which has no deviation: leave the part out")
-        if transformed():
+        if transformed() or torch.compiler.is_compiling():  # a compiler makes few passes over x by itself
             return x / (x.var(dims, keepdim=True) + self.eps).sqrt()
         return _Normalized.apply(x, dims, self.eps)
 

@@ -179,6 +179,8 @@ class Clamped(WeightPart):
 
     def __init__(self, weight: Tensor, tau: float = 0.85) -> None:
         super().__init__(weight)
+        # Q in mean sizes of weights. A tensor, for which a compiled network is not compiled anew whenever τ moves.
+        self.register_buffer("mean_sizes", weight.new_zeros(()), persistent=False)
         self.tau = tau
 
     @property
@@ -189,11 +191,11 @@ class Clamped(WeightPart):
     @tau.setter
     def tau(self, tau: float) -> None:
         self._tau = check_tau(tau, "tau of Clamped")
+        # all weights lie within any number's largest one, which no mean of sizes makes infinite times zero
+        self.mean_sizes.fill_(torch.finfo(self.mean_sizes.dtype).max if tau == 1 else -math.log(2 - 2 * tau))
 
     def forward(self, weight: Tensor) -> Tensor:
-        if self.tau == 1:
-            return weight
-        bound = weight.detach().abs().mean() * -math.log(2 - 2 * self.tau)
+        bound = weight.detach().abs().mean() * self.mean_sizes
         return weight.clamp(-bound, bound)
 
     def extra_repr(self) -> str:

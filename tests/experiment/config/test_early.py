@@ -79,6 +79,8 @@ FINE = [
     ("fit", *Q, "--model.help=bnnlight.tasks.ClassificationTask", "--fooo"),
     ("fit", *Q, "--model.scheduler=null", "--model.warmup=.5", "--seed_everything=true"),
     ("fit", "-cquickstart.yaml"),
+    ("fit", *Q, "--compile", "--compile.backend=eager"),
+    ("fit", *Q, "--compile"),
 ]
 
 

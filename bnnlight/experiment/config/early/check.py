@@ -44,12 +44,14 @@ def check(verb: str, args: Sequence[str], page: Page) -> None:
         ValueError: something is wrong; the message is one line.
         FileNotFoundError: there is no such checkpoint.
     """
-    look, flags = _Look(page), page.flags()
+    look, flags, bare = _Look(page), page.flags(), page.bare()
     named, is_whole = set(), True
     for way, value, word in sources(args, flags):
         if not way:
             raise ValueError(f"{value!r} belongs to no option" + meant_by(value))
         if value is None and word and ".".join(way) in look.types.keys() - flags:
+            if ".".join(way) in bare:
+                continue
             raise ValueError(f"no value stands behind {word}")
         look.take(way, value, word)
         named.add(way[0])

@@ -78,6 +78,11 @@ class Page:
         options = [option[1].split(", ") for line in self.lines if (option := _OPTION.match(line))]
         return {word.lstrip("-") for words in options for word in words if not any(" " in part for part in words)}
 
+    def bare(self) -> set[str]:
+        """Options that may stand without their value, without dashes: their names stand before it in brackets."""
+        options = [option[1] for line in self.lines if (option := _OPTION.match(line))]
+        return {option.split(" ")[0].lstrip("-") for option in options if option.partition(" ")[2].startswith("[")}
+
     def types(self) -> dict[str, str]:
         """Option, without dashes → its type as the page names it, "" where it names none."""
         found: dict[str, str] = {}
