@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,3 +108,60 @@ def test_drawn_people_are_read_as_mpii(tmp_path):
     person = draw_person(0, 1, "val").person
     np.testing.assert_allclose(np.array(entry["joints"]) - 1, person.joints, atol=0.01)
     assert 200 * 1.25 * entry["scale"] == pytest.approx(float(person.side_px))
+
+
+NOT_THERE = (
+    "openvino",
+    "onnxruntime",
+    "tflite",
+    "plotly",
+    "pycocotools",
+    "pytorch_optimizer",
+    "wandb_workspaces",
+    "ruff",
+)
+"""What a machine with torch and what `carry.sh` lays beside it lacks."""
+
+
+def without(names, *code):
+    """Runs Python where some packages are not to be found, as if they were not installed."""
+    hidden = f"""
+import sys
+class Hidden:
+    def __init__(self, finder): self.finder = finder
+    def __getattr__(self, name): return getattr(self.finder, name)
+    def find_spec(self, name, *rest):
+        return None if name.partition(".")[0] in {names!r} else self.finder.find_spec(name, *rest)
+sys.meta_path[:] = map(Hidden, sys.meta_path)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join([hidden, *code])], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+
+
+def test_all_parts_start_without_packages_that_only_other_things_need():
+    scripts = sorted(path.stem for path in (ROOT / "benchmarks/gpu").glob("acceptance*.py"))
+    assert len(scripts) > 5
+    folders = [str(ROOT / "benchmarks" / name) for name in ("gpu", "training")]
+    done = without(NOT_THERE, f"sys.path[:0] = {folders!r}", f"import gpu_train, {', '.join(scripts)}", "print('all')")
+    assert done.stdout == "all\n", done.stderr
+
+
+def test_the_tests_on_a_gpu_are_found_without_these_packages():
+    words = ["-q", "-p", "no:cacheprovider", "-m", "gpu", "--collect-only", "tests/gpu"]
+    done = without(NOT_THERE, "import pytest", f"sys.exit(pytest.main({words!r}))")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert done.stdout.count("::") > 40
+
+
+def test_what_failed_is_told_before_what_it_did_not_write(monkeypatch, tmp_path):
+    import acceptance
+    from acceptance_parts import Part, Place
+
+    def unreadable(place, record):
+        raise KeyError("results")
+
+    part = Part("train", "time", 60, python("import sys; sys.exit(3)"), unreadable)
+    record = acceptance.run_part(part, Place(tmp_path, "cpu", small=True, data=None), 60, tmp_path / "log")
+    assert "3" in record["failed"]
+    assert "cannot be read" not in record["failed"]

@@ -27,7 +27,7 @@ from acceptance_page import page
 from acceptance_parts import PARTS, Part, Place
 from acceptance_watched import run_watched
 
-from bnnlight.commands.bench import machine
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def run_part(part: Part, place: Place, limit_s: float, log: Path) -> dict[str, A
         record = json.loads(output.read_text()) if output.is_file() else {}
         record = part.read(place, record)
     except (OSError, ValueError, KeyError) as error:
-        record, ended = {}, f"what it wrote cannot be read: {error}"
+        record, ended = {}, ended or f"what it wrote cannot be read: {error}"  # no record tells less than its reason
     if ended:
         record["failed"] = ended
     return {"title": part.title, **record, "seconds": round(time.monotonic() - begin, 1)}

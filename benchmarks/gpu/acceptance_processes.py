@@ -15,6 +15,8 @@ def main() -> int:
     asked = options(__doc__)
     findings = Findings(asked.output)
     few = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--model.backbone.width=0.125")
+    # AdamW divides rounding by rounding where a gradient is zero, as that of a bias in front of a batch norm
+    few += ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.05")
     with tempfile.TemporaryDirectory() as folder:
         weights = {}
         for name, words in {"alone": (), "DDP": ("--trainer.strategy=ddp", "--trainer.sync_batchnorm=true")}.items():

@@ -22,7 +22,7 @@ from two_hosts_jobs import WAIT_S, Bench, error_lines, wait_until
 from two_hosts_network import Network
 from two_hosts_report import report
 
-from bnnlight.commands.bench import machine
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 
 DOUBLE = ("--trainer.precision=64-true",)

@@ -25,7 +25,7 @@ from convert_zoo_networks import Network, networks
 from convert_zoo_row import FORMATS, reasons, row
 from rich.progress import track
 
-from bnnlight.commands.bench import num_cores
+from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.experiment.save_config import provenance
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bnnlight.cli import main as bnnlight
-from bnnlight.commands.bench import machine
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 
 VARIANTS = {

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from bnnlight.cli import main as bnnlight
-from bnnlight.commands.bench import machine
 from bnnlight.deploy.formats.qonnx import FILE, HLS4ML, QonnxEngine, to_pixels
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import check_pictures

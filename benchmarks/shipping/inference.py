@@ -28,13 +28,15 @@ from inference_networks import Network, in_torch, real_networks, small_networks,
 from torch import nn
 
 from bnnlight.backbones import ResNet18, StackedHourglass
-from bnnlight.commands.bench import in_turn, machine, num_cores
+from bnnlight.commands.bench import in_turn
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.onnx import OnnxEngine, save_onnx
 from bnnlight.deploy.formats.openvino import OpenVINOEngine, save_openvino
 from bnnlight.deploy.formats.packed import PackedEngine, save_packed
+from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 from bnnlight.imaging.skeletons import MPII
 from bnnlight.nn import real_valued

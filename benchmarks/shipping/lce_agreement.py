@@ -28,7 +28,6 @@ import torchvision
 from torch import nn
 
 from bnnlight.backbones import ResNet18
-from bnnlight.commands.bench import machine
 from bnnlight.data import CIFAR10DataModule, LSPDataModule
 from bnnlight.deploy.formats.larq.operators import to_lce
 from bnnlight.deploy.formats.lce import save_lce
@@ -40,6 +39,7 @@ from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.program import Program
 from bnnlight.deploy.shipped import shipped_models
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 from bnnlight.experiment.trained.network import load_trained
 from bnnlight.experiment.trained.shipping import describe

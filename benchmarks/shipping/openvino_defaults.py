@@ -25,7 +25,6 @@ from PIL import Image
 from torch import nn
 
 from bnnlight.backbones import ResNet18
-from bnnlight.commands.bench import machine
 from bnnlight.deploy.formats.int8 import find_ranges
 from bnnlight.deploy.formats.openvino import OpenVINOEngine, save_openvino
 from bnnlight.deploy.formats.openvino_precision import narrow_nodes
@@ -35,6 +34,7 @@ from bnnlight.deploy.manifest import Manifest, PictureInput
 from bnnlight.deploy.program import Program
 from bnnlight.deploy.proof.verify import answers
 from bnnlight.deploy.shipped import shipped_models
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 from bnnlight.imaging.class_input import class_input
 from bnnlight.imaging.pose_crop import whole_picture

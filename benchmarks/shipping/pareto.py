@@ -25,7 +25,8 @@ import torch
 from pareto_networks import BITS, Shipped, accuracy, figure_of, shipped
 from pareto_page import draw, report
 
-from bnnlight.commands.bench import in_turn, machine
+from bnnlight.commands.bench import in_turn
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 
 

@@ -139,10 +139,10 @@ def main() -> None:
         print(json.dumps(memory(args.memory)))
         return
     # late: where memory is measured, nothing else is to be there
-    from bnnlight.commands.bench import machine
     from bnnlight.deploy.formats.onnx import save_onnx
     from bnnlight.deploy.formats.openvino import save_openvino
     from bnnlight.deploy.formats.packed import load_packed, save_packed
+    from bnnlight.experiment.machine import machine
     from bnnlight.experiment.save_config import provenance
 
     start, results, sizes = time.time(), [], []

@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2, help=f"of each of the {ROUNDS} rounds")
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
     args = parser.parse_args()
-    from bnnlight.commands.bench import machine
+    from bnnlight.experiment.machine import machine
     from bnnlight.experiment.save_config import provenance
 
     load, start, rows = os.getloadavg()[0], time.time(), []

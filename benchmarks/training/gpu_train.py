@@ -27,7 +27,7 @@ from shared_networks import Setting, chosen, make_training, row_names
 from shared_step import Training, quartiles, take_turns
 from torch import nn
 
-from bnnlight.commands.bench import machine
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 
 SETTINGS = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Literal
 
-import pytorch_optimizer
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
@@ -45,9 +45,13 @@ OPTIMIZERS: dict[str, OptimizerCallable] = {
     "torch.optim.Muon": partial(torch.optim.Muon, lr=1e-4),
     "SOAP": partial(SOAP, lr=1e-4),
     "SOAP, bf16": partial(SOAP, lr=1e-4, products="bfloat16"),
-    "pytorch_optimizer.SOAP": partial(pytorch_optimizer.SOAP, lr=1e-4),
 }
-"""Optimizers of the rows ``dense + NAME``; all other rows have AdamW in one fused call."""
+"""Optimizers of the rows ``dense + NAME``; all other rows have AdamW in one fused call. The package pytorch_optimizer,
+which only comparisons need, adds its SOAP where it is installed."""
+if find_spec("pytorch_optimizer"):
+    import pytorch_optimizer
+
+    OPTIMIZERS["pytorch_optimizer.SOAP"] = partial(pytorch_optimizer.SOAP, lr=1e-4)
 
 WITH = " + "
 """Stands between a row's network and its optimizer."""

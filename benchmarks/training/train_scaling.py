@@ -30,7 +30,8 @@ from shared_step import Training, keep_freed_memory, labelled_pictures, take_tur
 from torch import nn
 
 from bnnlight.backbones import ResNet
-from bnnlight.commands.bench import machine, num_cores
+from bnnlight.deploy.formats.workers import num_cores
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 from bnnlight.nn import Holistic, LatentFactory, Matrix, Tucker, real_valued
 

@@ -43,7 +43,8 @@ from train_step_floor import as_record, convolution_shapes, count_work, measure_
 from train_step_memory import in_own_process, peak_memory, real_steps
 from train_step_report import report
 
-from bnnlight.commands.bench import machine, num_cores
+from bnnlight.deploy.formats.workers import num_cores
+from bnnlight.experiment.machine import machine
 from bnnlight.experiment.save_config import provenance
 
 SETTINGS = (

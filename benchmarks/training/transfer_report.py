@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from bnnlight.commands.bench import machine
+from bnnlight.experiment.machine import machine
 
 GOAL = 3.0
 """Steps from scratch over steps of the transfer, at equal accuracy."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from bnnlight.console.tables import print_whole
 from bnnlight.deploy import Runtime
 from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.deploy.proof.twin import OPENVINO, TWINS, int8_twin
+from bnnlight.experiment.machine import machine
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -133,16 +132,6 @@ def compared(times: Mapping[str, list[float]], batch_size: int) -> dict[str, Any
     for name in [name for name in times if name != "model"]:
         figures[f"{name}_over_model"] = float(np.median(np.array(times[name]) / np.array(times["model"])))
     return figures
-
-
-def machine() -> str:
-    """The processor's name and the number of its cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {num_cores()} cores"
 
 
 def _print(record: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from bnnlight.console.parser import Parser
 from bnnlight.console.shipped_configs import shipped_configs
 from bnnlight.deploy.formats.workers import num_cores
 from bnnlight.deploy.shipped import shipped_models
+from bnnlight.experiment.machine import processor, processor_name
 
 _INSTRUCTIONS = (
     *("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_vpopcntdq"),
@@ -97,12 +98,10 @@ def _bnnlight() -> str:
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    name = told.get("model name") or platform.processor() or platform.machine()
+    told = processor()
     flags = {*told.get("flags", "").split(), *told.get("Features", "").split()}
     known = " ".join(flag for flag in _INSTRUCTIONS if flag in flags)
-    return f"{name}, {num_cores()} of {os.cpu_count()} cores" + (f", {known}" if known else "")
+    return f"{processor_name()}, {num_cores()} of {os.cpu_count()} cores" + (f", {known}" if known else "")
 
 
 def _memory() -> str:
