@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -251,9 +253,37 @@ def test_gpu_train_names_the_row_that_fails(tiny, monkeypatch):
         raise RuntimeError("no compiler\nand a long trace")
 
     monkeypatch.setitem(gpu_train.MODES, "compiled", refuse)
-    result = gpu_train.measure(tiny, ["real, channels last"], ["compiled"], "cpu")
-    assert result["rows"] == {
-        "real, channels last, compiled": {"mode": "compiled", "error": "RuntimeError: no compiler"}
+    (row,) = gpu_train.measure(tiny, ["real, channels last"], "compiled", "cpu").values()
+    assert row.pop("warm_up_s") > 0
+    assert row == {"mode": "compiled", "error": "RuntimeError: no compiler"}
+
+
+def test_gpu_train_keeps_what_it_has_when_time_is_out(tmp_path, monkeypatch, capsys):
+    """The clock stands still but for the compiler, which takes 70 of 100 seconds, and dies at the second network."""
+    import gpu_train
+
+    now, written = [0.0], []
+
+    def slow(network):
+        now[0] += 70
+        if now[0] > 100:
+            written.append(json.loads((tmp_path / "gpu_train.json").read_text())["results"])
+            raise KeyboardInterrupt  # as the watchdog would
+        return network
+
+    monkeypatch.setattr(gpu_train, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+    monkeypatch.setitem(gpu_train.MODES, "compiled", slow)
+    words = ["--device", "cpu", "--small", "--limit_s", "100", "--rows", "real, channels last", "dense"]
+    monkeypatch.setattr(sys, "argv", ["gpu_train.py", *words, "--output", str(tmp_path / "gpu_train")])
+    with pytest.raises(KeyboardInterrupt):
+        gpu_train.main()
+    ((resnet, hourglass),) = written
+    left_out = {"mode": "compiled", "error": "left out: no time was left"}
+    assert resnet["rows"]["dense, compiled"] == left_out
+    assert resnet["rows"]["real, channels last, compiled"]["ratio"] == 1
+    assert {name for name, row in hourglass["rows"].items() if "ratio" in row} == {
+        "real, channels last, plain",
+        "dense, plain",
     }
 
 

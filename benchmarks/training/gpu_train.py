@@ -2,7 +2,8 @@
 
 ResNet-18 with 1000 classes at 224×224, batch 256, and the hourglass of configs/hg_mpii.yaml at 256×256, batch 64:
 random pictures, bfloat16 autocast, channels last, AdamW in one fused call. Each network as it is and under
-`torch.compile`; steps of all taken in turn in one process. Peak memory is the most that a step allocates beyond what
+`torch.compile`; steps of all in one mode are taken in turn in one process. What is measured is written after each mode
+of each network, so that a limit loses nothing of it. Peak memory is the most that a step allocates beyond what
 was there before it, with the network's own parameters, buffers and optimizer state. Saved bytes are those of
 `train_step.py`.
 
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,11 @@ SMALL = (
     Setting("hourglass, small", "hourglass", 64, 2, num_rounds=2, features=32),
 )
 REAL = "real, channels last"
-MODES: dict[str, Callable[[nn.Module], nn.Module]] = {"plain": lambda network: network, "compiled": torch.compile}
+MODES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "plain": lambda network: network,
+    # in one graph: torch compiles at most 8 networks of one class, and would run the next ones as they are
+    "compiled": partial(torch.compile, fullgraph=True),
+}
 NUM_WARM_UP = 3
 """Steps of each network before those that are timed."""
 
@@ -72,26 +79,40 @@ class Timed:
         return seconds
 
 
-def measure(setting: Setting, names: Sequence[str], modes: Sequence[str], device: str) -> dict[str, Any]:
-    """One setting: all rows in all modes. A row that fails says why, in one line, and the others go on."""
+def measure(
+    setting: Setting, names: Sequence[str], mode: str, device: str, until: float = math.inf
+) -> dict[str, dict[str, Any]]:
+    """One setting: all rows in one mode. A row that fails says why, in one line, and the others go on.
+
+    Args:
+        setting: what is trained.
+        names: of the rows, the most important ones first.
+        mode: one of :data:`MODES`.
+        device: where.
+        until: no row is begun that, by the longest one so far, would not be ready by this time of ``time.monotonic``.
+    """
     rows: dict[str, dict[str, Any]] = {}
     timed: dict[str, Timed] = {}
+    longest = 0.0
     for name in names:
-        for mode in modes:
-            key = f"{name}, {mode}"
-            rows[key] = {"mode": mode}
-            try:
-                training = make_training(setting, name, device, torch.bfloat16, MODES[mode])
-                begin = time.perf_counter()
-                if mode == "plain":
-                    rows[key]["saved"] = training.counted_step()
-                made = Timed(training)
-                for _ in range(NUM_WARM_UP):
-                    made.step()
-                rows[key]["warm_up_s"] = time.perf_counter() - begin
-                timed[key] = made
-            except Exception as error:  # a compiler may fail in any way
-                rows[key]["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        key = f"{name}, {mode}"
+        rows[key] = {"mode": mode}
+        begin = time.monotonic()
+        if begin + longest > until:
+            rows[key]["error"] = "left out: no time was left"
+            continue
+        try:
+            training = make_training(setting, name, device, torch.bfloat16, MODES[mode])
+            if mode == "plain":
+                rows[key]["saved"] = training.counted_step()
+            made = Timed(training)
+            for _ in range(NUM_WARM_UP):
+                made.step()
+            timed[key] = made
+        except Exception as error:  # a compiler may fail in any way
+            rows[key]["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        rows[key]["warm_up_s"] = time.monotonic() - begin
+        longest = max(longest, rows[key]["warm_up_s"])
     times = take_turns({key: made.step for key, made in timed.items()}, setting.num_rounds)
     for key, seconds in times.items():
         row = rows[key]
@@ -106,7 +127,7 @@ def measure(setting: Setting, names: Sequence[str], modes: Sequence[str], device
                 row["peak_ratio"] = row["peak_bytes"] / timed[real].peak_bytes
             if "saved" in row:
                 row["saved_ratio"] = row["saved"]["all"] / rows[real]["saved"]["all"]
-    return {"setting": asdict(setting), "rows": rows}
+    return rows
 
 
 def report(record: dict[str, Any]) -> str:
@@ -158,11 +179,12 @@ def main() -> None:
     parser.add_argument("--settings", type=int, nargs="+", choices=(0, 1), default=(0, 1), help="default: both")
     parser.add_argument("--rows", nargs="+", help=f"names as in the table; default: {REAL!r} and all binary ones")
     parser.add_argument("--modes", nargs="+", choices=tuple(MODES), default=tuple(MODES))
+    parser.add_argument("--limit_s", type=float, default=math.inf, help="seconds after which no row is begun any more")
     parser.add_argument("--output", type=Path, help="path without ending: writes .md and .json")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu_train.py: torch sees no GPU: run it where there is one, or try it with --device cpu --small")
-    begin = time.time()
+    begin = time.monotonic()
     torch.backends.cudnn.benchmark = True
     try:
         names = chosen(args.rows or [name for name in row_names() if name != "real, contiguous"])
@@ -174,13 +196,16 @@ def main() -> None:
         "machine": machine(),
         "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
         "torch": torch.__version__,
-        "results": [measure(setting, names, args.modes, args.device) for setting in settings],
-        "seconds": round(time.time() - begin),
+        "results": [{"setting": asdict(setting), "rows": {}} for setting in settings],
     }
+    for mode in args.modes:
+        for setting, result in zip(settings, record["results"], strict=True):
+            result["rows"] |= measure(setting, names, mode, args.device, begin + args.limit_s)
+            record["seconds"] = round(time.monotonic() - begin)
+            if args.output:
+                args.output.with_suffix(".json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+                args.output.with_suffix(".md").write_text(report(record))
     print(json.dumps(record, indent=2, ensure_ascii=False))
-    if args.output:
-        args.output.with_suffix(".json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        args.output.with_suffix(".md").write_text(report(record))
 
 
 if __name__ == "__main__":
