@@ -20,6 +20,7 @@ from posixpath import normpath, relpath
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "build/site_pages"
+STYLE = "docs/site.css"
 PAGES = ("docs/**/*.md", "results/*.md", "models/**/*.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", "": "docker"}
@@ -83,7 +84,7 @@ def stage() -> None:
     """
     shutil.rmtree(STAGE, ignore_errors=True)
     pages = [path.relative_to(ROOT).as_posix() for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
-    wanted: set[str] = set()
+    wanted: set[str] = {STYLE}
     for path in pages:
         _write(place_of(path), staged(path, wanted).encode())
     done = set(pages)
