@@ -124,10 +124,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not answer(verb, rest):
             _load(verb)(rest)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"bnnlight {verb}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and verb != "fit":
+            # whoever reads has read enough, as `head` does; at exit Python would flush into the same pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         if debug:
             traceback.print_exc()
         code, line = explain(error)

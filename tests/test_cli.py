@@ -165,3 +165,12 @@ def test_debug_shows_where(bnnlight, configs):
     assert code == 2
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("bnnlight fit: error:")
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    """As ``bnnlight configs | head -1``; the first line is read, and the pipe closed, before the rest is written."""
+    command = [sys.executable, "-c", "import sys; from bnnlight.cli import main; sys.exit(main())", "configs"]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started.stdout.close()
+    assert started.stderr.read() == ""
+    assert started.wait() == 1
