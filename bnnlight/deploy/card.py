@@ -168,12 +168,12 @@ def _input(manifest: Manifest, channels_last: bool) -> str:
             f"The picture is resized so that its shorter side has {form.resize_px or form.size_px} px (Pillow, "
             f"bilinear), and the middle {form.size_px}×{form.size_px} px are cut out."
         )
-    output = "Its output are logits, one a class; softmax makes probabilities of them."
+    output = "Its outputs are logits, one per class; softmax turns them into probabilities."
     if manifest.skeleton:
-        output = f"Its output are heat maps {maps}, of which the last stack counts"
-        output += "; a sigmoid makes confidences of them." if manifest.sigmoid else "."
+        output = f"Its outputs are heat maps {maps}, of which the last stack counts"
+        output += "; a sigmoid turns them into confidences." if manifest.sigmoid else "."
         if manifest.flip_test:
-            output += " Those of the picture and of its mirror image are averaged."
+            output += " The maps of the picture and of its mirror image are averaged."
     return (
         "## What it takes and gives\n\n"
         f"float32 of shape ({', '.join(map(str, shape))}), {kind}, on the scale 0..1, "

@@ -179,7 +179,7 @@ def check_images(images: np.ndarray, input_shape: tuple[int, ...]) -> None:
     """Raises ValueError where images are not what a network takes."""
     if images.ndim != 4 or images.shape[1:] != input_shape or images.dtype != np.float32 or not len(images):
         expected = ", ".join(map(str, input_shape))
-        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: wanted (N, {expected}) float32")
+        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: expected (N, {expected}) float32")
 
 
 @functools.cache
@@ -216,7 +216,9 @@ def read_openvino(file: Path) -> tuple[ov.Model, Manifest]:
     content, binary = file.read_bytes(), file.with_suffix(".bin").read_bytes()
     match = _MANIFEST.search(content)
     if match is None:
-        raise ValueError(f"{file}: no OpenVINO model of bnnlight; export one with bnnlight export --format openvino")
+        raise ValueError(
+            f"{file}: not an OpenVINO model of bnnlight; export one with bnnlight export --format openvino"
+        )
     try:
         manifest, seal = Manifest.from_json(html.unescape(match[1][1:-1].decode()))
         check_seal(content, seal, binary)

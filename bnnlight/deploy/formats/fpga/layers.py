@@ -26,7 +26,7 @@ def layer(g: Graph, step: Step, x: Whole) -> Whole:
         whole = whole_weight(weight)
         if whole is None:
             kind = "FixedPointConv2d" if weight.ndim == 4 else "FixedPointLinear"
-            raise Refused(f"its weights are no fixed-point numbers of {MAX_WEIGHT_BITS} bits: take bnnlight.nn.{kind}")
+            raise Refused(f"its weights are not fixed-point numbers of {MAX_WEIGHT_BITS} bits: use bnnlight.nn.{kind}")
         weight, exponent = whole
     padded = weight.ndim == 4 and any(s["padding"])
     if weight.ndim == 4:
@@ -34,7 +34,7 @@ def layer(g: Graph, step: Step, x: Whole) -> Whole:
             if s[name] != usual:
                 raise Refused(f"its {name} is {s[name]}: only {usual} can go there")
         if "bias" in step.tensors:
-            raise Refused("it has a bias: leave that to a batch norm behind it")
+            raise Refused("it has a bias: leave that to a batch norm after it")
     if padded and binary and s["padding_value"] != -1:
         raise Refused(f"it pads signs with {s['padding_value']}: set padding_value: -1")
     pooled = isinstance(x, Whole) and not binary and weight.ndim == 2 and x.pooled
