@@ -201,7 +201,7 @@ def _check_arithmetic() -> None:
         if not np.array_equal(output, weight.reshape(outputs, inputs) @ np.where(x >= 0, 1, -1).reshape(-1)):
             version = ov.get_version().split("-")[0]
             raise RuntimeError(
-                f"OpenVINO {version} computes binary convolutions otherwise than 2026.4, with which bnnlight was "
+                f"OpenVINO {version} computes binary convolutions differently from 2026.4, with which bnnlight was "
                 "tried: install that version, or export to another format"
             )
 

@@ -47,7 +47,7 @@ def layer(g: Graph, step: Step, x: Whole) -> Whole:
     low, high = sum_bounds(weight, x.low, x.high, padded)
     g.precision.hold(np.concatenate([low, high]) * 2.0 ** (x.exponent + exponent), MAX_CONSTANT_BITS)
     if bits_of(int(low.min()), int(high.max())) > MAX_SUM_BITS:
-        raise Refused(f"its sums may need more than {MAX_SUM_BITS} bits: use fewer bits in front of it")
+        raise Refused(f"its sums may need more than {MAX_SUM_BITS} bits: use fewer bits before it")
     if binary:
         laid = weight if weight.ndim == 4 else weight.T
         stored = g.node("BipolarQuant", g.constant(laid), g.constant(1), domain=DOMAIN)
