@@ -77,7 +77,7 @@ def start_from(
             with one under a name of :data:`CONTAINERS`; ``module.`` or ``_orig_mod.`` may precede all names.
         latent: maps a dense weight ``(O, I, *kernel)`` to a latent. None keeps the model's own latents, and fills them
             with those of the checkpoint, which must be of the same kind and ranks.
-        leave_out: parts of the network that keep the weights that it has: paths of modules, or shell patterns of
+        leave_out: parts of the network that keep their present weights: paths of modules, or shell patterns of
             names, such as ``heads.*``. Entries of the checkpoint under these names are ignored.
 
     Returns:
@@ -262,7 +262,7 @@ def _check(expected: dict[str, torch.Size], loaded: dict[str, Tensor], network: 
     unknown = [name for name in loaded if name not in expected]
     resized = [name for name, shape in expected.items() if name in loaded and loaded[name].shape != shape]
     sizes = [f"{name} {_size(loaded[name].shape)} instead of {_size(expected[name])}" for name in resized]
-    kinds = (("it lacks", lacking), ("has besides", unknown), ("has different sizes", sizes))
+    kinds = (("it lacks", lacking), ("it also has", unknown), ("different sizes:", sizes))
     parts = [f"{what} {first_few(names)}" for what, names in kinds if names]
     if not parts:
         return

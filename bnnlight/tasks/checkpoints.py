@@ -53,13 +53,13 @@ def check_fits(state: dict[str, Tensor], model: nn.Module, path: str | Path) -> 
     unknown = [name for name in state if name not in own]
     resized = [name for name in own if name in state and own[name].shape != state[name].shape]
     parts = []
-    for what, names in (("lacks", lacking), ("has besides", unknown)):
+    for what, names in (("lacks", lacking), ("also has", unknown)):
         if names:
             parts.append(f"it {what} {_entries(names)} (first {names[0]})")
     if resized:
         name = resized[0]
         theirs, ours = ("×".join(map(str, t[name].shape)) or "()" for t in (state, own))
-        parts.append(f"{_entries(resized)} of different sizes (first {name}: {theirs}, the config's {ours})")
+        parts.append(f"{_entries(resized)} with a different size (first {name}: {theirs}, the config's {ours})")
     if not parts:
         return
     # another head is what most people mean by this

@@ -290,7 +290,7 @@ def test_files_of_other_programs(trained, tmp_path, wrap):
     ("other", "parts"),
     [
         (lambda: ResNet((2,), 5, width=0.125, stem="small"), ["it lacks stages.1.0.unit1.norm.weight", "more"]),
-        (lambda: ResNet((2, 2), 5, width=0.125, stem="small"), ["has besides stages.1.1.unit1.norm.weight", "more"]),
+        (lambda: ResNet((2, 2), 5, width=0.125, stem="small"), ["it also has stages.1.1.unit1.norm.weight", "more"]),
         (lambda: ResNet((2, 1), 7, width=0.125, stem="small"), ["different sizes", ".weight 7×16 instead of 5×16"]),
         (lambda: ResNet((2, 1), 5, width=0.25, stem="small"), ["stem.0.weight 16×3×3×3 instead of 8×3×3×3", "more"]),
     ],

@@ -31,7 +31,8 @@ def weights_kept() -> Iterator[None]:
 
     For networks that are called many times unchanged, in train or eval mode; gradients reach the factors as usual. It
     takes the memory of the binary layers' weights. What is written to a parameter within it goes unnoticed, in whatever
-    way it is written; a parameter that is replaced (as by ``torch.func.functional_call``), moved or cast is noticed::
+    way it is written; a parameter that is replaced (as by ``torch.func.functional_call``), moved or cast is noticed.
+    For example::
 
         with weights_kept(), torch.inference_mode():
             for batch in batches:

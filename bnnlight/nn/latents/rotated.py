@@ -39,7 +39,7 @@ class Rotated(Latent):
         weight: ``(O, I, *kernel)``, the initial value.
         modes: which channel modes are turned: ``both``, ``output`` or ``input``.
         seed: of the signs, which depend on it and on the weight's shape alone.
-        block: how many neighboring channels of a mode are mixed with each other, at least 2; None mixes all.
+        block: the most neighboring channels of a mode that are mixed with each other, at least 2; None mixes all.
             A small one costs less time; :func:`bnnlight.nn.latents.hadamard.transform_factors` says what a width is
             cut into.
         products: ``bfloat16`` turns the weight and its gradient with factors of that type; see

@@ -148,8 +148,8 @@ def _tell_of_sides(file: Path, joints: Sequence[str], pairs: Sequence[tuple[int,
     alone = [name for index, name in enumerate(joints) if side_and_rest(name)[0] and index not in sided]
     if alone:
         rank_zero_warn(
-            f"{file}: {', '.join(alone[:4])}{' …' * (len(alone) > 4)} of one side have no partner on the other: in a "
-            "mirror image they stay what they are; set data.flip_pairs, or data.augmentation.flip to 0"
+            f"{file}: without a partner on the other side: {', '.join(alone[:4])}{' …' * (len(alone) > 4)}; in a "
+            "mirror image these stay what they are; set data.flip_pairs, or data.augmentation.flip to 0"
         )
     elif not pairs and (not named or len({"".join(c for c in name if not c.isdigit()) for name in joints}) == 1):
         rank_zero_warn(
