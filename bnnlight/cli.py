@@ -18,17 +18,17 @@ _VERBS = {
     "validate": ("bnnlight.commands.fit:validate", "measure a checkpoint on the validation data"),
     "test": ("bnnlight.commands.fit:test", "measure a checkpoint on the test data"),
     "check": ("bnnlight.commands.check:check", "read a config's whole data set, and name what cannot be read"),
-    "predict": ("bnnlight.commands.predict:predict", "classes or poses of image files, with pictures and JSON"),
-    "export": ("bnnlight.commands.export:export", "a checkpoint as a model to ship, one bit a binary weight"),
-    "bench": ("bnnlight.commands.bench:bench", "latency of an exported model beside its real-valued twin"),
-    "compare": ("bnnlight.commands.compare:compare", "runs side by side: table, curves, flip rates, ranks, α"),
-    "matrix": ("bnnlight.commands.matrix:matrix", "methods × seeds under one protocol: table, intervals, figure"),
-    "summary": ("bnnlight.commands.summary:summary", "layers, parameters, bytes and multiply-adds of a network"),
-    "pckh": ("bnnlight.commands.pckh:pckh", "PCKh of stored predictions against MPII's ground truth"),
-    "oks": ("bnnlight.commands.oks:oks", "AP and AR of stored keypoints against COCO annotations"),
-    "configs": ("bnnlight.commands.configs:configs", "the configs that come with the package, and where they lie"),
-    "doctor": ("bnnlight.commands.doctor:doctor", "versions, GPU, threads and what is missing, for a bug report"),
-    "dashboard": ("bnnlight.commands.dashboard:dashboard", "a saved W&B view that compares the runs of a project"),
+    "predict": ("bnnlight.commands.predict:predict", "name the class or find the pose in image files"),
+    "export": ("bnnlight.commands.export:export", "write a checkpoint as a model to ship, one bit per binary weight"),
+    "bench": ("bnnlight.commands.bench:bench", "time an exported model beside its real-valued twin"),
+    "compare": ("bnnlight.commands.compare:compare", "compare runs: table, curves, flip rates, ranks, α"),
+    "matrix": ("bnnlight.commands.matrix:matrix", "train methods × seeds under one protocol: table, intervals, figure"),
+    "summary": ("bnnlight.commands.summary:summary", "count a network's layers, parameters, bytes and multiply-adds"),
+    "pckh": ("bnnlight.commands.pckh:pckh", "measure the PCKh of stored predictions against MPII's ground truth"),
+    "oks": ("bnnlight.commands.oks:oks", "measure AP and AR of stored keypoints against COCO annotations"),
+    "configs": ("bnnlight.commands.configs:configs", "list the configs that come with the package"),
+    "doctor": ("bnnlight.commands.doctor:doctor", "list versions, GPU, threads and what is missing, for a bug report"),
+    "dashboard": ("bnnlight.commands.dashboard:dashboard", "save a W&B view that compares the runs of a project"),
 }
 
 _HELP = """usage: bnnlight VERB [options]
@@ -74,7 +74,7 @@ def _install_completion(args: list[str]) -> int:
 
     try:
         if len(args) > 1:
-            raise ValueError(f"{args[1]!r} belongs to no option: give one shell, or none for the one that runs")
+            raise ValueError(f"{args[1]!r} does not belong to any option: give one shell, or none for the current one")
         print(install(args[0] if args else None, Path.home()))
     except (ValueError, OSError, ImportError) as error:
         code, line = explain(error)

@@ -347,7 +347,7 @@ def test_the_steps_that_a_transfer_saves_are_told_at_equal_accuracy():
     (row,) = compare({"scratch": scratch, "transfer": {50: {0: 0.5, 1: 0.3}}})
     # of the means 0.3 and 0.7; of each seed's own curve: 100 · 4^½ and 100 · 4^⅙ over 50
     assert row["pckh"] == pytest.approx(0.4) and row["ratio"] == pytest.approx(100 * 4**0.25 / 50)
-    assert outcome([row]) == "The goal is missed: a start from scratch takes 2.8 times the steps, and 3 were wanted."
+    assert outcome([row]) == "The goal is missed: a start from scratch takes 2.8 times the steps; the goal was 3."
     assert outcome([row | {"ratio": 3.04}]).startswith("The goal is kept: a start from scratch takes 3.0 times")
     assert outcome([row | {"sign": ">"}]).startswith("No length")
     assert [own["ratio"] for own in row["by_seed"].values()] == pytest.approx([4, 2 * 4 ** (1 / 6)])

@@ -279,8 +279,8 @@ def report(record: dict[str, Any]) -> str:
         "",
         "Files of `bnnlight export --format lce`, run by the interpreter of larq-compute-engine "
         f"{record['larq_compute_engine']} beside the same frozen networks in torch. An answer is the best class, or "
-        "the pixels of all joints. Asked: 99.9 % of the classes the same, and a relative difference of at most 1e-5 on "
-        "pictures of which no sign differs. Signs differ where a number lies on its threshold to the last bit: this "
+        "the pixels of all joints. Required: 99.9 % of the classes the same, and a relative difference of at most 1e-5 "
+        "on pictures of which no sign differs. Signs differ where a number lies on its threshold to the last bit: this "
         "engine adds up real convolutions in another order than torch, and rounds a batch norm twice.",
         "",
         "| network | pictures | same answer | signs that differ | pictures with such signs "
@@ -293,10 +293,10 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} | {r['output_difference']:.1e} |")
     lines += [
         "",
-        "Bytes of all files, and the time that one picture takes of this x86 processor, one thread: medians of "
+        "Bytes of all files, and the time that one picture takes on this x86 processor, one thread: medians of "
         f"{record['num_runs']} runs, the engines in turn, beside other work. Larq Compute Engine has its quick kernels "
-        "for ARM alone: on x86 it computes binary convolutions in plain C++, and these times say nothing of a phone. "
-        "OpenVINO's are those of `--format openvino` in float32.",
+        "for ARM alone: on x86 it computes binary convolutions in plain C++, and these times say nothing about a "
+        "phone. OpenVINO's are those of `--format openvino` in float32.",
         "",
         "| network | `lce` bytes | `openvino` | `onnx` | `packed` | Larq, x86 | OpenVINO, x86 |",
         "|---|---|---|---|---|---|---|",

@@ -177,7 +177,7 @@ def report(record: dict[str, Any]) -> str:
         f"Calls with one picture each, by one thread and by {record['threads']}, with the default number of threads. "
         f"Throughput is the best of {ROUNDS} rounds taken in turn; the goal is {GOAL_SPEED} times one thread's. Cores "
         "are CPU seconds a second: what this process got of the machine; the ratio per core is that of calls in a CPU "
-        "second, 1.00 where several threads hinder each other in nothing. A wrong answer is one that differs in a bit "
+        "second, 1.00 where threads do not hinder each other at all. A wrong answer is one that differs in a bit "
         f"from what the picture got alone. Batches hold {BATCH} pictures.",
         "",
         "| model | format | calls | wrong | errors | one thread, calls/s | several | ratio | cores, one "

@@ -101,7 +101,7 @@ def outcome(rows: list[dict[str, Any]]) -> str:
     if len(kept) == len(known):
         return f"The goal is kept: a start from scratch takes {saved} times the steps."
     where = "missed" if not kept else f"kept at {len(kept)} of {len(known)} lengths"
-    return f"The goal is {where}: a start from scratch takes {saved} times the steps, and {GOAL:g} were wanted."
+    return f"The goal is {where}: a start from scratch takes {saved} times the steps; the goal was {GOAL:g}."
 
 
 def report(runs: list[Run], output: Path, settings: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ optimizer steps, whatever the gradient accumulation.
 | `Pictures` | `val/pictures`, `test/pictures` | each validation |
 | `Updates` | `bnn/update_rank`, `bnn/update_follows` + `/LAYER`, and their means; not on by default | 1000 |
 
-`interval.py` says when a look is due. Looking changes neither weights nor random numbers. These do more than look,
-where a config names them:
+`interval.py` says when a look is due. Looking changes neither weights nor random numbers. These callbacks do more
+than look, where a config names them:
 
 | callback | what | keys |
 |---|---|---|
@@ -25,8 +25,8 @@ where a config names them:
 | `Loosen` | moves the quantile at which weights are clamped | `bnn/tau` |
 | `Turn` | turns weights toward their signs as epochs begin | |
 | `Stages` | trains real at first, then with binary activations, then binary | `bnn/stage`, `stage/NAME/val/…` |
-| `LayerByLayer` | makes one layer after the other binary, with masks that grow | `bnn/binary_share`, `stage` |
-| `FreezeSigns` | steps no latent any more, while all that is real goes on | `bnn/signs_frozen` |
+| `LayerByLayer` | makes one layer after another binary, with masks that grow | `bnn/binary_share`, `stage` |
+| `FreezeSigns` | stops stepping latents, while everything real trains on | `bnn/signs_frozen` |
 | `WeightDecay` | weight decay of latents, for the whole run or until they are binary | |
 
 The last four are in `schedules`. `Compile` is option `--compile`: it changes how quickly a step is taken, and nothing

@@ -19,11 +19,11 @@ class Activations(L.Callback):
 
     - ``bnn/positive/LAYER``: of the inputs with x ≥ 0, which become +1; where the layer has ``input_parts``, x is what
       they return.
-    - ``bnn/dead/LAYER``: of the input channels whose sign is the same everywhere, in all that is looked at.
+    - ``bnn/dead/LAYER``: of the input channels whose sign is the same everywhere, in everything looked at.
     - ``bnn/cut/LAYER``: of the inputs with abs(x) > 1, where the clipped and the polynomial gradient are 0.
 
     All batches of an accumulated step and all calls of a layer count together, and so do all ranks, by one sum
-    over them a look. Counts are integers. Hooks are on the layers only while a step that is looked at runs; a
+    over them per look. Counts are integers. Hooks are on the layers only while a step that is looked at runs; a
     layer that did not run in it logs nothing.
 
     Args:

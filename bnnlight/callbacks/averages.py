@@ -4,7 +4,7 @@ They stay what the config names, `EMAWeightAveraging`, `WeightAveraging`, `Stoch
 one: :func:`whole` gives such an object the methods below. Then the averaged network is what is measured, kept as best,
 tested, predicted with and exported, and a run that is resumed has the trained weights and averages of a run that was
 never stopped. Besides hooks, these methods use private parts of Lightning 2.6's callbacks. No other file does, and
-:func:`whole` looks whether they are there.
+:func:`whole` checks that they are there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EPOCH = "averaging_epoch"
 
 
 def whole(callback: L.Callback) -> L.Callback:
-    """The same callback; one that averages weights, with the methods of this file.
+    """The same callback; if it averages weights, with the methods of this file.
 
     Raises:
         ValueError: this version of Lightning lacks a private part that they use.

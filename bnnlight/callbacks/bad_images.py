@@ -15,11 +15,11 @@ class BadImages(L.Callback):
     """Logs ``data/bad_images`` where the data leave out what cannot be read (``--data.on_bad_image skip``).
 
     It is how many pictures were missing from the training batches so far, in all processes together: one picture
-    counts in each epoch. A value is logged when it has grown. Of validation and test, a line on stderr says how many
+    counts in each epoch. A value is logged when it has grown. For validation and test, a line on stderr says how many
     pictures were left out, again only when that has changed.
 
     A loader that leaves out pictures has two attributes: ``skipped``, the numbers of pictures missing from the batches
-    that it handed out, and ``named``, a set of what it told the user. See
+    that it handed out, and ``named``, a set of what the user was already told. See
     :class:`bnnlight.data.loading.bad_images.ImageLoader`. Other loaders are left alone.
 
     Args:

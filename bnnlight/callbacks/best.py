@@ -13,7 +13,7 @@ from bnnlight.guards.lightning_internals import forget_last_save
 
 
 def forget_best(trainer: L.Trainer) -> None:
-    """Makes each ModelCheckpoint with a monitor, and each EarlyStopping, begin afresh.
+    """Makes each ModelCheckpoint with a monitor, and each EarlyStopping, start over.
 
     Files of the best so far are removed; with ``save_top_k`` -1 they stay.
     """

@@ -29,13 +29,13 @@ class CompileOptions:
 
     Args:
         network: the task's ``backbone``.
-        optimizer: the step of an optimizer of ``torch.optim``. One that is told ``fused: true`` is as quick without.
-        backend: who compiles: ``inductor``, which makes kernels for GPUs and CPUs, or another one that
-            ``torch.compiler.list_backends()`` names. ``aot_eager`` makes none, and tells whether a network can be
+        optimizer: the step of an optimizer of ``torch.optim``. One with ``fused: true`` is just as quick without.
+        backend: which compiler: ``inductor``, which makes kernels for GPUs and CPUs, or another one that
+            ``torch.compiler.list_backends()`` names. ``aot_eager`` makes none, and shows whether a network can be
             compiled at all.
         mode: of ``inductor``: what it spends time and memory on.
-        dynamic: whether sizes of batches and pictures may change without another compilation; unless given, those that
-            were seen to change.
+        dynamic: whether sizes of batches and pictures may change without another compilation; unless given, only those
+            that were seen to change.
 
     Raises:
         ValueError: neither is to be compiled, or a mode is given to another backend than ``inductor``.
@@ -61,7 +61,7 @@ class Compile(L.Callback):
 
     Weights, checkpoints and their names stay what they are. The first batch of each kind (training, validation, a batch
     of another size) takes longer. A step in which a callback looks at what layers get, such as
-    :class:`bnnlight.callbacks.Activations`, runs as it is: compiled code shows nothing of its inside.
+    :class:`bnnlight.callbacks.Activations`, runs uncompiled: compiled code does not show what happens inside it.
 
     On the command line ``--compile`` (or ``--compile.optimizer true``, ``--compile.mode max-autotune``); from Python::
 
@@ -72,8 +72,8 @@ class Compile(L.Callback):
 
     Raises:
         ValueError: as training starts: torch is older than 2.6 or does not know the backend; the task has no network
-            by the name of ``backbone``; a callback changes the network from step to step; a teacher compares feature
-            maps; or the optimizer is none that can be compiled.
+            named ``backbone``; a callback changes the network from step to step; a teacher compares feature
+            maps; or the optimizer cannot be compiled.
     """
 
     def __init__(self, options: CompileOptions = CompileOptions()) -> None:
@@ -127,7 +127,7 @@ class Compile(L.Callback):
             )
         if changing := next((type(c).__name__ for c in trainer.callbacks if isinstance(c, _CHANGING)), None):
             raise ValueError(
-                f"compile: {changing} changes the network at each step, and each time it would be compiled anew: leave "
+                f"compile: {changing} changes the network at each step, and each change would recompile it: leave "
                 "the callback out, or set compile.network to false"
             )
         matching = getattr(getattr(task, "teacher", None), "matching", None)

@@ -16,16 +16,16 @@ _MOST = 0.5
 
 
 class Damping(L.Callback):
-    """Logs ``bnn/damped`` at each validation: share of latents' entries that ε shortens the steps of.
+    """Logs ``bnn/damped`` at each validation: share of the latents' entries whose steps ε shortens.
 
     Adam divides a step by √v̂ + ε, where v̂ is the mean of squared gradients. Where √v̂ is below ε, a step is less than
     half as long as it would be without ε, and the smaller the gradient the shorter: the optimizer is SGD there.
-    Networks that predict heat maps come near: a loss that is a mean over pixels and joints, and a scale α in each
-    layer, leave latents gradients of 3e-8 to 3e-7 (LSP, hg_lsp_small.yaml, 150 steps).
+    Networks that predict heat maps come close to this: a loss that is a mean over pixels and joints, and a scale α in
+    each layer, leave latents gradients of 3e-8 to 3e-7 (LSP, hg_lsp_small.yaml, 150 steps).
 
     Entries are those in which the optimizer steps: of the latents, or of their gradients in SOAP's bases. Those that
     never had a gradient are left out. RMSprop's are counted likewise, without a correction for its start. Optimizers
-    without ε or without a mean of squares log nothing. Of several processes the first tells of what it steps itself.
+    without ε or without a mean of squares log nothing. With several processes, the first one logs what it steps itself.
     Where more than half are shortened, one line on standard error says so, once.
 
     Source of the step: Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980, algorithm 1.

@@ -15,7 +15,7 @@ class FactorRanks(IntervalCallback):
 
     ``bnn/rank_nominal/LAYER/mode0`` … is the largest rank that the unfolding can have by the weight's shape and
     the decomposition's ranks; ``bnn/rank_effective/…``, ``bnn/rank_stable/…`` and ``bnn/rank_energy/…`` (90 %)
-    say how much of it is used, see :mod:`bnnlight.metrics.rank`. Factors stand in the place of modes:
+    say how much of it is used, see :mod:`bnnlight.metrics.rank`. Factors take the place of modes:
     ``LAYER/factor0`` …, and for a tensor that layers share ``LAYER/factor_layers``. A factor that layers share
     is decomposed once and logged for each of them.
 

@@ -16,8 +16,8 @@ class FlipRates(L.Callback):
     """Logs ``bnn/flip_rate/LAYER`` and their mean over all weights, ``bnn/flip_rate_mean``.
 
     A flip rate is the share of a layer's binary weights that differ from the last look. The first look is
-    only a baseline. Signs are kept with one bit a weight and travel in the checkpoint, so that a resumed run
-    goes on with the right rate. Weights are equal on all ranks after a step, so nothing is communicated.
+    only a baseline. Signs are kept with one bit per weight and travel in the checkpoint, so that a resumed run
+    continues with the right rate. Weights are equal on all ranks after a step, so nothing is communicated.
 
     Args:
         interval: number of optimizer steps between two looks.

@@ -11,7 +11,7 @@ class Interval:
     """Says when a look is due: at every ``steps``-th optimizer step, once a step.
 
     With gradient accumulation several batches end at one step; only the first of them is told that a look is
-    due. ``last_step`` belongs into the state of the callback that owns the interval, so that a resumed run
+    due. ``last_step`` belongs in the state of the callback that owns the interval, so that a resumed run
     does not look again at the step it was saved at.
 
     Args:
@@ -32,14 +32,14 @@ class Interval:
         self._resumed = False
 
     def start(self, step: int) -> bool:
-        """To be called as training starts: whether the run is new, whose first look is due right away."""
+        """To be called as training starts: whether the run is new, so that its first look is due right away."""
         new, self._resumed = not self._resumed, False
         if new:
             self.last_step = step
         return new
 
     def resume(self, last_step: int) -> None:
-        """Makes the next start go on from the last look of an earlier run."""
+        """Makes the next start continue from the last look of an earlier run."""
         self.last_step, self._resumed = last_step, True
 
     def is_next(self, step: int) -> bool:

@@ -17,7 +17,7 @@ class Loosen(IntervalCallback):
     """Moves the τ of every :class:`bnnlight.nn.Clamped` from ``start`` to ``end``.
 
     After i of N optimizer steps it is τ = start + (end − start) · (e^(i/N) − 1) / (e − 1), slowly at first. N is the
-    length of the run, so that τ depends on the step alone, and a run that goes on has the τ of one that was never
+    length of the run, so τ depends only on the step, and a resumed run has the τ of one that was never
     stopped. The τ that the config names is replaced. Logs ``bnn/tau``. Not on by default; in a config::
 
         trainer:

@@ -22,8 +22,8 @@ class Pictures(L.Callback):
     """Writes a sheet of predictions after each validation and each test: to the run's directory and to trackers.
 
     The files are ``pictures/val-STEP.png`` and ``pictures/test.png``, the keys ``val/pictures`` and
-    ``test/pictures``. The task draws: one that has a method ``draw(batch, outputs, count)``, which returns at most
-    ``count`` pictures ``(H, W, 3)`` uint8 of a measured batch, gets them shown; others are left alone. The pictures
+    ``test/pictures``. The task draws them, by its method ``draw(batch, outputs, count)``, which returns at most
+    ``count`` pictures ``(H, W, 3)`` uint8 of a measured batch; a task without this method is left alone. The pictures
     are the first ones of rank zero's share of the data, the same each time, so that progress can be seen.
 
     Args:

@@ -1,4 +1,4 @@
-"""Logs the processor time of a run at each validation: it can be compared even where runs share a machine."""
+"""Logs the processor time of a run at each validation: comparable even where runs share a machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ProcessorTime(L.Callback):
     """Logs ``time/processor`` with the figures of each validation: seconds of processor time since training began.
 
     That is user and system time of all threads, and of the processes that load data, summed over the processes of the
-    run. A clock on the wall also counts what others do on the machine. Starting up and building the network are left
-    out; validations are in. A run that goes on counts on from what its checkpoint holds; with several processes each of
-    them from the share of rank zero. One that goes on from a checkpoint that holds none, of an earlier version, logs
-    nothing.
+    run. Wall-clock time would also count what others do on the machine. Starting up and building the network are left
+    out; validations are included. A resumed run counts on from the value in its checkpoint; with several processes each
+    of them counts on from rank zero's share. A run resumed from a checkpoint without this value, of an earlier version,
+    logs nothing.
     """
 
     def __init__(self) -> None:
@@ -59,10 +59,10 @@ class ProcessorTime(L.Callback):
 
 
 def processor_seconds() -> float:
-    """User and system time of this process, of its children that have ended, and of the loaders that go on.
+    """User and system time of this process, of its children that have ended, and of the loaders still running.
 
-    Other children that go on, such as W&B's, do not train and are not counted. Loaders that go on can be looked at on
-    Linux alone; elsewhere they count as soon as they have ended.
+    Other children that keep running, such as W&B's, do not train and are not counted. Running loaders can be measured
+    only on Linux; elsewhere they count as soon as they have ended.
     """
     going_on = sum(_seconds_of(child.pid) for child in multiprocessing.active_children())
     ended = 0.0

@@ -17,11 +17,11 @@ _SHAPES = {"tanh": Tanh, "triangular": Triangular}
 
 
 class Sharpen(IntervalCallback):
-    """Gives the signs of all binary layers a gradient that is sharper from step to step, :class:`bnnlight.nn.Tanh`.
+    """Gives the signs of all binary layers a gradient that gets sharper from step to step, :class:`bnnlight.nn.Tanh`.
 
     After i of N optimizer steps the sharpness is t = start · (end/start)^(i/N): while t is small every weight and
-    activation gets a gradient, at the end just those that are about to change sign. N is the length of the run, so
-    that t depends on the step alone, and a run that goes on has the t of one that was never stopped. The gradients
+    activation gets a gradient, at the end only those that are about to change sign. N is the length of the run, so
+    that t depends only on the step, and a resumed run has the t of one that was never stopped. The gradients
     that the config names are replaced. Logs ``bnn/sharpness``. Not on by default; in a config::
 
         trainer:
@@ -34,7 +34,7 @@ class Sharpen(IntervalCallback):
         of: whose signs: ``activations``, ``weights`` or ``both``; the others keep their gradient.
         interval: number of optimizer steps from one logged value to the next.
         shape: ``tanh``, or ``triangular`` for :class:`bnnlight.nn.Triangular`.
-        activations_from: the least sharpness of the activations' signs. RBNN has 1 there, with ``start: 0.01``.
+        activations_from: the least sharpness of the activations' signs. RBNN uses 1, with ``start: 0.01``.
 
     Raises:
         ValueError: a sharpness is not a finite number above 0, ``of`` or ``shape`` is unknown, the interval is below 1,

@@ -20,13 +20,13 @@ except ImportError:  # there is none on Windows, where a CPU's memory is not log
 class StepTime(L.Callback):
     """Logs ``time/step``, ``time/data`` and ``mem/peak`` of rank zero.
 
-    - ``time/step``: mean seconds of an optimizer step since the last look, with all its batches, the waiting for
+    - ``time/step``: mean seconds of an optimizer step since the last look, with all its batches, the wait for
       them and what other callbacks do. Validation is left out.
-    - ``time/data``: the part of it that lies between two batches: waiting for data. What callbacks that come
-      behind this one do when a batch ends counts as waiting too, so name it last.
-    - ``mem/peak``: bytes at most in use so far: of tensors on a CUDA device, else of the process.
+    - ``time/data``: the part of it that lies between two batches: waiting for data. What callbacks listed
+      after this one do when a batch ends counts as waiting too, so name it last.
+    - ``mem/peak``: peak bytes in use so far: of tensors on a CUDA device, else of the process.
 
-    Nothing waits for the device: where it works asynchronously, times are right in the mean over many steps.
+    Nothing waits for the device: where it works asynchronously, times are right as a mean over many steps.
 
     Args:
         interval: number of optimizer steps between two looks.
@@ -75,7 +75,7 @@ class StepTime(L.Callback):
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Bytes at most in use so far: of tensors on a CUDA device, else resident of this process; None if unknown."""
+    """Peak bytes in use so far: of tensors on a CUDA device, else resident of this process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if resource is None:

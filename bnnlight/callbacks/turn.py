@@ -11,9 +11,9 @@ from bnnlight.nn.parts import BiRotated
 
 
 class Turn(L.Callback):
-    """Finds the rotations of every :class:`bnnlight.nn.BiRotated` anew as epochs begin, from those before.
+    """Updates the rotations of every :class:`bnnlight.nn.BiRotated` as epochs begin, starting from the previous ones.
 
-    The rotations travel in the checkpoint with the weights, so that a run that goes on has them. Once
+    The rotations travel in the checkpoint with the weights, so a resumed run has them. Once
     :class:`bnnlight.callbacks.FreezeSigns` holds the signs, they stay as they are. Not on by default; in a config::
 
         trainer:
@@ -22,8 +22,8 @@ class Turn(L.Callback):
               init_args: {every: 1, sweeps: 3}
 
     Args:
-        every: number of epochs from one time to the next.
-        sweeps: how often signs and rotations are found by turns, see :meth:`bnnlight.nn.BiRotated.renew`.
+        every: number of epochs from one update to the next.
+        sweeps: how often signs and rotations are found in turn, see :meth:`bnnlight.nn.BiRotated.renew`.
 
     Raises:
         ValueError: a number is below 1, or, as training starts, no layer has weights that are turned.

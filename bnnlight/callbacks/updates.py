@@ -16,13 +16,13 @@ from bnnlight.nn.inspect import named_binary_layers
 
 
 class Updates(L.Callback):
-    """Logs of every binary layer's W̃, at every ``interval``-th optimizer step, how it was changed by that step.
+    """Logs how every ``interval``-th optimizer step changed the W̃ of each binary layer.
 
     - ``bnn/update_rank/LAYER``: effective rank of the change as a matrix (O, I·kh·kw), see
-      :func:`bnnlight.metrics.effective_rank`. Momentum with a few large directions has a low one, Muon's steps the
-      largest that there is.
+      :func:`bnnlight.metrics.effective_rank`. Momentum with a few large directions has a low rank, Muon's steps have
+      the largest possible.
     - ``bnn/update_follows/LAYER``: share of weights that were moved against their gradient ∂loss/∂W̃ of this step,
-      of those that have one. A step by the gradient's signs has 1; factors move weights together, a basis mixes them,
+      of those that have one. A step by the gradient's signs gives 1; factors move weights together, a basis mixes them,
       and momentum remembers other gradients.
 
     Both also as means over the layers, ``bnn/update_rank_mean`` and ``bnn/update_follows_mean``. Gradients are this

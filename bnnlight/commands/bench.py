@@ -57,7 +57,7 @@ def bench(args: list[str]) -> None:
             model = Runtime(options.model, count)
             if model.format not in TWINS:
                 raise ValueError(
-                    f"{model.file}: a {model.format} model is for other tools, and what it takes here tells nothing: "
+                    f"{model.file}: a {model.format} model is for other tools, so timing it here says nothing: "
                     f"give one of the formats {', '.join(TWINS)}"
                 )
             twin, twin_int8 = TWINS[model.format](model.file, count), int8_twin(model.file, model.format, count)
@@ -150,5 +150,5 @@ def _print(record: dict[str, Any]) -> None:
             table.add_row(str(row["num_threads"]) if name == "model" else "", label, *numbers)
     print_whole(table)
     engine = record["twin_engine"]
-    other = "" if engine == OPENVINO else " by OpenVINO, which may be quicker than that by itself"
+    other = "" if engine == OPENVINO else " by OpenVINO, which may be quicker for that reason alone"
     print(f"The twin is a real network of the same layers, run by {engine}, and on 8-bit integers{other}.")

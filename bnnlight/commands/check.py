@@ -39,9 +39,7 @@ class _CheckExperiment(Experiment):
         super().add_arguments_to_parser(parser)
         text = "Processes that read; one for each available CPU core by default."
         parser.add_argument("--num_workers", type=NonNegativeInt | None, default=None, help=text)
-        text = (
-            f"Where to draw annotated crops of pose data beside their mirror images; {SHEET} by default, null: nowhere."
-        )
+        text = f"File for annotated crops of pose data beside their mirror images; {SHEET} by default, null for none."
         parser.add_argument("--sheet", type=str | None, default=SHEET, help=text)
         parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 
@@ -215,7 +213,8 @@ def _print(record: dict[str, Any]) -> None:
 def _warn(record: dict[str, Any]) -> None:
     pairs = [list(pair.items()) for pair in record["in_both"]]
     if pairs:
-        text = f"pictures to measure on are trained on too, byte for byte, {len(pairs)} of them"
+        are = "is" if len(pairs) == 1 else "are"
+        text = f"{len(pairs)} of the pictures to measure on {are} also trained on, byte for byte"
         print(f"warning: {text}:", file=sys.stderr)
         _print_some([f"{name} {file} is {first} {one}" for (first, one), (name, file) in pairs], sys.stderr)
 

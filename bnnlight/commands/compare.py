@@ -46,7 +46,9 @@ def compare(args: list[str]) -> None:
     runs = [run for run in found if run.has_figures]
     empty = [run for run in found if not run.has_figures]
     problems = [*unreadable, *(problem for run in found for problem in run.problems)]
-    problems += [f"{run.source}: left out: it logged no figures, as runs do that are stopped at once" for run in empty]
+    problems += [
+        f"{run.source}: left out: it logged no figures, as happens if a run is stopped at once" for run in empty
+    ]
     for problem in problems:
         print(f"bnnlight compare: {problem}", file=sys.stderr)
     if not runs:
@@ -73,7 +75,7 @@ def _each_once(sources: Sequence[str]) -> list[str]:
         path = Path(source).expanduser()
         key = str(path.resolve()) if path.exists() else source
         if key in named:
-            print(f"bnnlight compare: {source} is {named[key]} again, and is taken once", file=sys.stderr)
+            print(f"bnnlight compare: {source} is the same run as {named[key]}, and is compared once", file=sys.stderr)
         named.setdefault(key, source)
     return list(named.values())
 
@@ -82,7 +84,7 @@ def _check_all_are_there(unreadable: Sequence[str]) -> None:
     """So that a script hears of a run that is missing."""
     if unreadable:
         count = len(unreadable)
-        raise OSError(f"{count} {'run' if count == 1 else 'runs'} could not be read and left out, as told above")
+        raise OSError(f"{count} {'run' if count == 1 else 'runs'} could not be read and left out, as reported above")
 
 
 def _print_results(runs: list[Run]) -> None:

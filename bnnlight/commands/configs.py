@@ -13,15 +13,17 @@ from bnnlight.console.shipped_configs import find_config, shipped_configs
 def configs(args: list[str]) -> None:
     """List the configs that come with bnnlight, or print the path of some.
 
-    Every option --config takes such a name in place of a file: an experiment's, and behind it those of methods/ and
-    optimizers/, which change it. `bnnlight matrix` takes one of matrix/. A file of that name goes first.
+    Every option --config takes such a name in place of a file: an experiment's, followed by those of methods/ and
+    optimizers/, which change it. `bnnlight matrix` takes one of matrix/. A file of that name takes precedence.
     """
     parser = Parser(
         "bnnlight configs",
         description=configs.__doc__,
         epilog='example: bnnlight configs quickstart; cp "$(bnnlight configs quickstart)" mine.yaml',
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="config whose path is printed; all are listed without")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="config whose path to print; without it, all are listed"
+    )
     names = parser.parse_args(args).names
     for path in [find_config(name) for name in names]:
         print(Path(path).absolute())

@@ -7,8 +7,8 @@ import json
 from bnnlight.console.parser import Parser
 
 _DESCRIPTION = """Save a view of a W&B project in which its runs are compared: results, losses, flip rates, ranks, α,
-activations, speed, pictures, and the runs' configs beside their results. Its address is printed. Each call saves one
-more view and changes none that is there; views are deleted in the W&B app."""
+activations, speed, pictures, and the runs' configs beside their results. Its address is printed. Each call saves a
+new view and changes no other; views are deleted in the W&B app."""
 
 
 def dashboard(args: list[str]) -> None:
@@ -21,7 +21,7 @@ def dashboard(args: list[str]) -> None:
     parser.add_argument("--project", required=True, help="W&B project with the runs")
     parser.add_argument("--entity", help="user or team that owns the project; your default one unless given")
     parser.add_argument("--name", default="bnnlight", help="name of the view (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="print the view as JSON and reach for no network")
+    parser.add_argument("--dry-run", action="store_true", help="print the view as JSON without using the network")
     options = parser.parse_args(args)
     # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
     from bnnlight.tracking.dashboard import as_record, workspace

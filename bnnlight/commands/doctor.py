@@ -36,7 +36,7 @@ _GIB = 2**30
 def doctor(args: list[str]) -> None:
     """Print versions, GPU, threads, W&B's mode, what works and what is missing, to be pasted into a bug report.
 
-    No name of a user or a host, no path and no key is in it.
+    It contains no user or host names, no paths and no keys.
     """
     parser = Parser("bnnlight doctor", description=doctor.__doc__, epilog="example: bnnlight doctor > report.txt")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
@@ -130,7 +130,7 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "none that torch finds" if torch.version.cuda else "none, as torch is built for CPUs alone"
+        return "none that torch finds" if torch.version.cuda else "none: this torch is built for CPUs only"
     gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return ", ".join(f"{gpu.name} ({gpu.total_memory / _GIB:.0f} GiB, {gpu.major}.{gpu.minor})" for gpu in gpus)
 
@@ -174,7 +174,7 @@ def _openvino() -> str:
 def _wandb() -> str:
     from bnnlight.tracking.wandb_mode import logged_in
 
-    login = "logged in" if logged_in() else "nobody is logged in"
+    login = "logged in" if logged_in() else "not logged in"
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     server = ", a server of its own" if os.environ.get("WANDB_BASE_URL") else ""
     return f"{version('wandb')}, {mode}, {login}{server}"

@@ -29,7 +29,7 @@ one that cannot take every program has ``check_FORMAT``."""
 
 
 def export(args: list[str]) -> None:
-    """Write a checkpoint as a model to ship, one bit a binary weight, and compare the two on test pictures."""
+    """Write a checkpoint as a model to ship, one bit per binary weight, and compare the two on test pictures."""
     parser = Parser(
         prog="bnnlight export",
         description=export.__doc__,
@@ -41,8 +41,8 @@ def export(args: list[str]) -> None:
     text += "qonnx: FPGAs; lce: Larq Compute Engine, for ARM"
     parser.add_argument("--format", required=True, choices=FORMATS, help=text)
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export/FORMAT)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is in the folder already")
-    text = "of the weights of real layers; all else stays fp32 (default: fp32)"
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is already in the folder")
+    text = "type of real layers' weights; all else stays fp32 (default: fp32)"
     parser.add_argument("--real_dtype", choices=("fp32", "fp16"), default="fp32", help=text)
     text = "run real convolutions and linear layers on 8-bit integers (openvino only)"
     parser.add_argument("--int8", action="store_true", help=text)
@@ -50,26 +50,28 @@ def export(args: list[str]) -> None:
     text += "runs elsewhere)"
     parser.add_argument("--num_check", type=_count, default=CHECKED, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="print what was written and compared as JSON")
-    text = "of the input, where a data module of your own has no image_format: channels, height and width"
+    text = "shape of the input, where a data module of your own has no image_format: channels, height and width"
     parser.add_argument("--input_shape", type=_shape, metavar="C,H,W", help=text)
-    text = "its channels' mean on the scale 0 to 1, which the data module takes off: one number, or one a channel"
+    text = "its channels' mean on the scale 0 to 1, which the data module subtracts: one number, or one per channel"
     parser.add_argument("--mean", type=_numbers, metavar="M,M,M", help=text)
     text = "its channels' standard deviation, by which the data module divides"
     parser.add_argument("--std", type=_numbers, metavar="S,S,S", help=text)
-    text = "upload it to the Hugging Face Hub too, in place of an earlier model of that name"
+    text = "also upload it to the Hugging Face Hub, replacing an earlier model of that name"
     parser.add_argument("--hub", metavar="OWNER/NAME", help=text)
     parser.add_argument("--private", action="store_true", help="make a new model on the hub private")
     options = parser.parse_args(args)
     if options.private and not options.hub:
-        raise ValueError("--private goes with --hub OWNER/NAME")
+        raise ValueError("--private needs --hub OWNER/NAME")
     if options.int8 and (options.format != "openvino" or options.real_dtype != "fp32"):
-        raise ValueError("--int8 goes with --format openvino and without --real_dtype fp16")
+        raise ValueError("--int8 needs --format openvino, and no --real_dtype fp16")
     output = options.output or options.ckpt_path.resolve().parent.parent / "export" / options.format
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.overwrite:
-        raise ValueError(f"{output} is there already: choose another --output, or pass --overwrite")
+        raise ValueError(f"{output} already exists: choose another --output, or pass --overwrite")
     save, signs, can_take = _format(options.format)
     if signs is None and options.num_check not in (0, CHECKED):
-        raise ValueError(f"format {options.format} does not run here, so nothing is compared: leave --num_check out")
+        raise ValueError(
+            f"format {options.format} does not run here, so nothing can be compared: leave --num_check out"
+        )
     if not options.ckpt_path.is_file():
         raise FileNotFoundError(f"checkpoint not found: {options.ckpt_path}")
     if options.hub:
@@ -164,7 +166,7 @@ def _format(name: str) -> tuple[Any, Any, Any]:
 def _shape(text: str) -> tuple[int, ...]:
     parts = text.strip("[]() ").replace(" ", "").split(",")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
-        raise ArgumentTypeError(f"{text!r} is no shape: give channels, height and width, as in 3,64,64")
+        raise ArgumentTypeError(f"{text!r} is not a shape: give channels, height and width, as in 3,64,64")
     return tuple(map(int, parts))
 
 
@@ -174,7 +176,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise ArgumentTypeError(f"{text!r} are no numbers: give one, or one a channel with commas between")
+        raise ArgumentTypeError(f"{text!r} are not numbers: give one, or one per channel, separated by commas")
     return numbers
 
 
@@ -182,5 +184,5 @@ def _count(text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is no number of pictures: give 0 or more, or all")
+        raise ArgumentTypeError(f"{text!r} is not a number of pictures: give 0 or more, or all")
     return int(text)

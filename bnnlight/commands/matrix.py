@@ -76,20 +76,20 @@ def _parser() -> Parser:
     parser = Parser(
         "bnnlight matrix",
         description=f"{matrix.__doc__}\nExample: bnnlight matrix matrix/quickstart --jobs 2",
-        epilog="Options behind -- go to every run: -- --data.root=DIR. The same command goes on where it was stopped.",
+        epilog="Options after -- go to every run: -- --data.root=DIR. The same command resumes where it was stopped.",
         formatter_class=RawDescriptionHelpFormatter,
     )
-    text = "What is compared on what: a YAML, or one of those that `bnnlight configs` lists."
+    text = "The matrix: a YAML file, or the name of one that `bnnlight configs` lists."
     parser.add_argument("file", metavar="FILE", help=text)
     parser.add_argument("--runs", help="Folder of the runs; runs/matrix/NAME unless given.")
     text = (
         "Path of the report without its ending; RUNS/report unless given. Writes .md, .json, .png, and .runs.jsonl, a "
-        "line for each run: what stands there is not made again, though its folder is gone or on another machine."
+        "line for each run: runs listed there are not made again, even if their folder is gone or on another machine."
     )
     parser.add_argument("--output", help=text)
-    parser.add_argument("--jobs", type=int, help="Runs at one time; the number of GPUs unless given, or 1.")
-    parser.add_argument("--threads", type=int, help="CPU threads of a run; its share of the cores unless given.")
-    text = "Make these rows' runs alone, each a method or a pair, or all of an optimizer; the report has all rows."
+    parser.add_argument("--jobs", type=int, help="Runs at one time; by default, the number of GPUs, or 1.")
+    parser.add_argument("--threads", type=int, help="CPU threads of a run; by default, its share of the cores.")
+    text = "Make only the runs of these rows, each a method or a pair, or all of an optimizer; the report has all rows."
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help=text)
     parser.add_argument("--report", action="store_true", help="Make no runs; write the report of those that are done.")
     return parser

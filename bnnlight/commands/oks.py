@@ -16,8 +16,8 @@ from bnnlight.console.large import large_imports
 from bnnlight.console.parser import Parser
 
 _DESCRIPTION = """Average precision and recall of stored keypoints by OKS, as COCO's own code (pycocotools) computes
-them. Crowds and people without annotated joints are ignored; of a picture the 20 people of the highest score count. An
-annotation without an area gets 0.53 × width × height of its box."""
+them. Crowds and people without annotated joints are ignored; in each picture, only the 20 people with the highest
+scores count. An annotation without an area gets 0.53 × width × height of its box."""
 _ANNOTATIONS = "give a JSON file in COCO's keypoint form"
 _RESULTS = (
     "give a JSON list in COCO's results form: image_id, category_id, keypoints (x, y and score of each joint) and "
@@ -36,7 +36,9 @@ def oks(args: list[str]) -> None:
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help=text)
     text = "JSON file in COCO's results form: a list of image_id, category_id, keypoints and score"
     parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help=text)
-    text = "constants of OKS, one a joint: 0.026,0.025,…; or coco for those of COCO's 17 joints, which are the default "
+    text = (
+        "constants of OKS, one per joint: 0.026,0.025,…; or coco for those of COCO's 17 joints, which are the default "
+    )
     text += "where the annotations name these joints"
     parser.add_argument("--sigmas", metavar="S,S,…", help=text)
     parser.add_argument("--category", metavar="NAME", help="name or id of the one to measure; all by default")
@@ -87,7 +89,7 @@ def chosen_sigmas(text: str | None, truth: dict[str, Any], annotations: Path) ->
                 return COCO_SIGMAS
         raise ValueError(
             f"{annotations}: its {num_joints} joints are not named as COCO's 17, whose sigmas are known: give --sigmas "
-            f"with {num_joints} numbers, one a joint, such as COCO's from 0.025 (eyes) to 0.107 (hips)"
+            f"with {num_joints} numbers, one per joint, such as COCO's from 0.025 (eyes) to 0.107 (hips)"
         )
     try:
         sigmas = COCO_SIGMAS if text == "coco" else tuple(map(float, text.strip("[]() ").replace(",", " ").split()))
@@ -144,7 +146,7 @@ def read_results(path: Path, truth: dict[str, Any], annotations: Path, num_joint
         result = {"image_id": plain_id(entry["image_id"])}
         if result["image_id"] not in images:
             raise ValueError(
-                f"{where} has image_id {entry['image_id']!r}, which is none of the {len(images)} images of "
+                f"{where} has image_id {entry['image_id']!r}, which is not one of the {len(images)} images of "
                 f"{annotations}: give the predictions for these images"
             )
         if entry.get("category_id") is not None and categories:
@@ -159,7 +161,7 @@ def read_results(path: Path, truth: dict[str, Any], annotations: Path, num_joint
         result["keypoints"] = _keypoints(entry["keypoints"], num_joints, f"{where}: keypoints", annotations)
         score, box = _numbers(entry["score"], f"{where}: score"), _numbers(entry.get("bbox") or [], f"{where}: bbox")
         if score.ndim or box.shape not in ((0,), (4,)):
-            raise ValueError(f"{where}: score is no number, or bbox not x, y, width and height; correct the entry")
+            raise ValueError(f"{where}: score is not a number, or bbox not x, y, width and height; correct the entry")
         result |= {"score": float(score), "bbox": box.tolist()}
         results.append(result)
     return results

@@ -42,7 +42,7 @@ _NAMES_IN_FILE = (
 
 _JOINTS = len(MPII.joints)
 _DESCRIPTION = """PCKh of stored predictions against MPII's ground truth, in percent: the share of joints that lie
-within 0.5 (and within 0.1) of the head size of their place, counting those at exactly that distance. The head size
+within 0.5 (and 0.1) times the head size of their true place, counting those at exactly that distance. The head size
 is 0.6 × the diagonal of the head box. Two means are in use and both are given, without pelvis and thorax: the plain
 mean of the 14 joints' rates (pytorch-pose), and the share of right joints among all annotated ones, called visible
 (mmpose, the MPII site). Coordinates are taken as they are stored: both files 1-based, as MPII has them. Add 1 to
@@ -109,7 +109,7 @@ def read_predictions(path: Path, num_people: int, truth_path: Path) -> Tensor:
     if preds.ndim != 3 or preds.shape[1:] != (_JOINTS, 2):
         hint = ""
         if preds.ndim == 3 and preds.shape[2] == 2 and preds.shape[1] != 2:
-            hint = f": these are {preds.shape[1]} joints, wanted are MPII's 16"
+            hint = f": these are {preds.shape[1]} joints, expected are MPII's 16"
         elif sorted(preds.shape) == sorted((num_people, _JOINTS, 2)):
             hint = ": the axes have to be reordered"
         raise _wrong_shape(path, "preds", preds, f"N×{_JOINTS}×2 (people, joints, x and y)", hint)
@@ -141,7 +141,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
     positions, boxes, missing = (_numbers(fields, n, path) for n in ("pos_gt_src", "headboxes_src", "jnt_missing"))
     names = [str(np.squeeze(cell)).strip() for cell in np.ravel(_field(fields, "dataset_joints", path))]
     if names != list(_NAMES_IN_FILE):
-        raise ValueError(f"{path}: dataset_joints is {', '.join(names)}: wanted is {', '.join(_NAMES_IN_FILE)}")
+        raise ValueError(f"{path}: dataset_joints is {', '.join(names)}: expected {', '.join(_NAMES_IN_FILE)}")
     # MATLAB drops a last axis of length 1, that of a single person
     positions, boxes = (a[..., np.newaxis] if a.ndim == 2 else a for a in (positions, boxes))
     num_people = positions.shape[-1]
@@ -273,7 +273,7 @@ def _numbers(fields: dict[str, Any], name: str, path: Path) -> np.ndarray:
 
 
 def _wrong_shape(path: Path, name: str, array: np.ndarray, expected: str, hint: str = "") -> ValueError:
-    return ValueError(f"{path}: {name} is {'×'.join(map(str, array.shape))}, wanted is {expected}{hint}")
+    return ValueError(f"{path}: {name} is {'×'.join(map(str, array.shape))}, expected {expected}{hint}")
 
 
 def _check_finite(path: Path, name: str, good: np.ndarray, advice: str) -> None:

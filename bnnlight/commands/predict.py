@@ -33,11 +33,11 @@ Predictor = Callable[[Sequence[Image.Image], Sequence[np.ndarray] | None], list[
 
 
 def predict(args: list[str]) -> None:
-    """Predict classes or poses of image files or folders: a picture of the answer for each, and one JSON for all.
+    """Predict classes or poses for image files or folders: writes a picture of each answer, and one JSON for all.
 
     A pose network looks for the one person that fills the picture, or for the people in boxes that a detector found;
-    weak joints are drawn faintly. Pictures are turned upright as their EXIF tag says. Exit code 1 tells that some could
-    not be read: each is named on stderr and in errors.json, and the others are answered.
+    weak joints are drawn faintly. Pictures are turned upright as their EXIF tag says. Exit code 1 means that some could
+    not be read: each is named on stderr and in errors.json, and the others are predicted.
     """
     options = _parsed(args)
     folder = AnswerFolder(options.output, options.overwrite)
@@ -116,32 +116,32 @@ def _parsed(args: list[str]) -> Namespace:
     parser.add_argument("--config", type=Path, help="config of the run (default: config.yaml of the checkpoint's run)")
     output = "folder to write (default: predictions)"
     parser.add_argument("--output", type=Path, default=Path("predictions"), help=output)
-    text = "json: pictures of the answers, and JSON as docs/predictions.md tells (the default); coco: COCO's results "
+    text = "json: pictures of the answers, and JSON as in docs/predictions.md (the default); coco: COCO's results "
     text += "form of keypoints, which pycocotools evaluates, and no pictures"
     parser.add_argument("--format", choices=("json", "coco"), default="json", help=text)
-    text = "replace an earlier answer that is in the folder; other files in it stay"
+    text = "replace earlier predictions in the folder; other files in it stay"
     parser.add_argument("--overwrite", action="store_true", help=text)
     text = "skip: name an unreadable image and go on (the default); stop: end there, and write nothing"
     parser.add_argument("--on_bad_image", choices=("skip", "stop"), default="skip", help=text)
-    parser.add_argument("--as_stored", action="store_true", help="leave the EXIF tag alone: boxes count stored pixels")
+    parser.add_argument("--as_stored", action="store_true", help="ignore the EXIF tag: boxes count stored pixels")
     parser.add_argument("--top", type=int, default=5, help="number of classes to name (default: 5)")
-    confidence = "joints of a pose that are less sure are not drawn (default: 0, all are, weak ones faintly)"
+    confidence = "joints of a pose with less confidence are not drawn (default: 0, all are drawn, weak ones faintly)"
     parser.add_argument("--min_confidence", type=float, default=0.0, metavar="SHARE", help=confidence)
     parser.add_argument("--batch_size", type=int, default=32, help="images, or boxes, per forward pass (default: 32)")
-    threads = "CPU threads that the network computes with (default: one an image; with a checkpoint, torch's choice)"
+    threads = "CPU threads that the network computes with (default: one per image; with a checkpoint, torch's choice)"
     parser.add_argument("--num_threads", type=int, help=threads)
     people = parser.add_argument_group("people in boxes", "px; (0, 0) is the middle of the top left pixel")
     text = "boxes of people: a JSON file in COCO's detection form, a list of {image_id or file_name, bbox, score, "
     text += "category_id}; or x,y,w,h in one picture (several times; --boxes=-5,0,90,99 where x is below 0)"
     people.add_argument("--boxes", action="append", metavar="FILE", help=text)
-    text = "JSON file in COCO's form whose images tell the file of an image_id (default: the file's name is the id); "
+    text = "JSON file in COCO's form whose images give the file of an image_id (default: the file's name is the id); "
     text += "with --format coco its joints must be the model's"
     people.add_argument("--annotations", type=Path, metavar="FILE", help=text)
-    text = f"leave less sure boxes out (default: {BOX_SCORE}; 0 with --format coco, as average precision wants all)"
+    text = f"leave out boxes with a lower score (default: {BOX_SCORE}; 0 with --format coco, where all count)"
     people.add_argument("--min_box_score", type=float, metavar="SCORE", help=text)
-    text = "category_id of the boxes to look at, several with commas, or all; needed where the file has several"
+    text = "category_id of the boxes to use, several separated by commas, or all; needed where the file has several"
     people.add_argument("--box_category", metavar="ID", help=text)
-    text = f"side of the square that is cut out, by the box's longer side (default: as in training, else {PADDING})"
+    text = f"side of the square to cut out, divided by the box's longer side (default: as in training, else {PADDING})"
     people.add_argument("--box_padding", type=float, metavar="FACTOR", help=text)
     text = "stop: boxes of other pictures are an error (the default); skip: leave them out"
     people.add_argument("--on_missing_image", choices=("stop", "skip"), default="stop", help=text)
@@ -165,7 +165,7 @@ def _check(options: Namespace) -> None:
         raise ValueError(f"--min_box_score is {options.min_box_score:g}: give a number, such as {BOX_SCORE}")
     for name in ("box_padding", "min_box_score", "box_category"):
         if getattr(options, name) is not None and not options.boxes:
-            raise ValueError(f"--{name} goes with --boxes: without them each picture is looked at as a whole")
+            raise ValueError(f"--{name} needs --boxes: without boxes each picture is looked at as a whole")
 
 
 def _read(
@@ -222,6 +222,6 @@ def _predictor(options: Namespace) -> tuple[Predictor, Skeleton | None]:
 
         return predictor_of(checkpoint, options.config, *told, options.num_threads, options.box_padding)
     if options.config:
-        raise ValueError("--config goes with a checkpoint: an exported model needs none")
+        raise ValueError("--config is for checkpoints: an exported model needs none")
     runtime = Runtime(options.model, options.num_threads)
     return (lambda *given: runtime.predict(given[0], *told, given[1], options.box_padding)), runtime.manifest.skeleton

@@ -20,10 +20,10 @@ _NUMBERS = ("num_factors", "num_binary", "num_real", "num_bytes", "num_binary_ma
 class _SummaryExperiment(Experiment):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        text = "Height and width of the input in px; the data's own unless given."
+        text = "Height and width of the input in px; by default, those of the data."
         parser.add_argument("--image_size", type=int | None, default=None, help=text)
         parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
-        parser.add_argument("--all", action="store_true", help="List real layers too, not only their sum.")
+        parser.add_argument("--all", action="store_true", help="List real layers too, not only their total.")
 
 
 def summary(args: list[str]) -> None:

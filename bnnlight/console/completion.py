@@ -33,7 +33,7 @@ def install(shell: str | None, home: Path) -> str:
     """
     named = shell or Path(os.environ.get("SHELL", "")).name
     if named not in SHELLS:
-        asked = f"{named!r} is no shell that is known" if named else "the shell is not known, as $SHELL is not set"
+        asked = f"{named!r} is not a known shell" if named else "the shell is unknown, as $SHELL is not set"
         raise ValueError(f"{asked}: write bnnlight --install-completion {', '.join(SHELLS[:-1])} or {SHELLS[-1]}")
     code = argcomplete.shellcode(["bnnlight"], shell=named)
     if named == "fish":  # reads all files of this folder by itself

@@ -130,7 +130,7 @@ def _hint(cause: Cause) -> str:
     if match := re.search(nested, text):
         key = (match[1] or match[2]).split()[0]
         if match[1] and not key.startswith("-"):
-            return f"{key!r} belongs to no option" + meant_by(key)
+            return f"{key!r} does not belong to any option" + meant_by(key)
         return f"no option {key!r}" + nearest(key.lstrip("-").split("=")[0].split(".")[-1], trainer_options())
     if match := re.search(r"the following arguments are required: (.*)", text):
         if not cause.path and match[1].split(",")[0] not in ("model", "data"):
@@ -175,9 +175,9 @@ def _hint(cause: Cause) -> str:
         return f"{match[1]} has no class named {match[2]!r}" + nearest(match[2], names)
     if match := re.search(r"typing\.Literal\[(.*?)\]", text):
         choices = [choice.strip("' ") for choice in match[1].split(",")]
-        return f"{value!r} is none of {', '.join(choices)}" + nearest(value, choices, silent=True)
+        return f"{value!r} is not one of {', '.join(choices)}" + nearest(value, choices, silent=True)
     if text.startswith("Expected a number"):
-        return f"{value!r} is no number"
+        return f"{value!r} is not a number"
     if re.match(r"Expected a <class '(collections\.abc\.Sequence|list)'>", text):
         return _as_list(value)
     if match := re.search(r"Expected a <class '([\w.]+)'>", text):
@@ -209,4 +209,4 @@ def _as_list(value: str) -> str:
         return f"{name[1]} stands alone where a list is expected: write - class_path: {name[1]}, and init_args below it"
     given = name[1] if name else value
     path = class_names().get(given, given)
-    return f"{given!r} is no list: write " + (f"[{path}]" if "." in path else "one, as [A, B]")
+    return f"{given!r} is not a list: write " + (f"[{path}]" if "." in path else "one, as [A, B]")

@@ -22,6 +22,7 @@ def lost_connection(error: BaseException) -> str | None:
     if not broken:
         return None
     return getattr(error, "lost_rank", None) or (
-        f"the connection to another process of the run broke ({broken[0]}): what ended that process stands in its own "
-        "output; the run goes on from its last checkpoint when it is started again with its --run_dir and --resume"
+        f"the connection to another process of the run broke ({broken[0]}): that process's own "
+        "output says what ended it; the run goes on from its last checkpoint when it is started again with its "
+        "--run_dir and --resume"
     )

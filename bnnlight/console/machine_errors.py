@@ -52,7 +52,7 @@ def _shared_memory(error: BaseException, text: str) -> str | None:
     if not re.search(r"</?torch_\w+>|bus error|shared memory", text, re.I):
         return None
     return (
-        "shared memory ran out, through which loader workers hand over batches: give the container more "
+        "shared memory ran out (loader workers pass batches through it): give the container more "
         "(docker run --shm-size 8g), or lower data.num_workers; 0 needs none"
     )
 
@@ -99,7 +99,7 @@ def _disk(error: BaseException, text: str) -> str | None:
         return f"the disk quota is used up{_where(error, text)}: {_GO_ON}"
     # of torch, writing a file itself: a large one, any, a small one
     if re.search(r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed|basic_ios::clear: iostream error", text):
-        return f"a file could not be written whole, most likely as no space is left on the disk: {_GO_ON}"
+        return f"a file could not be written completely, most likely because no space is left on the disk: {_GO_ON}"
     return None
 
 
@@ -113,7 +113,7 @@ def _system(error: BaseException, text: str) -> str | None:
         user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
         return f"no permission{where}: let {user} read and write there, or choose another place (fit: --run_dir)"
     if number in _OUT_OF_REACH:
-        return f"{match[2].lower()}{where}: the disk or the way to it fails; go on with --resume once it is back"
+        return f"{match[2].lower()}{where}: the disk or the connection to it fails; go on with --resume once it is back"
     if number == errno.EAGAIN or "can't start new thread" in text:
         advice = "raise the limit (ulimit -u, docker run --pids-limit), or lower data.num_workers"
         return f"no more processes or threads can be started: {advice}"

@@ -69,12 +69,12 @@ class Parser(argparse.ArgumentParser):
         except ArgumentError:  # an option does not take any word
             rest = words[:1]
         stray = next((word for word in rest if not word.startswith("-")), None)
-        return f"{stray!r} belongs to no option: write {lacking[0]} {stray}" if stray else None
+        return f"{stray!r} does not belong to any option: write {lacking[0]} {stray}" if stray else None
 
     def _unknown(self, word: str) -> str:
         names = re.findall(r"--([\w-]+)", self.format_usage())
         if not word.startswith("-"):
-            return f"{word!r} belongs to no option: see {self.prog} --help"
+            return f"{word!r} does not belong to any option: see {self.prog} --help"
         option = word.split("=")[0]
         near = get_close_matches(option.lstrip("-").lower(), names, 1)
         return f"no option {option!r}: " + (f"did you mean --{near[0]}?" if near else f"see {self.prog} --help")

@@ -1,6 +1,6 @@
 """Image classification and human pose data as Lightning data modules.
 
-The rooms of this folder; the docstring of each says what its files do:
+The folders in here; the docstring of each says what its files do:
 
 ============= ==========================================================================
 ``classes``   `DigitsDataModule`, `FashionMNISTDataModule`, `CIFAR10DataModule`,
@@ -20,7 +20,7 @@ images pass through the augmentation; validation and test images never do.
 
 Add your own data set:
 
-1. If it can be laid out as ``train/CLASS/*`` and ``val/CLASS/*``, nothing need be written:
+1. If it can be laid out as ``train/CLASS/*`` and ``val/CLASS/*``, you need not write anything:
    use `ImageFolderDataModule`.
 2. Otherwise subclass `bnnlight.data.classes.data_module.ClassificationDataModule`. In the constructor,
    with plain type annotations, hand it an `ImageFormat` and the usual augmentation. In

@@ -44,7 +44,9 @@ def name_classes(
     logits = network(np.stack([class_input(turned(picture), *options) for picture in pictures]))
     classes = len(manifest.classes)
     if logits.ndim != 2 or (classes and logits.shape[1] != classes):
-        raise ValueError(f"the network gives {logits.shape}: wanted (N, {classes or 'classes'}), as its manifest says")
+        raise ValueError(
+            f"the network gives {logits.shape}: expected (N, {classes or 'classes'}), as its manifest says"
+        )
     return [{"classes": top_classes(row, manifest.classes, top)} for row in softmax(logits)]
 
 
@@ -107,5 +109,5 @@ def _answer(network: Network, images: np.ndarray, manifest: Manifest) -> np.ndar
     maps = network(images)
     joints = len(manifest.skeleton.joints)
     if maps.ndim != 5 or maps.shape[2] != joints:
-        raise ValueError(f"the network gives {maps.shape}: wanted (N, stacks, {joints}, h, w), as its manifest says")
+        raise ValueError(f"the network gives {maps.shape}: expected (N, stacks, {joints}, h, w), as its manifest says")
     return heatmaps.sigmoid(maps[:, -1]) if manifest.sigmoid else maps[:, -1]

@@ -104,7 +104,7 @@ def _what(manifest: Manifest) -> str:
     elif manifest.classes:
         named = f"It tells {len(manifest.classes):,} classes apart: {_names(manifest.classes)}."
     else:
-        named = "It tells classes apart, which it knows by number."
+        named = "It tells classes apart, which have numbers instead of names."
     task = "keypoints" if manifest.skeleton else "image classification"
     return (
         f"# {network}: {task}\n\n"
@@ -159,7 +159,7 @@ def _input(manifest: Manifest, channels_last: bool) -> str:
     kind = "grey" if form.channels == 1 else "RGB"
     if manifest.skeleton:
         cut = (
-            f"The picture is held upright (its EXIF orientation applied), the square round it is brought to "
+            f"The picture is turned upright (its EXIF orientation applied), the square round it is brought to "
             f"{form.size_px}×{form.size_px} px, and what lies outside the picture gets the mean colour. Of a box it is "
             f"the square round its middle, {form.box_padding or PADDING:g} × its longer side."
         )
@@ -168,12 +168,12 @@ def _input(manifest: Manifest, channels_last: bool) -> str:
             f"The picture is resized so that its shorter side has {form.resize_px or form.size_px} px (Pillow, "
             f"bilinear), and the middle {form.size_px}×{form.size_px} px are cut out."
         )
-    output = "Its output are logits, one a class; softmax makes probabilities of them."
+    output = "Its outputs are logits, one per class; softmax turns them into probabilities."
     if manifest.skeleton:
-        output = f"Its output are heat maps {maps}, of which the last stack counts"
-        output += "; a sigmoid makes confidences of them." if manifest.sigmoid else "."
+        output = f"Its outputs are heat maps {maps}, of which the last stack counts"
+        output += "; a sigmoid turns them into confidences." if manifest.sigmoid else "."
         if manifest.flip_test:
-            output += " Those of the picture and of its mirror image are averaged."
+            output += " The maps of the picture and of its mirror image are averaged."
     return (
         "## What it takes and gives\n\n"
         f"float32 of shape ({', '.join(map(str, shape))}), {kind}, on the scale 0..1, "
@@ -196,14 +196,14 @@ def _use(folder: str, manifest: Manifest, files: Sequence[str], repo: str | None
         "## How to use it",
         "On the command line, for files and folders of pictures:",
         f"```sh\n{install}\nbnnlight predict --model {place} photos/{boxes}\n```",
-        "In Python, with everything before and behind the network:",
+        "In Python, with everything before and after the network:",
         "```python\nfrom PIL import Image\nfrom bnnlight.deploy import Runtime\n\n"
         f'print(Runtime("{place}").predict([Image.open("photo.jpg")])[0]["{answer}"])\n```',
     ]
     if repo:
         parts.append(f"The files themselves:\n\n```sh\nhf download {repo} --local-dir {folder}\n```")
     if _BARE.keys() & {*files}:
-        parts.append("The bare network, without bnnlight, on `images` that were prepared as told above:")
+        parts.append("The bare network, without bnnlight, on `images` that were prepared as described above:")
         parts += [f"```python\n{_BARE[name].format(folder=folder)}\n```" for name in files if name in _BARE]
     if FILES["packed"] in files:
         parts.append(_PACKED.format(folder=folder))

@@ -49,7 +49,9 @@ class Address:
         """
         match = _ADDRESS.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text} is no model on the hub: write {PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION")
+            raise ValueError(
+                f"{text} names no model on the hub: write {PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION"
+            )
         return cls(text, **match.groupdict())
 
 
@@ -162,7 +164,7 @@ def _names(address: Address, main_files: Collection[str]) -> list[str]:
             card = (
                 f"its card says library_name {info.library_name}" if info.library_name else "its card does not say so"
             )
-            raise ValueError(f"{address.text} is no model of bnnlight: {card}")
+            raise ValueError(f"{address.text} is not a model of bnnlight: {card}")
         names = {entry.rfilename for entry in info.siblings or ()}
         there = [name for name in main_files if name in names]
     if address.file:
@@ -229,7 +231,7 @@ def _explained(what: str) -> Iterator[None]:
             ) from error
         if status is not None and status < 500:
             raise ValueError(f"{what}: {endpoint} answers {status}: {reason}") from error
-        raise OSError(f"{what}: the way to {endpoint} fails ({reason}); check the network and HF_ENDPOINT") from error
+        raise OSError(f"{what}: {endpoint} cannot be reached ({reason}); check the network and HF_ENDPOINT") from error
     finally:
         logger.setLevel(level)
 

@@ -106,7 +106,7 @@ class Manifest:
             raise ValueError(f"its manifest names no task that bnnlight knows: {shown(fields['task'])}")
         if (fields["task"] == "pose") != (fields["skeleton"] is not None):
             raise ValueError(
-                f"its manifest is of the task {fields['task']}: a pose model has a skeleton, no other has one"
+                f"its manifest is for the task {fields['task']}: a pose model has a skeleton, and no other has one"
             )
         return cls(**fields), seal
 
@@ -122,7 +122,9 @@ class Manifest:
         """
         picture = (self.input.channels, self.input.size_px, self.input.size_px)
         if tuple(input_shape) != picture:
-            raise ValueError(f"its manifest is of pictures of shape {picture}, its network takes {tuple(input_shape)}")
+            raise ValueError(
+                f"its manifest is for pictures of shape {picture}, but its network takes {tuple(input_shape)}"
+            )
         if self.task == "pose":
             fits = len(output_shape) in (3, 4) and output_shape[-3] == len(self.skeleton.joints)
             named = f"{len(self.skeleton.joints)} joints"
@@ -130,7 +132,9 @@ class Manifest:
             fits = len(output_shape) == 1 and len(self.classes) in (0, *output_shape)
             named = f"{len(self.classes)} classes"
         if not fits:
-            raise ValueError(f"its manifest names {named}, its network gives a value of shape {tuple(output_shape)}")
+            raise ValueError(
+                f"its manifest names {named}, but its network gives a value of shape {tuple(output_shape)}"
+            )
 
 
 def read_seal(text: str) -> str:
@@ -147,7 +151,7 @@ def _record(text: str) -> dict[str, Any]:
     record = _object(parse_json(text, "its manifest"), "content")
     version = record.pop("format", None)
     if type(version) is not int or version != FORMAT:
-        raise ValueError(f"its format is {shown(version)}, this version of bnnlight reads {FORMAT}")
+        raise ValueError(f"its format is {shown(version)}, but this version of bnnlight reads {FORMAT}")
     return record
 
 
@@ -219,27 +223,27 @@ def _list(value: Any, name: str) -> list[Any]:
 
 def _text(value: Any, name: str) -> str:
     if not is_line(value):
-        raise ValueError(f"its manifest's {name} is no text in one line: {shown(value)}")
+        raise ValueError(f"its manifest's {name} is not a single line of text: {shown(value)}")
     return value
 
 
 def _lines(value: Any, name: str) -> str:
     """A text of any number of lines: of a command, for one."""
     if not isinstance(value, str) or not is_line(re.sub(r"[\n\t]", "", value)):
-        raise ValueError(f"its manifest's {shown(name)} is no text: {shown(value)}")
+        raise ValueError(f"its manifest's {shown(name)} is not text: {shown(value)}")
     return value
 
 
 def _number(value: Any, name: str) -> float:
     # the comparison fails for NaN, and for whole numbers too large for a float
     if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:
-        raise ValueError(f"its manifest's {shown(name)} is no number: {shown(value)}")
+        raise ValueError(f"its manifest's {shown(name)} is not a number: {shown(value)}")
     return float(value)
 
 
 def _whole(value: Any, name: str, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"its manifest's {name} is no whole number from 1 to {most}: {shown(value)}")
+        raise ValueError(f"its manifest's {name} is not a whole number from 1 to {most}: {shown(value)}")
     return value
 
 

@@ -82,7 +82,7 @@ class Runtime:
             picture = self.manifest.input
             if self.input_shape != (picture.channels, picture.size_px, picture.size_px):
                 raise ValueError(
-                    f"{self.file}: the network takes {self.input_shape}, its manifest names {picture.channels} "
+                    f"{self.file}: the network takes {self.input_shape}, but its manifest names {picture.channels} "
                     f"channels of {picture.size_px} px; export it again"
                 )
 
@@ -173,7 +173,9 @@ class Runtime:
         if self.manifest.task != "pose":
             raise ValueError(f"{self.file}: boxes are for models that find joints, and this one names classes")
         if len(boxes) != num_pictures:
-            raise ValueError(f"boxes of {len(boxes)} pictures are given to {num_pictures}: give a list for each")
+            raise ValueError(
+                f"{len(boxes)} lists of boxes are given for {num_pictures} pictures: give one list for each"
+            )
         checked = []
         for index, some in enumerate(boxes):
             try:
@@ -226,5 +228,5 @@ def find_model(path: Path) -> Path:
             return find_model(models[str(path)])
         raise FileNotFoundError(f"no such model: {path}; those that come with bnnlight: {', '.join(models) or 'none'}")
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path} is no shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
+        raise ValueError(f"{path} is not a shipped model: give a folder, or a file that ends in {', '.join(FORMATS)}")
     return path

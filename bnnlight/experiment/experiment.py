@@ -123,7 +123,7 @@ class Experiment(LightningCLI):
             ("ckpt_path", str | None, None, "Checkpoint to start from."),
             ("test_after_fit", bool, True, "Whether fit ends by testing the best checkpoint."),
             ("seed_per_rank", bool, False, "Whether each process draws random numbers (dropout) of its own."),
-            ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one a core by default."),
+            ("num_threads", PositiveInt | None, None, "CPU threads that torch computes with; one per core by default."),
         )
         for name, kind, default, text in options:
             parser.add_argument(f"--{name}", type=kind, default=default, help=text)

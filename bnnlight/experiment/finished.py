@@ -61,7 +61,7 @@ def check_finished(config: Namespace, run_dir: Path, newest: str, changes: Seque
     how = "steps" if reached["steps"] else "epochs"
     longer = f"raise --trainer.max_{how}" if any(reached.values()) else "change trainer.callbacks, which ended it early"
     raise Finished(
-        f"the run in {run_dir} has finished ({epochs} epochs, {steps} steps), nothing is left to do; results: "
+        f"the run in {run_dir} has finished ({epochs} epochs, {steps} steps): nothing is left to do; results: "
         f"{run_dir / 'results.json'}; to train longer, {longer}"
     )
 

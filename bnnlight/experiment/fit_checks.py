@@ -36,14 +36,14 @@ def check_plan(experiment: Experiment) -> None:
         return
     reason = _why_no_validation(trainer)
     if reason and trainer.limit_val_batches:
-        raise ValueError(f"no validation would ever come: {reason}")
+        raise ValueError(f"no validation would ever take place: {reason}")
     monitors = list(_monitors(experiment))
     keys = _logged(experiment)
     for owner, key, is_checkpoint in monitors:
         if keys is not None and key not in keys and not key.startswith("lr-"):
             raise ValueError(f"{owner} {key!r}, {_not_logged(key, keys)}")
         if reason and key.startswith("val/") and not is_checkpoint:
-            raise ValueError(f"{owner} {key!r}, and no validation would ever come: {reason}")
+            raise ValueError(f"{owner} {key!r}, and no validation would ever take place: {reason}")
     if reason and trainer.is_global_zero and any(is_checkpoint for *_, is_checkpoint in monitors):
         print(f"bnnlight fit: no validation ({reason}), and so no best checkpoint", file=sys.stderr, flush=True)
 
@@ -91,7 +91,8 @@ def _check_val_interval(trainer: L.Trainer, num_batches: int) -> None:
         return
     if trainer.check_val_every_n_epoch is None and interval > total:
         raise ValueError(
-            f"no validation would ever come: trainer.val_check_interval is {interval} batches, and the run has {total}"
+            "no validation would ever take place: "
+            f"trainer.val_check_interval is {interval} batches, and the run has {total}"
         )
     if trainer.check_val_every_n_epoch is not None and interval > num:
         raise ValueError(
@@ -147,7 +148,7 @@ def _logged(experiment: Experiment) -> set[str] | None:
 
 def _not_logged(key: str, keys: set[str]) -> str:
     if key.startswith(_OF_CALLBACKS):
-        return f"which goes to the loggers alone: what can be monitored is {', '.join(_short(keys))}"
+        return f"which goes only to the loggers: what can be monitored is {', '.join(_short(keys))}"
     longer = [k for k in sorted(keys) if "/" in key and k.startswith(key)]  # acc1 before acc5
     near = longer or get_close_matches(key.replace("_", "/"), keys, 1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else f"it logs {', '.join(_short(keys))}"

@@ -35,7 +35,7 @@ def new_run_dir(config: Namespace) -> tuple[Path, RunLock | None]:
         run_dir = Path(config.run_dir).expanduser()
         if (run_dir / "config.yaml").exists():
             raise ValueError(
-                f"{run_dir} holds a run already: go on with it by --resume, choose another --run_dir, or leave it out"
+                f"{run_dir} already holds a run: resume it with --resume, choose another --run_dir, or leave it out"
             )
         lock = RunLock(run_dir) if rank_zero_only.rank == 0 else None
     else:

@@ -32,7 +32,7 @@ class AnswerFolder:
             raise NotADirectoryError(f"{path} is a file: choose another --output")
         there = [path / name for name in (ANSWERS, ERRORS) if (path / name).exists()]
         if there and not overwrite:
-            raise ValueError(f"{there[0]} is there already: choose another --output, or pass --overwrite")
+            raise ValueError(f"{there[0]} already exists: choose another --output, or pass --overwrite")
         self.path = path
         self.earlier: set[Path] = {file for name in there for file in _files_of(name)}
         self._used_names: set[str] = set()

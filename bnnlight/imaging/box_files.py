@@ -50,7 +50,7 @@ def typed_box(text: str) -> PersonBox:
     except ValueError:
         numbers = np.zeros(0)
     if numbers.shape != (4,):
-        raise ValueError(f"--boxes {text}: neither a file nor four numbers, x,y,width,height: give one of the two")
+        raise ValueError(f"--boxes {text}: neither a file nor four numbers, x,y,width,height: give either")
     box = PersonBox(f"--boxes {text}", numbers)
     _check_px([box], f"--boxes {text}")
     return box
@@ -68,7 +68,7 @@ def read_boxes(path: Path) -> list[PersonBox]:
     content = _load(path, "boxes")
     if not isinstance(content, list):
         more = ": its annotations are one" if isinstance(content, dict) and "annotations" in content else ""
-        raise ValueError(f"{path} holds no list of boxes{more}; write a list of {_FORM}")
+        raise ValueError(f"{path} does not hold a list of boxes{more}; write a list of {_FORM}")
     boxes = [_box_of(entry, f"{path}: entry {number} of {len(content)}") for number, entry in enumerate(content, 1)]
     _check_px(boxes, str(path))
     return boxes
@@ -85,7 +85,7 @@ def _check_px(boxes: list[PersonBox], source: str) -> None:
 
 def _box_of(entry: Any, where: str) -> PersonBox:
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is no detection: {_short(entry)}; write {_FORM}")
+        raise ValueError(f"{where} is not a detection: {_short(entry)}; write {_FORM}")
     image_id, name, category = (_whole(entry.get(key)) for key in ("image_id", "file_name", "category_id"))
     if image_id is None and name is None:
         raise ValueError(f"{where} has neither image_id nor file_name; write {_FORM}")
@@ -177,7 +177,7 @@ def _load(path: Path, what: str) -> Any:
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply: give a JSON file with {what}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({one_line(error)}): give one with {what}") from error
+        raise ValueError(f"{path} is not a JSON file ({one_line(error)}): give one with {what}") from error
 
 
 def _is_id(value: Any) -> bool:

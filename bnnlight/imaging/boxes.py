@@ -49,7 +49,7 @@ def check_boxes(boxes: Any) -> np.ndarray:
     if array.shape == (0,):
         return array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError("its boxes are no list of x, y, width and height each")
+        raise ValueError("its boxes are not a list with x, y, width and height for each")
     for index, box in enumerate(array):
         if fault := fault_of(box):
             raise ValueError(f"box {index} {fault}")
@@ -64,7 +64,7 @@ def fault_of(box: np.ndarray, size: tuple[int, int] | None = None) -> str:
         size: width and height of its picture, which it has to touch.
     """
     if not np.isfinite(box).all():
-        return f"has a coordinate that is no number: {_list(box)}"
+        return f"has a coordinate that is not a number: {_list(box)}"
     if np.abs(box).max() >= LARGEST_PX:
         return f"has a coordinate beyond 2³¹ px: {_list(box)}"
     if box[2:].min() <= 0:

@@ -86,8 +86,8 @@ class GivenBoxes:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             advice = "pass --as_stored" if turn and size == told[::-1] else "give the pictures in their original size"
             print(
-                f"warning: {self.files[index]} has {size[0]}×{size[1]} px, by --annotations {told[0]}×{told[1]}{more}: "
-                f"its boxes may lie elsewhere; {advice}",
+                f"warning: {self.files[index]} has {size[0]}×{size[1]} px, but by --annotations "
+                f"{told[0]}×{told[1]}{more}: its boxes may lie elsewhere; {advice}",
                 file=sys.stderr,
             )
 

@@ -84,8 +84,8 @@ class GivenPictures:
             return self._by_stem.get(key, [])
         if key not in self.listed:
             raise ValueError(
-                f"{box.where}: image_id {box.image_id} is none of the {len(self.listed)} images of --annotations: give "
-                "the file that the boxes were made for"
+                f"{box.where}: image_id {box.image_id} is not one of the {len(self.listed)} images of --annotations: "
+                "give the file that the boxes were made for"
             )
         return self._by_id.get(key, [])
 
@@ -182,7 +182,7 @@ def wanted_boxes(
     chosen = None if categories in (None, ["all"]) else {*categories}
     if chosen is not None and not chosen & {*known}:
         asked = ", ".join(categories)
-        raise ValueError(f"--box_category {asked}: the boxes are of {shown or 'no category'}; choose of these")
+        raise ValueError(f"--box_category {asked}: the boxes are of {shown or 'no category'}; choose from these")
     of_category = [box for box in boxes if chosen is None or str(box.category_id) in chosen]
     wanted = [box for box in of_category if box.score is None or box.score >= min_score]
     left_out = {

@@ -49,7 +49,7 @@ def find_images(paths: Sequence[str | Path], but: Collection[Path] = ()) -> list
         elif path.is_file():
             inside = [path]
         elif path.is_symlink():
-            raise FileNotFoundError(f"no such image or folder: {path} is a link to what is not there")
+            raise FileNotFoundError(f"no such image or folder: {path} is a link to a file that does not exist")
         else:
             raise FileNotFoundError(f"no such image or folder: {path}")
         for file in inside:

@@ -84,7 +84,7 @@ def load_rgb(path: str | Path) -> Image.Image:
             return as_grey_or_rgb(image, num_channels=3)
     except UnidentifiedImageError as error:
         # its own message names the buffer
-        raise unreadable(path, ValueError("it is no image of a known format")) from error
+        raise unreadable(path, ValueError("it is not an image in a known format")) from error
     except Exception as error:
         # Pillow's decoders let through whatever a damaged file made them stumble over:
         # OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ... .

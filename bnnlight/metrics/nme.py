@@ -48,7 +48,7 @@ class NME(Metric):
         num, joints = annotated.shape
         if predictions.shape != (num, joints, 2) or truth.shape != predictions.shape or reference_px.shape != (num,):
             shapes = ", ".join(str(tuple(t.shape)) for t in (predictions, truth, annotated, reference_px))
-            raise ValueError(f"shapes are {shapes}: (N, J, 2), (N, J, 2), (N, J) and (N,) are wanted")
+            raise ValueError(f"shapes are {shapes}: expected (N, J, 2), (N, J, 2), (N, J) and (N,)")
         counted = annotated & (torch.isfinite(reference_px) & (reference_px > 0)).unsqueeze(1)
         errors = torch.linalg.vector_norm(predictions - truth, dim=-1) / reference_px.unsqueeze(1)
         self.total += torch.where(counted, errors, 0).sum()

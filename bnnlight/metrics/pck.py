@@ -23,7 +23,7 @@ def head_size_px(head_boxes: Tensor) -> Tensor:
         ValueError: of another shape.
     """
     if head_boxes.shape[1:] not in ((2, 2), (4,)):
-        raise ValueError(f"head boxes are {tuple(head_boxes.shape)}: (N, 2, 2) or (N, 4) is wanted")
+        raise ValueError(f"head boxes are {tuple(head_boxes.shape)}: expected (N, 2, 2) or (N, 4)")
     first, second = head_boxes.reshape(-1, 2, 2).unbind(1)
     return 0.6 * torch.linalg.vector_norm(second - first, dim=-1)
 
@@ -45,10 +45,10 @@ def pck_correct(predictions: Tensor, truth: Tensor, reference_px: Tensor, thresh
     # checked, since a reference of (N, 1) or one person too few would be broadcast to a wrong answer in silence
     if predictions.ndim != 3 or predictions.shape[-1] != 2 or truth.shape != predictions.shape:
         shapes = f"{tuple(predictions.shape)} and {tuple(truth.shape)}"
-        raise ValueError(f"predictions and truth are {shapes}: one shape (N, J, 2) is wanted")
+        raise ValueError(f"predictions and truth are {shapes}: expected one shape (N, J, 2)")
     if reference_px.shape != predictions.shape[:1]:
         shape = tuple(predictions.shape[:1])
-        raise ValueError(f"reference lengths are {tuple(reference_px.shape)}: {shape} is wanted, one for each person")
+        raise ValueError(f"reference lengths are {tuple(reference_px.shape)}: expected {shape}, one for each person")
     distance_px = torch.linalg.vector_norm(predictions - truth, dim=-1)
     return distance_px <= (threshold * reference_px).unsqueeze(1)
 
@@ -135,7 +135,7 @@ class PCK(Metric):
         if right.shape[1] != self.num_joints or annotated.shape != right.shape:
             shapes = f"{tuple(predictions.shape)} and {tuple(annotated.shape)}"
             expected = f"(N, {self.num_joints}, 2) and (N, {self.num_joints})"
-            raise ValueError(f"predictions and annotated are {shapes}: {expected} are wanted")
+            raise ValueError(f"predictions and annotated are {shapes}: expected {expected}")
         measurable = torch.isfinite(reference_px) & (reference_px > 0)
         counted = annotated & measurable.unsqueeze(1)
         self.correct += (right & counted).sum(0)

@@ -1,33 +1,33 @@
 """The method: binary layers with factorized latent weights.
 
-It needs torch, tensorly and their numpy, and nothing of Lightning.
+It needs torch, tensorly and numpy, but not Lightning.
 
 A layer computes Y = α ⊙ (sign(X) ⊛ sign(W̃)) with W̃ rebuilt from real factors at every training step.
 
-The rooms of this folder, each of whose docstrings says what its files do, and the files beside them:
+The folders in here, whose docstrings say what their files do, and the files beside them:
 
-| room or file | what |
+| folder or file | what |
 |---|---|
 | `latents` | latent weights: `Dense`, the decompositions, `Rotated`; ranks and unfoldings |
-| `parts` | what a layer may have besides: W̃ and X changed before their signs are taken |
-| `compute` | the binary convolution as one function, products, lean training; what is quick and how it is rounded |
+| `parts` | what a layer may have in addition: changes to W̃ and X before their signs are taken |
+| `compute` | the binary convolution as one function, products, lean training; how results are rounded |
 | `binarize.py` | `sign` and its straight-through gradients |
 | `scale.py` `spatial.py` | α: `none`, `analytic`, `channel`, `spatial`; scales for each position |
 | `layers.py` | `BinaryConv2d`, `BinaryLinear` |
 | `rprelu.py` | `RPReLU`, the activation of ReActNet |
-| `stages.py` | what of a network's layers is binary: nothing, the activations, a share of the entries, or all |
-| `factorize.py` | latents of a network decomposed, its α started anew |
-| `convert.py` `converted.py` | a real network made binary; what a convolution is then |
+| `stages.py` | how much of a network's layers is binary: nothing, the activations, a share of the entries, or all |
+| `factorize.py` | decomposes a network's latents, and resets its α |
+| `convert.py` `converted.py` | makes a real network binary; what a convolution becomes |
 | `convert_plan.py` `flow.py` | what can be made binary, what stays real and why; which layers give the answer |
-| `torch_internals.py` | what of torch is private: a module made another one in place, hooks, transforms |
-| `running.py` | a network run once |
+| `torch_internals.py` | uses of torch's private parts: turning a module into another in place, hooks, transforms |
+| `running.py` | runs a network once |
 | `real.py` | the real-valued twin of a binary network |
-| `start.py` | a binary network started from the weights of a trained one |
+| `start.py` | starts a binary network from the weights of a trained one |
 | `inspect.py` | how callbacks, optimizers, guards, summary and deployment look at a network |
 | `summary.py` | parameters, bytes and multiply-adds of a network |
 
 Add your own latent: subclass `Latent`, take a dense weight as the first argument, return W̃ from `forward`,
-fill `lr_scales`; then name the class in a config under `latent:`. Nothing else is edited.
+fill `lr_scales`; then name the class in a config under `latent:`. Nothing else needs editing.
 """
 
 from importlib import import_module

@@ -22,7 +22,7 @@ SWISH_BETA = 5.0
 class Tanh:
     """The straight-through gradient g(u) = k · t · (1 − tanh²(t · u)) with k = max(1/t, 1).
 
-    It is the derivative of k · tanh(t · u): next to the identity's where t is small, and a narrow peak of height t at
+    It is the derivative of k · tanh(t · u): close to the identity's where t is small, and a narrow peak of height t at
     zero where t is large. Callback :class:`bnnlight.callbacks.Sharpen` moves t while training.
 
     Attributes:
@@ -48,11 +48,11 @@ class Tanh:
 class Triangular:
     """The straight-through gradient g(u) = k · max(√2 · t − t² · |u|, 0) with k = max(1/t, 1).
 
-    A triangle about zero, of height √2 and wide where t is small, of height √2 · t and narrow where t is large.
+    A triangle around zero: wide and of height √2 where t is small, narrow and of height √2 · t where t is large.
     Callback :class:`bnnlight.callbacks.Sharpen` moves t while training, with ``shape: triangular``.
 
     Attributes:
-        steepness: t, above 0. Its name is not that of :class:`Tanh`, since a config tells the two by it.
+        steepness: t, above 0. Its name differs from that of :class:`Tanh`, because a config tells the two apart by it.
 
     Raises:
         ValueError: the steepness is not a finite number above 0.
@@ -106,7 +106,7 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
         g(u), of u's shape and dtype.
 
     Raises:
-        ValueError: the gradient is none of these.
+        ValueError: the gradient is not one of these.
     """
     check_gradient(gradient)
     if isinstance(gradient, Tanh | Triangular):
@@ -125,7 +125,7 @@ def straight_through(u: Tensor, gradient: Gradient) -> Tensor:
 
 
 def check_gradient(gradient: Gradient) -> None:
-    """Raises ValueError where ``gradient`` is no :class:`Tanh` or :class:`Triangular` and none of the known names."""
+    """Raises ValueError where ``gradient`` is neither a :class:`Tanh`, a :class:`Triangular` nor a known name."""
     if not isinstance(gradient, Tanh | Triangular) and gradient not in get_args(GradientName):
         known = f"{', '.join(get_args(GradientName))}, or bnnlight.nn.Tanh or Triangular"
         raise ValueError(f"unknown straight-through gradient {gradient!r}: choose one of {known}")
@@ -177,9 +177,9 @@ def sign(u: Tensor, gradient: Gradient = "clipped") -> Tensor:
 
 
 def encode_sign(u: Tensor, gradient: Gradient) -> Tensor:
-    """What the backward pass needs to know of u, as little as there is.
+    """What the backward pass needs to know of u, and no more.
 
-    One byte an entry where the gradient is ``identity`` or ``clipped``: it is negative just where ``u < 0``, and for
+    One byte per entry where the gradient is ``identity`` or ``clipped``: it is negative just where ``u < 0``, and for
     ``clipped`` ⌊u⌋ + ⌈u⌉, with u within ±2, so that it lies within ±2 just where ``|u| <= 1``. The other gradients
     need u itself.
 

@@ -41,7 +41,7 @@ def convert(
     Each becomes batch norm → binary convolution, a :class:`bnnlight.nn.ConvertedConv2d`. The batch norm (``PATH.norm``,
     before ``PATH.conv``) is what makes this work on any network: most feed their convolutions from a ReLU, whose
     outputs have only one sign. Everything else stays real: linear layers, transposed, 1-D and 3-D convolutions.
-    :func:`plan_conversion` tells, path by path, what becomes binary, what stays real and why.
+    :func:`plan_conversion` lists, path by path, what becomes binary, what stays real and why.
 
     The module at each path stays the same object, with its hooks, mode, dtype and device, and still has ``weight``,
     ``stride`` and so on. A frozen convolution stays frozen, and so do its α and its norm's weights (running statistics
@@ -51,8 +51,8 @@ def convert(
     To see which layers see the picture first and which give the answer, also in networks with several heads, the
     network is run once, in eval mode, on zeros of ``input_shape``; without one, on squares of 64, 224, 256 and 32 px
     until one works. If none works, the layers whose place is then in doubt are refused: give ``input_shape``, or name
-    the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are made anew, so make the optimizer
-    afterwards. Where a binary convolution sees one pixel a channel, its norm needs batches of at least two.
+    the answer's layers in ``keep`` and set ``keep_last=False``. Parameters are created anew, so make the optimizer
+    afterwards. Where a binary convolution sees one pixel per channel, its norm needs batches of at least two.
 
     Args:
         model: any torch or torchvision network.
@@ -75,7 +75,7 @@ def convert(
     Raises:
         ValueError: nothing is left to convert; convolutions that cannot be made binary as they are (a class that
             computes something of its own, weights that are computed, shared with a real layer or not there yet,
-            padding with other than zeros), each by its path; ``keep`` names no layer; or what latent, scale and
+            padding other than with zeros), each by its path; ``keep`` names no layer; or what latent, scale and
             parts raise. The network is as it was.
     """
     if scale == "spatial" and input_shape is None:

@@ -48,7 +48,7 @@ def plan_conversion(
 ) -> ConversionPlan:
     """What :func:`bnnlight.nn.convert` would do with the same options; the network is left as it is.
 
-    To convert a network all the same, and leave what is refused real::
+    To convert a network anyway, and leave what is refused real::
 
         keep = [*SHORTCUTS, *plan_conversion(model).refused]
 
@@ -107,7 +107,7 @@ def _by_place(
     empty = next((name for name, p in model.named_parameters() if is_lazy(p) or p.is_meta), None)
     if empty:
         # to run it would give lazy layers the shapes of the picture that is tried
-        reason = f"the network cannot be run as long as its {empty} has no numbers: give it its weights before"
+        reason = f"the network cannot be run as long as its {empty} has no numbers: give it its weights first"
         return {}, dict.fromkeys(open_, reason)
     flow = _observed(model, layers, input_shape)
     real = dict.fromkeys(_first(flow, open_, layers), "it sees the picture first") if keep_first else {}
@@ -131,7 +131,7 @@ def _check_keep(keep: Sequence[str], names: Collection[str]) -> None:
     if wrong:
         within = [name for name in names if name.startswith(f"{wrong[0]}.")]
         advice = f"'{wrong[0]}.*' names those in it" if within else "see plan_conversion(model) for their names"
-        raise ValueError(f"keep names {wrong[0]!r}, which is no layer with weights: {advice}")
+        raise ValueError(f"keep names {wrong[0]!r}, which is not a layer with weights: {advice}")
 
 
 def _names(model: nn.Module) -> dict[nn.Module, list[str]]:
@@ -167,7 +167,7 @@ def _refusal(conv: nn.Conv2d) -> str | None:
     own = dict(conv.named_parameters(recurse=False))
     weight = own.get("weight")
     if weight is not None and is_lazy(weight):
-        return "it has no weights yet: run the network once before"
+        return "it has no weights yet: run the network once first"
     if weight is None or (conv.bias is not None and "bias" not in own):
         return "its weight or bias is computed (parametrized, normalized, pruned): undo that before"
     if methods := _own_methods(conv):
@@ -182,7 +182,7 @@ def _refusal(conv: nn.Conv2d) -> str | None:
     if type(weight) is not nn.Parameter:
         return f"its weight is a {type(weight).__name__}"
     if weight.is_meta:
-        return "it is on the meta device, without numbers: give the network its weights before"
+        return "it is on the meta device, without numbers: give the network its weights first"
     if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return f"its weight is {weight.dtype}"
     if has_gradient_hook(weight):

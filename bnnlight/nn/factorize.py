@@ -1,4 +1,4 @@
-"""`factorize`: decomposes the latent weights of a network's binary layers; `restart_alpha`: starts their α anew."""
+"""`factorize`: decomposes the latent weights of a network's binary layers; `restart_alpha`: resets their α."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def factorize(model: nn.Module, latent: LatentFactory) -> nn.Module:
     Latents that share something across layers (:class:`bnnlight.nn.Holistic`) are joined here, one group for
     each shape, frozen layers apart from those that train. Layers that share their weight share the new latent; the
     latent of a frozen layer is frozen; a half-precision weight is decomposed in single precision and stored as it was.
-    α stays as it is; :func:`restart_alpha` starts it anew.
+    α stays as it is; :func:`restart_alpha` resets it.
 
     Args:
         model: any module with binary layers.

@@ -41,12 +41,12 @@ class Flow:
 def find_flow(model: nn.Module, layers: Mapping[str, nn.Module], input_shapes: Sequence[tuple[int, ...]]) -> Flow:
     """Runs a network on a picture of zeros, in eval mode, and follows its values as gradients would be followed.
 
-    What is detached on the way counts as not used: the proposals of a detection network, for instance, teach the
-    layers that made them nothing.
+    What is detached on the way counts as unused: the proposals of a detection network, for instance, teach
+    nothing to the layers that made them.
 
     Args:
         model: any network.
-        layers: path → layer, those that are told from one another.
+        layers: path → layer: the layers to tell apart.
         input_shapes: ``(C, H, W)`` of pictures, which are tried until the network runs on one to its end. What was
             seen before it broke off on others is true all the same.
     """
@@ -130,8 +130,8 @@ def _sources(values: object, origins: Mapping[object, Hashable]) -> set[Hashable
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Path → every layer whose weights mix its inputs: convolutions, linear and binary layers and their like.
 
-    A module with such layers inside is none itself, and numbers that only scale, as those of norms, are no such
-    weights. Each stands once, in the order of registration.
+    A module with such layers inside does not count itself, and numbers that only scale, such as those of norms, are no
+    such weights. Each is listed once, in the order of registration.
     """
     return dict(_visit("", model, set()))
 

@@ -70,6 +70,6 @@ def named_tensors(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def first_few(names: Sequence[str]) -> str:
-    """Names of layers or parameters for a message: the first three, and how many there are besides."""
+    """Names of layers or parameters for a message: the first three, and how many more there are."""
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + rest

@@ -55,10 +55,10 @@ class BinaryLayer(nn.Module):
         input_parts: module that returns what X's sign is taken of; None for X itself.
         activation_gradient, weight_gradient: straight-through gradients. May be replaced at any time.
         bias: ``(O,)`` or None, added after α.
-        stage: ``binary``, what :func:`bnnlight.nn.set_stage` describes, or a :class:`Mixed` of both. No part of the
+        stage: ``binary``, what :func:`bnnlight.nn.set_stage` describes, or a :class:`Mixed` of both. Not part of the
             ``state_dict``.
 
-    W̃ is rebuilt at each call, so that it is never out of date; a network that is called many times as it is runs in
+    W̃ is rebuilt at each call, so it is never out of date; a network that is called many times unchanged runs in
     :func:`bnnlight.nn.weights_kept`, where it is rebuilt once.
     """
 
@@ -198,7 +198,7 @@ class BinaryConv2d(BinaryLayer):
         in_channels, out_channels: numbers of channels.
         kernel_size, stride, padding, dilation: in px, one number or (height, width).
         groups: number of blocks that inputs and outputs are split into.
-        padding_value: 0 (the usual one: border pixels get fewer terms), or +1 or -1 (all stays binary).
+        padding_value: 0 (the usual choice: border pixels get fewer terms), or +1 or -1 (everything stays binary).
         latent: maps a dense weight ``(O, I/groups, kh, kw)`` to a module that rebuilds it.
         scale: ``none``, ``analytic``, ``channel`` or ``spatial``.
         activation_gradient, weight_gradient: straight-through gradients, see

@@ -1,4 +1,4 @@
-"""`RPReLU`, the activation of ReActNet: a PReLU with learned shifts before and behind it."""
+"""`RPReLU`, the activation of ReActNet: a PReLU with learned shifts before and after it."""
 
 from __future__ import annotations
 

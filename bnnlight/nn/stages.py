@@ -1,4 +1,4 @@
-"""`set_stage`: what of a network's layers is binary: nothing, the activations, or activations and weights."""
+"""`set_stage`: how much of a network's layers is binary: nothing, the activations, or activations and weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def set_stage(model: nn.Module, stage: Stage) -> nn.Module:
     W̃ is what parts make of it where a layer has some (:mod:`bnnlight.nn.parts`). Without them, and with a learned α at
     its start, mean abs(W̃_o), the first is the real convolution with the weight W̃. Latents, α and
     all other parameters stay the same ones, so that each stage begins with the weights of the one before; training
-    binary networks so is usual since Bulat & Tzimiropoulos, https://arxiv.org/abs/1904.05868. A stage is no part of
-    the ``state_dict``: a network that is made anew is binary.
+    binary networks this way is usual since Bulat & Tzimiropoulos, https://arxiv.org/abs/1904.05868. A stage is not part
+    of the ``state_dict``: a newly made network is binary.
 
     Args:
         model: any module.
@@ -35,7 +35,7 @@ def set_stage(model: nn.Module, stage: Stage) -> nn.Module:
         The same model.
 
     Raises:
-        ValueError: the stage is none of the three.
+        ValueError: the stage is not one of the three.
     """
     check_stage(stage)
     for _, layer in named_binary_layers(model):

@@ -35,7 +35,7 @@ _follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 def weights_follow() -> Iterator[None]:
     """Within it :func:`start_from` reads no file: the weights will come from a checkpoint of the network itself.
 
-    So that a trained network can be measured and exported where the file that it was started from is not.
+    Thus a trained network can be measured and exported where the file that it was started from is missing.
     """
     token = _follow.set(True)
     try:
@@ -52,7 +52,7 @@ def start_from(
 
     The checkpoint is of the same network made real-valued (:func:`bnnlight.nn.real_valued`), or of the same binary
     network with dense latents. Real weights, batch norms, PReLUs, biases and heads are copied; α is copied too where
-    the checkpoint has one of the same kind, else it starts anew (:func:`bnnlight.nn.restart_alpha`), and so are the
+    the checkpoint has one of the same kind, else it is reset (:func:`bnnlight.nn.restart_alpha`). The same goes for the
     numbers of parts (:mod:`bnnlight.nn.parts`). What is frozen stays frozen, and weights that layers share stay shared.
     Then the network in the stage ``real`` (:func:`bnnlight.nn.set_stage`) computes what the real-valued one did, at
     full rank and without parts. In a config the function stands where a class would::
@@ -64,28 +64,28 @@ def start_from(
             checkpoint: runs/real/20260101-120000/checkpoints/best.ckpt
             latent: {class_path: bnnlight.nn.Tucker, init_args: {rank: 0.5}}
 
-    For other classes or joints than those of the checkpoint, ``leave_out`` names the parts that start anew:
-    ``leave_out: [classifier]``. To go on with the factors of a checkpoint, give the model its latents and
+    For other classes or joints than those of the checkpoint, ``leave_out`` names the parts to train from scratch:
+    ``leave_out: [classifier]``. To keep the factors of a checkpoint, give the model its latents and
     ``latent: null``.
 
-    The file is needed by ``fit``, also where a run goes on.
+    ``fit`` needs the file, also when a run is resumed.
     The other verbs take all weights from the run's own checkpoint and read no other.
 
     Args:
-        model: any module with binary layers; whatever latents it has give way, unless ``latent`` is None.
+        model: any module with binary layers; its latents are replaced, unless ``latent`` is None.
         checkpoint: path of a checkpoint of ``bnnlight fit``, of a ``state_dict`` of the network, or of a dictionary
-            with one under a name of :data:`CONTAINERS`; ``module.`` or ``_orig_mod.`` may stand in front of all names.
+            with one under a name of :data:`CONTAINERS`; ``module.`` or ``_orig_mod.`` may precede all names.
         latent: maps a dense weight ``(O, I, *kernel)`` to a latent. None keeps the model's own latents, and fills them
             with those of the checkpoint, which must be of the same kind and ranks.
-        leave_out: parts of the network that keep the weights that it has: paths of modules, or shell patterns of
-            names, such as ``heads.*``. What the checkpoint has of that name is not looked at.
+        leave_out: parts of the network that keep their present weights: paths of modules, or shell patterns of
+            names, such as ``heads.*``. Entries of the checkpoint under these names are ignored.
 
     Returns:
         The same model.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no checkpoint, its latents are factorized, or names or shapes are not those of the
+        ValueError: the file is not a checkpoint, its latents are factorized, or names or shapes are not those of the
             network (the first few are named); a part to leave out is not there; or what
             :func:`bnnlight.nn.factorize` raises.
     """
@@ -190,7 +190,7 @@ def _left_out(model: nn.Module, parts: Sequence[str]) -> Callable[[str], bool]:
     for part in parts:
         if not any(within(part, name) for name in names):
             there = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise ValueError(f"leave_out has {part}, which {type(model).__name__} has not: its parts are {there}")
+            raise ValueError(f"leave_out has {part}, which {type(model).__name__} does not have: its parts are {there}")
     return lambda name: any(within(part, name) for part in parts)
 
 
@@ -262,15 +262,15 @@ def _check(expected: dict[str, torch.Size], loaded: dict[str, Tensor], network: 
     unknown = [name for name in loaded if name not in expected]
     resized = [name for name, shape in expected.items() if name in loaded and loaded[name].shape != shape]
     sizes = [f"{name} {_size(loaded[name].shape)} instead of {_size(expected[name])}" for name in resized]
-    kinds = (("it lacks", lacking), ("has besides", unknown), ("has other sizes", sizes))
+    kinds = (("it lacks", lacking), ("it also has", unknown), ("different sizes:", sizes))
     parts = [f"{what} {first_few(names)}" for what, names in kinds if names]
     if not parts:
         return
     advice = ""
     if len(resized) + len(lacking) + len(unknown) < len(expected) / 2:
         heads = sorted({name.rpartition(".")[0] or name for name in (*resized, *lacking) if name in expected})
-        advice = f"; to start these parts anew: leave_out: [{', '.join(heads)}]" if 0 < len(heads) <= 4 else ""
-    raise ValueError(f"{checkpoint} is of another network than this {network}: {'; '.join(parts)}{advice}")
+        advice = f"; to train these parts from scratch: leave_out: [{', '.join(heads)}]" if 0 < len(heads) <= 4 else ""
+    raise ValueError(f"{checkpoint} holds a different network from this {network}: {'; '.join(parts)}{advice}")
 
 
 def _size(shape: torch.Size) -> str:

@@ -65,7 +65,7 @@ class NetworkSummary:
 def summarize(model: nn.Module, input_shape: Sequence[int]) -> NetworkSummary:
     """Counts what a network trains, ships and computes.
 
-    A binary layer ships one bit a weight and its real parameters: α (one per output channel, or per position
+    A binary layer ships one bit per weight and its real parameters: α (one per output channel, or per position
     in the factored form of ``spatial``), bias, and what ``input_parts`` have. An analytic α is shipped as numbers too.
     Batch norms ship weight, bias and both running statistics, unfolded. Multiply-adds are those of convolutions and
     linear layers; scaling, batch norm and activations are not counted.

@@ -1,4 +1,4 @@
-"""Adapter for what is private to torch and has no public way beside it: modules, hooks, versions, transforms.
+"""Adapter for what is private to torch and has no public counterpart: modules, hooks, versions, transforms.
 
 No other file of ``nn`` and ``deploy`` touches such, but for kernels, which ``compute/kernels.py`` has.
 ``tests/nn/test_torch_internals.py`` fails where another version of torch has another layout.
@@ -28,7 +28,7 @@ def transformed() -> bool:
 
 
 def become(module: nn.Module, other: nn.Module) -> None:
-    """Makes a module another one, in place.
+    """Turns a module into another one, in place.
 
     Whoever holds the module holds the other one then, under however many names, in lists and closures too. Hooks of
     all kinds stay on it, and the mode (train or eval).

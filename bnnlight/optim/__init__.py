@@ -6,9 +6,9 @@
 | `muon.py` | `Muon`: orthogonalized momentum, a step that is equally long in every direction |
 | `bop.py` | `Bop`, which flips weights: the baseline without latent weights |
 | `groups.py` | `parameter_groups`: which parameters share a rate and a weight decay |
-| `as_matrices.py` | `AsMatrices`: any optimizer that takes matrices alone, such as `torch.optim.Muon` |
-| `adamw_inside.py` | `AdamWInside`, their base: matrices in a way of their own, vectors by AdamW |
-| `pieces.py` | weights cut into blocks that are small enough for an eigenbasis each |
+| `as_matrices.py` | `AsMatrices`: any optimizer that takes only matrices, such as `torch.optim.Muon` |
+| `adamw_inside.py` | `AdamWInside`, their base: steps matrices in their own way, vectors by AdamW |
+| `pieces.py` | weights cut into blocks, each small enough for an eigenbasis |
 | `stack.py` | parameters of one shape, stepped as one |
 | `sharing.py` | matrices divided among the processes of a run |
 | `modes.py` | products and covariances along the modes of a tensor |

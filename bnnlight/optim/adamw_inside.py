@@ -1,4 +1,4 @@
-"""`AdamWInside`, the base of optimizers that step matrices in a way of their own, and all else by AdamW."""
+"""`AdamWInside`, the base of optimizers that step matrices in their own way, and all else by AdamW."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _FUSED = ("cpu", "cuda")
 
 
 class AdamWInside(Optimizer):
-    """Steps latents as matrices, and vectors by AdamW; a subclass says how a matrix is stepped.
+    """Steps latents as matrices, and vectors by AdamW; a subclass defines how a matrix is stepped.
 
     Latents are the groups whose name begins with ``latent``, real weights those whose name begins with ``weight``, as
-    :func:`bnnlight.optim.parameter_groups` names them. Whatever of them has two dimensions or more is a matrix. Groups
-    named ``norm`` or ``alpha`` have none. Groups without a name, or with another one, are taken for latents.
+    :func:`bnnlight.optim.parameter_groups` names them. Those with two dimensions or more are matrices. Groups
+    named ``norm`` or ``alpha`` have none. Groups without a name, or with another one, count as latents.
 
     Weight decay is AdamW's: decoupled, and relative to the learning rate.
 
@@ -104,7 +104,7 @@ class AdamWInside(Optimizer):
         """Loads a state of an optimizer of the same class.
 
         Raises:
-            ValueError: it is of another one.
+            ValueError: it is the state of an optimizer of another class.
         """
         lacking = {key for group in state_dict["param_groups"] for key in self.defaults.keys() - group.keys()}
         if lacking:
@@ -135,7 +135,7 @@ class AdamWInside(Optimizer):
         """As torch's; of processes that share work, once after each :meth:`consolidate_state_dict`.
 
         Raises:
-            ValueError: parts of the state are in other processes alone.
+            ValueError: parts of the state are only in other processes.
         """
         gathered, self._gathered = self._gathered, None
         if gathered is None and self._sharing is not None and self._sharing.is_divided():
@@ -155,7 +155,7 @@ class AdamWInside(Optimizer):
         """One step of all parameters that have a gradient.
 
         Args:
-            closure: computes the loss and its gradients anew, if given.
+            closure: recomputes the loss and its gradients, if given.
 
         Returns:
             What the closure returns.

@@ -1,4 +1,4 @@
-"""`AsMatrices`: lets an optimizer that takes matrices alone train a whole network, with AdamW for the rest."""
+"""`AsMatrices`: lets an optimizer that takes only matrices train a whole network, with AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MARKS: tuple[dict[str, Any], ...] = ({}, {"use_muon": True})
 
 
 class AsMatrices(AdamWInside):
-    """Steps latents by an optimizer that takes matrices alone, such as ``torch.optim.Muon``, and all else by AdamW.
+    """Steps latents by an optimizer that takes only matrices, such as ``torch.optim.Muon``, and all else by AdamW.
 
-    A latent (O, I, kh, kw) is handed over as the matrix (O, I·kh·kw), a factor as the matrix that it is. A task makes
-    this by itself where the optimizer that a config names refuses vectors.
+    A latent (O, I, kh, kw) is handed over as the matrix (O, I·kh·kw), a factor as it is, since it is a matrix. A task
+    makes this automatically where the optimizer that a config names refuses vectors.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         make: makes the optimizer of matrices from groups. Its rate and weight decay are AdamW's too.
 
     Raises:
-        ValueError: no group is of latents, or what ``make`` raises.
+        ValueError: no group has latents, or what ``make`` raises.
     """
 
     def __init__(self, params: Iterable[dict[str, Any]], make: Callable[[list[dict[str, Any]]], Optimizer]) -> None:

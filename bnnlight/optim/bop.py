@@ -1,4 +1,4 @@
-"""`Bop`: flips binary weights, without real ones behind them."""
+"""`Bop`: flips binary weights, without real weights behind them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Bop(AdamWInside):
         m ← (1 − γ) m + γ g,    w ← −w where abs(m) > τ and sign(m) = sign(w).
 
     The signs of a :class:`bnnlight.nn.Dense` latent are the weights; its magnitudes stay as they are and mean nothing.
-    Hence the layers' ``weight_gradient`` is to be ``identity``, which does not look at them, and their scale
+    Hence the layers' ``weight_gradient`` must be ``identity``, which does not look at them, and their scale
     ``channel``, ``spatial`` or ``none``: ``analytic`` would keep α at mean abs(W̃) of the start.
 
-    γ stands as the rate ``lr`` of the latent group. In a task every schedule moves it in proportion to the rates of all
-    else, the default one too. The paper's γ falls likewise: in its code for CIFAR-10 from 1e-4 to a tenth of that every
-    hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
+    γ is the rate ``lr`` of the latent group. In a task every schedule moves it in proportion to the rates of all
+    other groups, the default schedule too. The paper's γ falls likewise: in its code for CIFAR-10 from 1e-4 to a tenth
+    of that every hundred epochs, with τ = 1e-8 and Adam at 0.01 for the rest.
 
     A group that is added later is AdamW's, unless its name begins with ``latent``.
 

@@ -15,8 +15,8 @@ single. More would take directions with small gradients for such, and to Adam th
 def eigenbasis(covariance: Tensor) -> Tensor:
     """Eigenvectors as columns, largest eigenvalue first.
 
-    Where there have been no gradients, any vectors would do. Fixed ones are taken, as those that come out of the
-    decomposition hang on its rounding: processes that add up the same gradients in another order would part.
+    Where there have been no gradients, any vectors would do. Fixed ones are used, since those that come out of the
+    decomposition depend on its rounding: processes that add up the same gradients in another order would diverge.
 
     Args:
         covariance: ``(number, n, n)``, symmetric.
@@ -27,15 +27,15 @@ def eigenbasis(covariance: Tensor) -> Tensor:
     if covariance.dtype not in (torch.float32, torch.float64):
         name = str(covariance.dtype).removeprefix("torch.")
         raise ValueError(
-            f"SOAP needs eigenvectors, and torch computes none of {name}: keep the weights in float32 (precision: "
-            "32-true, 16-mixed or bf16-mixed), or choose bnnlight.optim.Muon or torch.optim.AdamW"
+            f"SOAP needs eigenvectors, which torch does not compute for {name}: keep the weights in float32 "
+            "(precision: 32-true, 16-mixed or bf16-mixed), or choose bnnlight.optim.Muon or torch.optim.AdamW"
         )
     try:
         values, vectors = _eigh(covariance)
     except NotImplementedError as error:
         raise ValueError(
-            f"SOAP needs eigenvectors, and torch computes none on {covariance.device}: choose bnnlight.optim.Muon or "
-            "torch.optim.AdamW there"
+            f"SOAP needs eigenvectors, which torch does not compute on {covariance.device}: choose "
+            "bnnlight.optim.Muon or torch.optim.AdamW there"
         ) from error
     # laid out as after a resume: products round by how their factors lie
     basis = vectors.flip(-1).contiguous()
@@ -65,8 +65,8 @@ def _eigh(covariance: Tensor) -> tuple[Tensor, Tensor]:
 def renewed(covariance: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """The basis after one step of orthogonal iteration, Q ← qr(C Q), which follows a covariance that changes slowly.
 
-    The columns of C Q are taken in the order of their Rayleigh quotients, qᵀ C q, largest first: so each is corrected
-    by those that are better known. Where there have been no gradients, columns stay as they are, but for that
+    The columns of C Q are taken in the order of their Rayleigh quotients, qᵀ C q, largest first, so each is corrected
+    by those that are better known. Where there have been no gradients, columns stay as they are, except for that
     correction.
 
     Args:

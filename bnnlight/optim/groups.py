@@ -18,7 +18,7 @@ class ParameterGroup:
     Attributes:
         name: ``weight`` (real weights), ``norm`` (parameters with one dimension: batch norm, biases, PReLU), ``alpha``
             (scales), ``latent`` (weights W̃ themselves, of :class:`bnnlight.nn.Dense`) or ``latent/LAYER/FACTOR``: a
-            layer's path and the parameter's name in its latent. What layers share stands under the first of them.
+            layer's path and the parameter's name in its latent. What layers share is listed under the first of them.
         parameters: of this group.
         lr_scale: factor on the optimizer's learning rate.
         decay: whether the optimizer's weight decay applies: to real weights alone.
@@ -54,7 +54,7 @@ def parameter_groups(model: nn.Module, alpha_lr: float = 1.0, frozen: bool = Fal
         frozen: whether parameters that need no gradient are listed too.
 
     Raises:
-        ValueError: ``alpha_lr`` is negative or not finite, or a latent asks for such a rate.
+        ValueError: ``alpha_lr`` is negative or not finite, or so is a rate that a latent asks for.
     """
     check_alpha_lr(alpha_lr)
     kinds: dict[int, tuple[str, float]] = {}

@@ -23,11 +23,11 @@ class Muon(AdamWInside):
         W ← W − lr · rms · √max(O, I·kh·kw) · polar((1 − μ) G + μ M)
 
     where polar(U S Vᵀ) = U Vᵀ, nearly; see :func:`bnnlight.optim.polar.orthogonalized`. The step's entries have a root
-    mean square of ``rms`` times the learning rate, so that learning rates are those of AdamW. A factor is the matrix
-    that it is, and one with three dimensions (r, n, s) is the matrix (r·n, s).
+    mean square of ``rms`` times the learning rate, so that learning rates are those of AdamW. A factor is a matrix
+    already, and one with three dimensions (r, n, s) is the matrix (r·n, s).
 
-    It costs, for n output and n input channels and 3×3 px, 35 n³ multiply-adds a step, or 50 n³ in bfloat16, and
-    memory for one number a weight.
+    For n output and n input channels and 3×3 px, it costs 35 n³ multiply-adds per step, or 50 n³ in bfloat16, and
+    memory for one number per weight.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
@@ -40,7 +40,8 @@ class Muon(AdamWInside):
         betas: of AdamW.
         eps: of AdamW.
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
-        layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
+        layers: whose weights are stepped this way: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by
+            AdamW.
         products: ``bfloat16`` iterates with factors of that type, which is quicker where the processor or GPU has such
             instructions.
         share: whether processes that train together step a part of the matrices each, instead of all of them.
@@ -48,8 +49,8 @@ class Muon(AdamWInside):
     Raises:
         ValueError: a number is out of range.
 
-    Source: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; the root mean square is of Liu et al., 2025,
-    https://arxiv.org/abs/2502.16982.
+    Source: Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; the root mean square is from Liu et al.,
+    2025, https://arxiv.org/abs/2502.16982.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`Pieces`: weights cut into blocks that are small enough for an eigenbasis each."""
+"""`Pieces`: weights cut into blocks, each small enough for an eigenbasis."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ Stacks = list[tuple[Stack, dict[str, Any]]]
 class Sharing:
     """Who steps what: each matrix has an owner, which keeps its state and hands its new values to all others.
 
-    Owners are chosen alike in every process: the largest work first, each to the process that has the least so far.
-    They never change, so that a state stays where it is; what is added later gets an owner then. The others keep of a
-    state what is no tensor, such as the number of steps.
+    Every process chooses the same owners: the largest work first, each to the process that has the least so far.
+    They never change, so a state stays where it is; what is added later gets an owner then. The other processes keep
+    those entries of a state that are not tensors, such as the number of steps.
 
-    All processes of the default group take part, and have gradients of the same parameters, as under DDP.
+    All processes of the default group take part, and have gradients for the same parameters, as under DDP.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Sharing:
         return None if parts is None else {params[i]: state for part in parts for i, state in part.items()}
 
     def is_divided(self) -> bool:
-        """Whether some states may be in other processes alone."""
+        """Whether some states may be only in other processes."""
         return len(self._work) > 1
 
     def _is_own(self, p: Tensor) -> bool:
@@ -121,7 +121,7 @@ class Sharing:
 
 
 def num_processes() -> int:
-    """That train together; 1 for a process that trains alone."""
+    """How many processes train together; 1 for a process that trains alone."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

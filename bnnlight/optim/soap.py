@@ -49,18 +49,18 @@ class SOAP(AdamWInside):
 
     M is kept in the bases, and turned with them. The first step only begins the covariances.
 
-    It costs, for N weights, some 4 b N multiply-adds a step, and 2 b N to update the covariances; a basis costs some
-    15 b³ when it is renewed. Of both only a few are in one step, so that steps take about equally long.
-    Each basis takes memory for two b × b matrices. The kernel's costs next to nothing.
+    For N weights, a step costs some 4 b N multiply-adds, and 2 b N to update the covariances; renewing a basis costs
+    some 15 b³. Each step updates and renews only a few, so that steps take about equally long.
+    Each basis takes memory for two b × b matrices. The kernel's basis costs next to nothing.
 
     Args:
         params: groups ``{"params": …, "name": …}``, as :func:`bnnlight.optim.parameter_groups` names them.
         lr: learning rate.
         betas: β₁ and β₂, of vectors too.
         eps: a part of ε. Small, as gradients of latents are: 1e-8 to 1e-6 in networks that predict heat maps.
-        relative_eps: ε is ``eps`` and so much of the root mean square of √V over the piece. It keeps directions that
-            have no gradient but rounding from steps as long as others'.
-        vector_eps: ε of vectors. Larger, as some have no gradient but rounding: biases in front of a batch norm.
+        relative_eps: ε is ``eps`` plus this share of the root mean square of √V over the piece. It keeps directions
+            whose gradient is only rounding from taking steps as long as others'.
+        vector_eps: ε of vectors. Larger, as for some the gradient is only rounding: biases before a batch norm.
         weight_decay: decoupled. A task sets it to 0 for all but real weights.
         modes: what gets a basis: ``all`` modes, ``channels`` (output and input), ``output``, ``input`` or ``kernel``
             (its pixels, as one mode); or both sides of the ``matrix`` (O, I·kh·kw), in which input channels have one
@@ -71,11 +71,12 @@ class SOAP(AdamWInside):
         covariance_interval: steps from one update of a piece's covariances to the next.
         interval: steps from one renewal of a basis to the next.
         spread: whether bases are renewed and covariances updated a few at a time, each so many steps after its last
-            turn; else all are in the same step.
-        last_renewal: a weight's own step, behind which bases and covariances stay as they are; None: they never do.
-        block: b: what is longer is cut into equal parts of at most so many entries, and the pieces are stepped as
-            weights of their own. Of a matrix's columns those of an input channel stay together.
-        layers: whose weights are stepped so: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by AdamW.
+            turn; else all in the same step.
+        last_renewal: a weight's own step after which bases and covariances stay as they are; None: they never do.
+        block: b: what is longer is cut into equal parts of at most b entries, and the pieces are stepped as
+            weights of their own. A matrix's columns that belong to one input channel stay together.
+        layers: whose weights are stepped this way: of ``binary`` layers, of ``real`` ones, or of ``all``; the rest by
+            AdamW.
         products: ``bfloat16`` rotates with factors of that type, which is quicker where the processor or GPU has such
             instructions; statistics stay as they are.
         share: whether processes that train together step a part of the matrices each, instead of all of them.
@@ -239,7 +240,9 @@ class SOAP(AdamWInside):
         """One step of iteration for a weight's bases along one mode, with all that is kept in them."""
         finite = covariances.isfinite().flatten(1).all(1)
         if not bool(finite.all()):
-            self._warn_once("a covariance of gradients is not finite: it begins anew, and its basis stays as it is")
+            self._warn_once(
+                "a covariance of gradients is not finite: it starts again from zero, and its basis stays as it is"
+            )
             covariances[~finite] = 0
             for i in finite.nonzero().flatten().tolist():
                 self._renew(place, *(x[i : i + 1] for x in (covariances, bases, average, square)))

@@ -12,7 +12,8 @@ from torch import Tensor
 class Stack:
     """Parameters of one shape with a tensor for all of their gradients, and one for each entry of their states.
 
-    A small network's step is mostly calls: one for all layers of a shape takes a fraction of the time of one for each.
+    A small network's step is mostly call overhead: one call for all layers of a shape takes a fraction of the time of
+    one each.
 
     Args:
         params: of one shape, dtype and device.
@@ -33,7 +34,7 @@ class Stack:
         return [p.detach().permute(self.order) for p in self.params]
 
     def shrink(self, share: float) -> None:
-        """Takes away a share of every entry."""
+        """Subtracts a share of every entry."""
         for p in self.params if share else ():
             p.mul_(1 - share)
 

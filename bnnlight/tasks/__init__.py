@@ -1,4 +1,4 @@
-"""Tasks: LightningModules. The backbone is handed in, never imported; so is the teacher to imitate, if there is one.
+"""Tasks: LightningModules. The backbone is passed in, never imported; so is the teacher to imitate, if there is one.
 
 `mixing.py` mixes pictures of a training batch; `feature_matching.py` compares feature maps with a teacher's.
 """

@@ -14,7 +14,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, is damaged, or holds more than plain data.
+        ValueError: it is not a checkpoint, is damaged, or holds more than plain data.
     """
     content = read_saved(path)
     if not isinstance(content.get("state_dict"), dict):
@@ -23,7 +23,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_saved(path: str | Path) -> dict[str, Any]:
-    """What ``torch.save`` wrote, a checkpoint or a plain ``state_dict``, on the CPU; no code of the file is run.
+    """What ``torch.save`` wrote, a checkpoint or a plain ``state_dict``, on the CPU; no code from the file is run.
 
     Raises:
         FileNotFoundError: there is no such file, or it is a folder.
@@ -45,7 +45,7 @@ def check_fits(state: dict[str, Tensor], model: nn.Module, path: str | Path) -> 
     """Makes sure that a checkpoint's weights are those of this network.
 
     Raises:
-        ValueError: entries are missing, unknown or of other sizes; the message counts them and names the
+        ValueError: entries are missing, unknown or of different sizes; the message counts them and names the
             first of each kind.
     """
     own = model.state_dict()
@@ -53,19 +53,19 @@ def check_fits(state: dict[str, Tensor], model: nn.Module, path: str | Path) -> 
     unknown = [name for name in state if name not in own]
     resized = [name for name in own if name in state and own[name].shape != state[name].shape]
     parts = []
-    for what, names in (("lacks", lacking), ("has besides", unknown)):
+    for what, names in (("lacks", lacking), ("also has", unknown)):
         if names:
             parts.append(f"it {what} {_entries(names)} (first {names[0]})")
     if resized:
         name = resized[0]
         theirs, ours = ("×".join(map(str, t[name].shape)) or "()" for t in (state, own))
-        parts.append(f"{_entries(resized)} of other sizes (first {name}: {theirs}, the config's {ours})")
+        parts.append(f"{_entries(resized)} with a different size (first {name}: {theirs}, the config's {ours})")
     if not parts:
         return
     # another head is what most people mean by this
     few = resized and not (lacking or unknown) and len(resized) < len(own) / 2
     advice = "; to start from all other parts: bnnlight.nn.start_from with leave_out, docs/recipes.md" if few else ""
-    raise ValueError(f"{path} is of another network than the config: {'; '.join(parts)}{advice}")
+    raise ValueError(f"{path} holds a different network from the config's: {'; '.join(parts)}{advice}")
 
 
 def _entries(names: list[str]) -> str:

@@ -24,12 +24,12 @@ from bnnlight.tasks.teacher import Teacher, divergence, watching
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """1 where the label is among the k largest logits, else 0; of soft labels, the share that is among them.
+    """1 where the label is among the k largest logits, else 0; for soft labels, the share that is among them.
 
     Args:
         logits: ``(N, classes)``.
         labels: ``(N,)``, class indices; or ``(N, classes)``, shares that sum up to 1.
-        k: at most the number of classes counts.
+        k: more than the number of classes counts as that number.
 
     Returns:
         ``(N,)`` float.
@@ -49,16 +49,16 @@ class ClassificationTask(L.LightningModule):
         (1 − w) · cross entropy + w · T² · KL(softmax(teacher / T) ‖ softmax(logits / T))
 
     (Hinton, Vinyals, Dean 2015, https://arxiv.org/abs/1503.02531), and logs the sum as ``train/loss``, the two parts
-    without their weights as ``train/loss_task`` and ``train/loss_teacher``. Feature maps can be imitated besides, see
+    without their weights as ``train/loss_task`` and ``train/loss_teacher``. Feature maps can be imitated too, see
     :class:`bnnlight.tasks.Teacher`.
 
-    With ``mixing`` the labels of a training batch are soft, and of ``train/acc`` a picture counts by the share of its
-    label that the network's first choice has. A teacher sees the mixed pictures.
+    With ``mixing`` the labels of a training batch are soft, and in ``train/acc`` a picture counts by the share of its
+    label that belongs to the network's first choice. A teacher sees the mixed pictures.
 
     Args:
         backbone: ``(N, C, H, W)`` → logits ``(N, classes)``.
         optimizer: makes an optimizer from parameter groups; latent factors, α, batch norm and the rest are
-            groups of their own, and weight decay acts on real weights alone.
+            groups of their own, and weight decay acts on real weights only.
         scheduler: makes a learning-rate scheduler, stepped once an epoch. Its rates are those of real weights; all
             other groups keep their relative rates. None: linear warm-up, then a cosine to zero over the whole run,
             stepped once a batch.
@@ -128,11 +128,11 @@ class ClassificationTask(L.LightningModule):
             return
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             description = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise ValueError(f"the backbone answers with {description}: wanted logits (N, classes)")
+            raise ValueError(f"the backbone answers with {description}: expected logits (N, classes)")
         classes, num_outputs = list(getattr(data, "classes", None) or ()), logits.shape[1]
         if classes and len(classes) != num_outputs:
             raise ValueError(
-                f"the data have {len(classes)} classes, and the network tells {num_outputs} apart: "
+                f"the data have {len(classes)} classes, and the network distinguishes {num_outputs}: "
                 f"set model.backbone.num_classes to {len(classes)}"
             )
         if self.teacher and stage == "fit":
@@ -188,10 +188,10 @@ class ClassificationTask(L.LightningModule):
             return self(images).softmax(1)
 
     def draw(self, batch: tuple[Tensor, Tensor], outputs: dict[str, Tensor], count: int) -> list[np.ndarray]:
-        """Pictures with the predicted class below them, and the true one where it is another.
+        """Pictures with the predicted class below them, and the true one where it differs.
 
         Args:
-            batch: as it was handed to the step.
+            batch: as it was passed to the step.
             outputs: what the step returned.
             count: how many pictures, at most.
 

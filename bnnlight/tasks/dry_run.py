@@ -14,9 +14,9 @@ from bnnlight.nn.running import uncompiled
 
 
 def picture_shape(data: Any) -> tuple[int, int, int] | None:
-    """Channels, height and width of a data module's pictures; None where it does not tell.
+    """Channels, height and width of a data module's pictures; None where it does not say.
 
-    It tells by ``num_channels`` and ``image_size``, as the package's own modules do, or by the first picture of its
+    It says so by ``num_channels`` and ``image_size``, as the package's own modules do, or by the first picture of its
     training loader.
     """
     channels, size = getattr(data, "num_channels", None), getattr(data, "image_size", None)
@@ -33,7 +33,8 @@ def picture_shape(data: Any) -> tuple[int, int, int] | None:
 def answer(task: L.LightningModule, shape: tuple[int, int, int]) -> Any:
     """What a task's network answers to one picture of zeros, ``(1, C, H, W)``.
 
-    Weights, buffers, modes and random numbers are as before. The task runs where it is, on the CPU before a training.
+    Weights, buffers, modes and random numbers are left as before. The task runs where it is: before training, on the
+    CPU.
 
     Returns:
         None where the network has no weights yet to run with.

@@ -58,10 +58,10 @@ class FeatureMatching:
         weights: of :func:`attention_loss` and of :func:`feature_loss`, by ``attention`` and ``features``; those of
             weight 0 are not computed.
         blocks: the network's module → the teacher's, by their paths. None: the smallest modules that hold more than
-            one binary layer, and in the teacher what has the same path.
+            one binary layer, and in the teacher the modules with the same paths.
 
     Raises:
-        ValueError: a weight is no finite number of at least 0.
+        ValueError: a weight is not a finite number of at least 0.
     """
 
     def __init__(self, weights: Mapping[str, float], blocks: Mapping[str, str] | None = None) -> None:

@@ -54,8 +54,8 @@ def adaptive_wing(maps: Tensor, targets: Tensor) -> Tensor:
     y = 1, it is nearly a corner, so that small errors there are not neglected. ω = 14, θ = 0.5, ε = 1, α = 2.1.
 
     Args:
-        maps, targets: shapes that broadcast. Targets lie in [0, 1]; those of a teacher that lie outside are taken as
-            the nearer end, since the power would else be below 1.
+        maps, targets: shapes that broadcast. Targets lie in [0, 1]; those of a teacher that lie outside count as
+            the nearer end, since otherwise the power would be below 1.
     """
     targets = targets.clamp(0, 1)
     power = ALPHA - targets
@@ -69,10 +69,10 @@ def adaptive_wing(maps: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss_weights(targets: Tensor) -> Tensor:
-    """Adaptive Wing's weighted map: 11 at joints and the pixels round them, 1 elsewhere.
+    """Adaptive Wing's weighted map: 11 at joints and the pixels around them, 1 elsewhere.
 
     1 + W · M with W = 10; M is 1 where the targets, each pixel being the largest of its 3×3 neighbours, are at least
-    0.2, and else 0.
+    0.2, and 0 elsewhere.
 
     Args:
         targets: ``(…, H, W)``.

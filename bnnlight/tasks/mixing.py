@@ -1,4 +1,4 @@
-"""`Mixing`: pictures of a training batch mixed with each other, and their labels alike."""
+"""`Mixing`: pictures of a training batch mixed with each other, and their labels likewise."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from bnnlight.data.loading.sampling import Draw, run_seed, seeded_by
 
 
 class Mixing:
-    """Mixes each picture of a training batch with the one before it: mixup, CutMix, or one of the two by chance.
+    """Mixes each picture of a training batch with the one before it: mixup, CutMix, or one of the two at random.
 
     With λ drawn for each batch from Beta(a, a) and pictures x, x' with one-hot labels y, y'::
 
         mixup    λ x + (1 − λ) x'                                                           and  λ y + (1 − λ) y'
-        CutMix   x, but for a box of the height √(1 − λ) H and width √(1 − λ) W of x'       and  λ y + (1 − λ) y'
+        CutMix   x, except for a box of height √(1 − λ) H and width √(1 − λ) W of x'       and  λ y + (1 − λ) y'
 
     where CutMix's box has a centre drawn evenly, is cut off at the border, and λ is then the share of x that is left.
-    torchvision's ``v2.MixUp`` and ``v2.CutMix`` do it. In a config::
+    torchvision's ``v2.MixUp`` and ``v2.CutMix`` do the work. In a config::
 
         model:
           init_args:
             mixing: {class_path: bnnlight.tasks.Mixing, init_args: {mixup: 0.2, cutmix: 1.0}}
 
-    What is drawn follows from the run's seed, the epoch and the batch's number, so that a run that goes on mixes as
+    What is drawn follows from the run's seed, the epoch and the batch's number, so a resumed run mixes as
     one that was never stopped. Processes that train together draw the same λ and box, and each mixes its own pictures.
-    The training's own random numbers are left alone.
+    Training's own random numbers are left alone.
 
     Args:
-        mixup: a of mixup; 0 is without.
-        cutmix: a of CutMix; 0 is without. With both above 0, one of them, drawn evenly, mixes a batch.
+        mixup: a of mixup; 0 turns it off.
+        cutmix: a of CutMix; 0 turns it off. With both above 0, one of them, drawn evenly, mixes a batch.
 
     Raises:
-        ValueError: one is no finite number of at least 0, or both are 0.
+        ValueError: one is not a finite number of at least 0, or both are 0.
 
     Sources: Zhang et al. 2018, https://arxiv.org/abs/1710.09412; Yun et al. 2019, https://arxiv.org/abs/1905.04899.
     """

@@ -21,19 +21,19 @@ def measures_oks(data: Any, skeleton: Skeleton) -> bool:
 
 
 def tell_how_to_measure_oks(data: Any, skeleton: Skeleton) -> None:
-    """Say how to give sigmas where nothing else lacks."""
+    """Says how to give sigmas where nothing else is missing."""
     if hasattr(data, "oks_truth") and not skeleton.sigmas:
         rank_zero_info(
             "val/ap is not measured, since OKS needs to know how exactly each joint can be annotated: set data.sigmas "
-            f"to {len(skeleton.joints)} numbers, one a joint, such as COCO's from 0.025 (eyes) to 0.107 (hips)"
+            f"to {len(skeleton.joints)} numbers, one per joint, such as COCO's from 0.025 (eyes) to 0.107 (hips)"
         )
 
 
 class EpochOKS:
     """Collects the people of an epoch and measures them by OKS at its end.
 
-    People are told apart by their place in the annotation file, so that one whom a sampler shows to two processes
-    counts once. Images of which nobody was shown, since they cannot be read or ``limit_val_batches`` leaves them out,
+    People are told apart by their place in the annotation file, so one whom a sampler shows to two processes
+    counts once. Images from which nobody was shown, since they cannot be read or ``limit_val_batches`` leaves them out,
     are not measured on.
     """
 
@@ -51,12 +51,12 @@ class EpochOKS:
         self._batches.append((entries, joints.detach(), confidence.detach()))
 
     def compute(self, truth: dict[str, Any], skeleton: Skeleton, of_shown: bool = False) -> dict[str, float]:
-        """Measures what was added since the last call, and begins anew; every process has to call it.
+        """Measures what was added since the last call, and starts over; every process has to call it.
 
         Args:
             truth: in COCO's form, annotations by ``id``.
             skeleton: with sigmas.
-            of_shown: leaves out whom nobody was shown, where people are a sample of all; else they are missed.
+            of_shown: leaves out whom nobody was shown, where people are a sample of all; else they count as missed.
 
         Returns:
             As :func:`bnnlight.metrics.oks.evaluate_oks`, the same on all processes; nothing where nobody was added.

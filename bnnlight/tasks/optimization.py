@@ -23,7 +23,8 @@ def make_optimizer(model: nn.Module, optimizer: OptimizerCallable, alpha_lr: flo
 
     The groups are those of :func:`bnnlight.optim.parameter_groups`. Latents, α, batch norm, biases and PReLU get no
     weight decay. Each group has its relative rate as ``lr_scale``, and keeps it under any schedule; see
-    :class:`bnnlight.tasks.relative_rates.RelativeRates`. Frozen parameters are left out, and known when they are added.
+    :class:`bnnlight.tasks.relative_rates.RelativeRates`. Frozen parameters are left out, and recognized when they are
+    added.
 
     Args:
         model: the network.

@@ -33,13 +33,13 @@ def fitting_groups(
     """A state as torch loads it, and the groups that it is for.
 
     Args:
-        state: with names, or of before they were saved.
+        state: with names, or from before they were saved.
         model: the network.
         alpha_lr: learning rate of α relative to the optimizer's.
-        named: all parameters that the state may be of.
+        named: all parameters that the state may be for.
 
     Raises:
-        ValueError: it is of other parameters, or which they are cannot be told.
+        ValueError: it is for other parameters, or it cannot be told which they are.
     """
     if not all("param_names" in group for group in state["param_groups"]):
         state, _ = renew_state(state, model, alpha_lr)
@@ -101,7 +101,7 @@ def _begins_alike(checkpoint: dict[str, Any]) -> bool:
 def renew_state(
     state: dict[str, Any], model: nn.Module, alpha_lr: float, same_start: bool = False
 ) -> tuple[dict[str, Any], list[int]]:
-    """The state of an optimizer whose factors were grouped by rate, as ``latent@RATE``, in the groups of today.
+    """The state of an optimizer whose factors were grouped by rate, as ``latent@RATE``, in today's groups.
 
     Which factor had which rate is not in the state. It is known where names, order and sizes of the groups and the
     shapes of all moments leave one possibility; or where they are those of this network, made from the same start.
@@ -116,7 +116,7 @@ def renew_state(
         The state with names, and for each of its groups the old one from which its options are.
 
     Raises:
-        ValueError: the state's parameters are others, or cannot be told.
+        ValueError: the state's parameters are others, or cannot be identified.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     saved = state["param_groups"]
@@ -127,8 +127,8 @@ def renew_state(
         assigned = _as_made(groups, named, model)
     if assigned is None:
         raise ValueError(
-            "the checkpoint's optimizer is from before groups were named by layer, and which of its moments belong "
-            f"to which of these weights cannot be told; {_REMEDY}"
+            "the checkpoint's optimizer is from before groups were named by layer, and it cannot be told which "
+            f"of its moments belong to which of these weights; {_REMEDY}"
         )
     source = {name: number for number, names in enumerate(assigned) for name in names}
     index_of = {

@@ -44,7 +44,7 @@ def _check_maps(maps: Any, skeleton: Skeleton) -> None:
     shape = tuple(maps.shape) if isinstance(maps, Tensor) else f"as a {type(maps).__name__}"
     if not isinstance(maps, Tensor) or maps.ndim != 5 or maps.shape[2] != joints:
         raise ValueError(
-            f"the backbone gives heat maps {shape}: wanted (N, stacks, {joints}, h, w), as the data "
+            f"the backbone gives heat maps {shape}: expected (N, stacks, {joints}, h, w), as the data "
             f"have {joints} joints; set model.backbone.num_joints to {joints}"
         )
     if maps.shape[3] != maps.shape[4]:
@@ -59,16 +59,16 @@ class PoseTask(L.LightningModule):
     annotated boxes ``val/pck_box`` (PCK@0.2 of the box's longer side, as mmpose has it); the same under ``test/``.
     These are means over all visible joints; ``…_mean`` is the plain mean of the joints' own figures, and ``…_wrist`` a
     joint's, left and right averaged, unless there are very many. All are shares in [0, 1]. Joints that the skeleton
-    excludes (MPII: pelvis and thorax) are in no mean. Where the data have a reference length for it, ``val/nme`` is the
-    normalized mean error, :class:`bnnlight.metrics.NME`; where they have COCO's annotations and sigmas, ``val/ap``,
-    ``val/ap50``, ``val/ap75``, ``val/ap_m``, ``val/ap_l`` and ``val/ar`` … are average precision and recall by OKS,
-    :func:`bnnlight.metrics.evaluate_oks`.
+    excludes (MPII: pelvis and thorax) are not part of any mean. Where the data have a reference length for it,
+    ``val/nme`` is the normalized mean error, :class:`bnnlight.metrics.NME`; where they have COCO's annotations and
+    sigmas, ``val/ap``, ``val/ap50``, ``val/ap75``, ``val/ap_m``, ``val/ap_l`` and ``val/ar`` … are average precision
+    and recall by OKS, :func:`bnnlight.metrics.evaluate_oks`.
 
     With a teacher of weight w it minimizes (1 − w) · loss against the annotation + w · loss against the teacher's
     answer (Zhang, Zhu, Ye 2019, https://arxiv.org/abs/1811.05419), on every stack and for the joints that are
     annotated: with ``bce`` the teacher's maps' sigmoid is the target, else the maps themselves. The sum is
     ``train/loss``, the parts without their weights are ``train/loss_task`` and ``train/loss_teacher``. Feature maps can
-    be imitated besides, see :class:`bnnlight.tasks.Teacher`.
+    be imitated too, see :class:`bnnlight.tasks.Teacher`.
 
     Args:
         backbone: ``(N, 3, H, W)`` → heat maps ``(N, stacks, J, h, w)``; the last stack is the answer.
@@ -205,7 +205,7 @@ class PoseTask(L.LightningModule):
         torso or else of the box.
 
         Args:
-            batch: as it was handed to the step.
+            batch: as it was passed to the step.
             outputs: what the step returned.
             count: how many pictures, at most.
 

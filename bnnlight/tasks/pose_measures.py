@@ -29,7 +29,7 @@ MAX_NAMED = 60
 
 
 class PoseMeasures(nn.Module):
-    """PCKh and PCK, NME, average precision by OKS: each where the data have what it is measured by.
+    """PCKh and PCK, NME, average precision by OKS: each where the data have what it needs.
 
     Args:
         skeleton: of the data.
@@ -50,7 +50,7 @@ class PoseMeasures(nn.Module):
 
         Args:
             predictions: ``joints`` ``(N, J, 2)`` in px of the stored picture, and ``confidence`` ``(N, J)``.
-            batch: see :class:`bnnlight.data.keypoints.transforms.PoseTransform`; a data set of one's own may lack
+            batch: see :class:`bnnlight.data.keypoints.transforms.PoseTransform`; your own data set may lack
                 references.
         """
         found, truth, annotated = predictions["joints"], batch["truth"], batch["annotated"]
@@ -64,7 +64,7 @@ class PoseMeasures(nn.Module):
             self.oks.update(batch["entry"], found, predictions["confidence"])
 
     def figures(self, split: str, data: Any) -> dict[str, Any]:
-        """Of all that was added since the last call, by all processes: each has to call it.
+        """Figures for all that was added since the last call, by all processes: each has to call it.
 
         Args:
             split: ``val`` or ``test``.
@@ -109,8 +109,9 @@ def measured(data: Any, skeleton: Skeleton) -> set[str]:
 
 
 def marked_correct(predictions: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
-    """What a picture does not mark as wrong, ``(N, J)`` bool: by PCKh@0.5 where there is a head, else by PCK@0.2, of
-    the torso or else of the box."""
+    """Joints that a picture does not mark as wrong, ``(N, J)`` bool: by PCKh@0.5 where there is a head, else by
+    PCK@0.2, of the torso or else of the box.
+    """
     torso_px, box_px = batch["torso_px"], batch.get("box_px", batch["torso_px"])
     reference = 0.2 * torch.where(torso_px > 0, torso_px, box_px)
     reference = torch.where(batch["head_px"] > 0, 0.5 * batch["head_px"], reference)

@@ -51,7 +51,7 @@ class _Own:
 class RelativeRates(Optimizer):
     """An optimizer whose groups follow one rate; :func:`relative_rates` makes one of any optimizer.
 
-    A group's ``lr`` is the base rate times its ``lr_scale``, at any time. The base rate is what a schedule, or whoever
+    A group's ``lr`` is the base rate times its ``lr_scale``, at any time. The base rate is what a schedule, or whatever
     else writes to ``param_groups``, sets for the first group. So every schedule sets the base rate, even one that has a
     single rate for all (``OneCycleLR``, ``CyclicLR``, ``SWALR``) or a floor (``eta_min``, ``min_lr``). To change a
     relative rate, write ``lr_scale``.
@@ -62,14 +62,14 @@ class RelativeRates(Optimizer):
     ``BackboneFinetuning`` does. Such groups are named ``KIND/added1``, or ``KIND/NAME`` where a name is given.
 
     A saved state names its parameters. Loading goes by name, and takes over groups and relative rates from the state;
-    parameters in groups that were added are set free.
+    parameters in groups that were added are unfrozen.
     """
 
     _own: _Own
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups, with the rates that they have now."""
+        """The groups, with their present rates."""
         if "param_groups" not in self.__dict__:  # Lightning's wrapper is of this class too, and then asks what it wraps
             raise AttributeError("param_groups")
         if self._own.stepping is not None:
@@ -110,7 +110,7 @@ class RelativeRates(Optimizer):
             self._own.scheduling = False
 
     def step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
-        """One step of the optimizer. Groups with the same options are taken as one, since each group costs time."""
+        """One step of the optimizer. Groups with the same options are stepped as one, since each group costs time."""
         self._take_in_the_rest()
         merged, of_groups = _merge(self.param_groups), _OF_A_GROUP
         if self._own.compiled is not None:
@@ -140,7 +140,7 @@ class RelativeRates(Optimizer):
                     member.update((key, value) for key, value in group.items() if key not in of_groups)
 
     def compile_step(self, **options: Any) -> None:
-        """Has the optimizer's own step compiled, the first time that it is taken; closures run as they are, before it.
+        """Has the optimizer's own step compiled, the first time that it is taken; closures run uncompiled, before it.
 
         Args:
             options: of ``torch.compile``.
@@ -243,7 +243,7 @@ class RelativeRates(Optimizer):
         """Loads a state by the parameters' names, with its groups and relative rates.
 
         Raises:
-            ValueError: the state is not of these parameters, does not tell which they are, or is of another kind of
+            ValueError: the state is not of these parameters, does not say which they are, or is of another kind of
                 optimizer.
         """
         if self._own.model is not None:
@@ -307,7 +307,7 @@ def relative_rates(optimizer: Optimizer, model: nn.Module, alpha_lr: float) -> O
         alpha_lr: learning rate of α relative to the optimizer's.
 
     Returns:
-        One of a subclass of its class, with all that it has; the first is not to be used any more.
+        An instance of a subclass of its class, with all that it has; do not use the first any more.
     """
     options = {
         g["name"]: {k: v for k, v in g.items() if k not in ("params", "name", "lr")} for g in optimizer.param_groups

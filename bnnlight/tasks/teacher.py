@@ -1,4 +1,4 @@
-"""Knowledge distillation: a trained network, mostly a real-valued one, whose answers another learns to give."""
+"""Knowledge distillation: a trained network, usually a real-valued one, whose answers another learns to give."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
 
 
 class Teacher:
-    """A frozen network that a task holds beside its backbone, and no part of the task.
+    """A frozen network that a task holds beside its backbone; it is not part of the task.
 
-    It is no submodule: its weights are neither trained, nor saved, nor counted, nor sent between processes, and it
-    measures (``eval``) whatever the task does. It is read from its file when training begins, and not at all for what
-    comes later: a trained network is measured, shipped and used without its teacher. In a config one line does::
+    It is not a submodule: its weights are neither trained, nor saved, nor counted, nor sent between processes, and it
+    stays in eval mode whatever the task does. It is read from its file when training begins, and not at all for what
+    comes later: a trained network is measured, shipped and used without its teacher. In a config one line is enough::
 
         teacher: {checkpoint: runs/real/20260101-120000/checkpoints/best.ckpt, weight: 0.5, temperature: 4}
 
     The teacher sees the very pictures that the learning network sees, so it should have been trained on pictures
     prepared alike.
 
-    Besides its answer, its feature maps can be imitated, behind each block: where they are large (``attention``), or as
+    Besides its answer, its feature maps can be imitated, after each block: where they are large (``attention``), or as
     they are (``features``). The task minimizes
 
         (1 − weight) · its own loss + weight · imitation of the answer + attention · L_a + features · L_f
@@ -64,9 +64,9 @@ class Teacher:
         backbone: the network that the weights are for. None: as the config of the checkpoint's run has it, which is
             ``RUN/config.yaml`` for ``RUN/checkpoints/best.ckpt``.
         weight: share of the teacher in the loss, in [0, 1]; the rest is the task's own.
-        temperature: what logits are divided by, above 0; the larger, the more the unlikely classes count.
+        temperature: what logits are divided by, above 0; the larger it is, the more the unlikely classes count.
         attention, features: weights of L_a and L_f, at least 0. The teacher's feature maps must have the same height
-            and width, for ``features`` as many channels too.
+            and width, and for ``features`` the same number of channels too.
         blocks: which modules' outputs are compared, the network's path → the teacher's, in their backbones. None:
             the smallest modules with more than one binary layer, and the teacher's of the same paths, which a
             :func:`bnnlight.nn.real_valued` network of the same kind has.
@@ -99,10 +99,10 @@ class Teacher:
         self._place: tuple[torch.device, torch.dtype] | None = None
 
     def load(self) -> None:
-        """Reads the network, unless that has been done. Random numbers go on as if nothing had been built.
+        """Reads the network, unless that has been done. Random numbers continue as if nothing had been built.
 
         Raises:
-            FileNotFoundError: checkpoint or config is not there.
+            FileNotFoundError: checkpoint or config does not exist.
             ValueError: one of them is damaged, or they are of different networks.
         """
         if self._network is not None:
@@ -135,7 +135,7 @@ class Teacher:
             network: the backbone that learns.
 
         Raises:
-            FileNotFoundError, ValueError: see ``load``; or the teacher knows other classes or joints, or them in
+            FileNotFoundError, ValueError: see ``load``; or the teacher knows other classes or joints, or has them in
                 another order; or a block whose feature maps are to be compared is missing.
         """
         self.load()
@@ -217,7 +217,7 @@ class Teacher:
             self.matching.losses()
 
     def mix(self, task: L.LightningModule, loss: Tensor, imitation: Tensor) -> Tensor:
-        """What is minimized; its parts, without their weights, are logged as ``train/loss_task``,
+        """The loss to minimize; its parts, without their weights, are logged as ``train/loss_task``,
         ``train/loss_teacher``, ``train/loss_attention`` and ``train/loss_features``.
 
         Args:

@@ -51,7 +51,7 @@ def workspace(project: str, entity: str | None = None, name: str = "bnnlight") -
             runset_settings=ws.RunsetSettings(pinned_columns=_columns()),
         )
     except ValueError as error:  # pydantic's, of several lines; the name is all that a user can get wrong
-        text = f"W&B takes no emojis and no symbols such as + or = in the name of a view: {name!r}"
+        text = f"W&B accepts no emojis and no symbols such as + or = in the name of a view: {name!r}"
         raise ValueError(text) from error
 
 

@@ -50,7 +50,9 @@ def all_sections(runs: Sequence[Run], names: Sequence[str]) -> Iterator[Section]
         text = "Accuracy of validations against the seconds of processor time since training began."
         yield Section("Accuracy by processor time", text, time_curves(runs, names))
     if any(key.startswith("bnn/flip_rate/") for key in keys):
-        text = "Share of a layer's binary weights that changed sign since the look before; layers from the input down."
+        text = (
+            "Share of a layer's binary weights that changed sign since the previous look; layers from the input down."
+        )
         yield Section("Flip rates", text, heat_maps(runs, names, "bnn/flip_rate/"))
     for prefix, whole, title, text in (
         ("bnn/rank_effective/", "bnn/rank_nominal/", "Ranks",

@@ -37,7 +37,7 @@ button { cursor: pointer; }
 }
 </style></head><body>
 <h1>$title</h1>
-<p>A click on a column sorts by it. A click on a run's name shows its curves or takes them away.</p>
+<p>Click a column to sort by it. Click a run's name to show or hide its curves.</p>
 $body
 <script>
 const template = JSON.parse(document.getElementById("template").textContent);

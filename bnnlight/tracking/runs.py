@@ -153,7 +153,7 @@ def read_run_dir(run_dir: Path) -> Run:
     run.finish()
     if not run.series and (run_dir / _RESULTS).exists():
         run.results = _read_results(run_dir / _RESULTS)
-        run.problems.append(f"{run_dir}: results alone, no curves: it was trained without a logger")
+        run.problems.append(f"{run_dir}: only results, no curves: it was trained without a logger")
     return run
 
 

@@ -87,8 +87,8 @@ def _explain(error: Exception, path: str = "") -> OSError:
     if path and (status == 403 or "permission" in text):
         return PermissionError(f"you may not save views in the W&B project {path}: ask its owner ({text})")
     if isinstance(error, wandb.errors.Error) and (error.__cause__ is None or status in (401, 403)):
-        return PermissionError(f"W&B does not take your key: run `wandb login --relogin` ({text})")
-    return OSError(f"the W&B server does not answer as it should: {text}")
+        return PermissionError(f"W&B does not accept your key: run `wandb login --relogin` ({text})")
+    return OSError(f"the W&B server gave an unexpected answer: {text}")
 
 
 def _out_of_reach(server: str) -> str:

@@ -71,8 +71,8 @@ def test_an_epoch_counts_from_zero_and_moments_wait(fit):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "one of the two"),
-        ({"epoch": 1, "share": 0.5}, "one of the two"),
+        ({}, "either epoch or share"),
+        ({"epoch": 1, "share": 0.5}, "either epoch or share"),
         ({"epoch": -1}, "epoch is -1"),
         ({"share": 1.0}, "share is 1.0"),
     ],
@@ -139,4 +139,4 @@ def test_signs_stay_frozen_in_a_run_that_goes_on_for_longer():
 def test_a_share_of_no_end_is_one_line(check_one_line):
     with pytest.raises(ValueError) as caught:
         start(FreezeSigns(share=0.5), epochs=-1)
-    check_one_line(caught, "a run without end", "trainer.max_epochs")
+    check_one_line(caught, "a run that has no end", "trainer.max_epochs")

@@ -201,7 +201,7 @@ def test_shares_of_the_epochs(scored, train, check_one_line):
     assert found == dict(enumerate([0, 0, 1, 1, 1, 1, 2, 2, 2]))
     with pytest.raises(ValueError) as caught:
         train(scored(), Stages(0, 0.5), max_epochs=-1, max_steps=4)
-    check_one_line(caught, "a share of epochs without end", "trainer.max_epochs")
+    check_one_line(caught, "a share of epochs that have no end", "trainer.max_epochs")
 
 
 @pytest.mark.parametrize(

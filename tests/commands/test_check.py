@@ -104,7 +104,7 @@ def test_pictures_that_are_trained_on_and_measured_on(check, folder):
     assert code == 0
     assert json.loads(out)["in_both"] == [pair]
     assert err == [
-        "warning: pictures to measure on are trained on too, byte for byte, 1 of them:",
+        "warning: 1 of the pictures to measure on is also trained on, byte for byte:",
         f"val {pair['val']} is train {pair['train']}",
     ]
 

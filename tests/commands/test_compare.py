@@ -172,8 +172,8 @@ def test_of_unlike_runs_results_come_first_and_much_that_differs_is_folded(three
     # the terminal has the main results, those without figures are named and not counted
     assert [line.split()[1] for line in out.splitlines() if "%" in line] == ["runs-run0", "pose-trained", "pose-silent"]
     assert err.splitlines() == [
-        f"bnnlight compare: {silent}: results alone, no curves: it was trained without a logger",
-        f"bnnlight compare: {stopped}: left out: it logged no figures, as runs do that are stopped at once",
+        f"bnnlight compare: {silent}: only results, no curves: it was trained without a logger",
+        f"bnnlight compare: {stopped}: left out: it logged no figures, as happens if a run is stopped at once",
     ]
     told = ask(browser, tmp_path / "c.html", 420)
     assert told["whole"] == told["width"]

@@ -173,12 +173,12 @@ def test_a_model_is_uploaded_once_it_is_written(bnnlight, bnnlight_error, best, 
     assert json.loads(out)["hub"] == "https://hub/me/digits" and calls[-1][2] is False
 
     def fail(*args):
-        raise OSError("--hub me/digits: the way to https://hub fails")
+        raise OSError("--hub me/digits: https://hub cannot be reached")
 
     monkeypatch.setattr("bnnlight.commands.export.upload", fail)
     code, line = bnnlight_error(*command, "--hub", "me/digits", "--overwrite")
     place = f"the model lies in {tmp_path / 'model'}, to upload it: hf upload me/digits {tmp_path / 'model'}"
-    assert code == 1 and line.endswith(f"the way to https://hub fails; {place}")
+    assert code == 1 and line.endswith(f"https://hub cannot be reached; {place}")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == files
 
 
@@ -190,7 +190,7 @@ def test_who_may_not_upload_is_told_before_the_work(bnnlight_error, tmp_path, mo
     (tmp_path / "nothing.ckpt").touch()
     command = ("export", "--ckpt_path", "nothing.ckpt", "--format", "packed", "--output", tmp_path / "model")
     assert "nobody is logged in" in bnnlight_error(*command, "--hub", "me/x")[1]
-    assert "--private goes with --hub" in bnnlight_error(*command, "--private")[1]
+    assert "--private needs --hub" in bnnlight_error(*command, "--private")[1]
     assert not (tmp_path / "model").exists()
 
 
@@ -213,7 +213,7 @@ def test_an_export_that_fails_leaves_what_was_there(bnnlight, bnnlight_error, be
     before = {p.name: p.read_bytes() for p in (tmp_path / "m").iterdir()}
     code, line = bnnlight_error(*command)
     assert code == 2
-    assert "is there already" in line and "--overwrite" in line
+    assert "already exists" in line and "--overwrite" in line
 
     def full(*args, **options):
         raise OSError(28, "No space left on device")

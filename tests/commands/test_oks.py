@@ -87,14 +87,17 @@ def entry(**change):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (entry(image_id=77), ("results.json: entry 2 of 4 has image_id 77", "none of the 2 images of", "truth.json")),
+        (
+            entry(image_id=77),
+            ("results.json: entry 2 of 4 has image_id 77", "not one of the 2 images of", "truth.json"),
+        ),
         (entry(keypoints=[1.0] * 12), ("entry 2 of 4: keypoints holds 12 numbers where the 5 joints", "need 15")),
         (entry(keypoints=[math.nan] * 15), ("entry 2 of 4: keypoints has a NaN", "give each joint a place")),
         (entry(keypoints=["a"] * 15), ("entry 2 of 4: keypoints is", "where numbers belong")),
         (entry(keypoints=[[1, 2, 3]] * 5), ("entry 2 of 4: keypoints holds lists within a list",)),
         (entry(score=math.inf), ("entry 2 of 4: score has a NaN or infinite number",)),
         (entry(score=None), ("entry 2 of 4 has no score; give a JSON list in COCO's results form",)),
-        (entry(bbox=[1, 2]), ("entry 2 of 4: score is no number, or bbox not x, y",)),
+        (entry(bbox=[1, 2]), ("entry 2 of 4: score is not a number, or bbox not x, y",)),
         (entry(category_id=3), ("entry 2 of 4 has category_id 3, and", "has 1 person")),
         (lambda truth, results: results.clear(), ("results.json is an empty list: there is nothing to measure",)),
         (lambda truth, results: results.__setitem__(1, 5), ("entry 2 of 4 is a int",)),

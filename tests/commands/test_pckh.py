@@ -286,7 +286,7 @@ WRONG_FIELDS = {
     "missing": (gt("jnt_missing", lambda m: m.T), ("gt", "jnt_missing is 3×16", "16×N", "N = 3")),
     "point box": (gt("headboxes_src", at((slice(None), slice(None), 1), 7)), ("gt", "headboxes_src", "0.0", "entry 1")),
     "NaN box": (gt("headboxes_src", at((0, 0, 2), np.nan)), ("gt", "headboxes_src", "nan", "entry 2")),
-    "names": (gt("dataset_joints", reversed_names), ("gt", "dataset_joints is lwri, lelb", "wanted is rank, rkne")),
+    "names": (gt("dataset_joints", reversed_names), ("gt", "dataset_joints is lwri, lelb", "expected rank, rkne")),
 }
 
 

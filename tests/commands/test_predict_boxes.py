@@ -158,7 +158,7 @@ def test_the_runtime_takes_boxes(model, photos):
     assert second == {"people": []}
     assert_found(first["people"][0]["joints"], PEOPLE["7.png"][1][1], 3 + 120 / 64)
     for boxes, part in (
-        ([[]], "boxes of 1 pictures are given to 2"),
+        ([[]], "1 lists of boxes are given for 2 pictures"),
         ([[], [[0, 0, 1, 0]]], "picture 1: box 0 is 1×0 px"),
     ):
         with pytest.raises(ValueError, match=part):
@@ -222,7 +222,7 @@ def test_errors_in_one_line_and_nothing_written(bnnlight_error, model, photos, b
         (("--boxes", "1,2,3,4"), "a box in one picture, and 2 are given"),
         (("--boxes", boxes, "--box_padding", 0), "--box_padding is 0"),
         (("--boxes", boxes, "--min_box_score", "nan"), "--min_box_score is nan"),
-        (("--min_box_score", 0.1), "--min_box_score goes with --boxes"),
+        (("--min_box_score", 0.1), "--min_box_score needs --boxes"),
         (("--format", "yaml"), "--format"),
     ):
         code, line = bnnlight_error(*command, *options)

@@ -177,7 +177,7 @@ def test_an_earlier_answer_is_refused_or_replaced_whole(bnnlight, bnnlight_error
     before = content(out)
     assert mine.items() <= before.items()
     code, line = bnnlight_error(*command)
-    assert code == 2 and "predictions.json is there already" in line and "--overwrite" in line
+    assert code == 2 and "predictions.json already exists" in line and "--overwrite" in line
     assert content(out) == before
     for file in photos.iterdir():
         if file.name != "b.png":

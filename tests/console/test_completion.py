@@ -103,6 +103,6 @@ def test_the_shell_is_the_one_that_runs(home, bnnlight, monkeypatch):
     monkeypatch.setenv("SHELL", "/bin/tcsh")
     code, _, err = bnnlight("--install-completion")
     assert code == 2 and err == (
-        "bnnlight: error: 'tcsh' is no shell that is known: write bnnlight --install-completion bash, zsh or fish\n"
+        "bnnlight: error: 'tcsh' is not a known shell: write bnnlight --install-completion bash, zsh or fish\n"
     )
     assert bnnlight("--install-completion", "bash", "zsh")[0] == 2

@@ -46,29 +46,31 @@ REASONS = {
     # of two names that are as near
     ("--trainer.epochs=3",): ("--trainer.epochs", "did you mean max_epochs?"),
     # of the words of all lists that an option takes
-    ("--trainer.precision=12",): ("trainer.precision: '12' is none of 64, 32, 16,", "bf16-mixed", "16-true"),
-    ("--trainer.precision=bf16-mxed",): ("'bf16-mxed' is none of 64, 32, 16,", "did you mean bf16-mixed?"),
+    ("--trainer.precision=12",): ("trainer.precision: '12' is not one of 64, 32, 16,", "bf16-mixed", "16-true"),
+    ("--trainer.precision=bf16-mxed",): ("'bf16-mxed' is not one of 64, 32, 16,", "did you mean bf16-mixed?"),
     # of words and objects
     ("--model.backbone.activation_gradient=tanh",): (
-        "'tanh' is none of identity, clipped, polynomial, swish, bnnlight.nn.Tanh, bnnlight.nn.Triangular",
+        "'tanh' is not one of identity, clipped, polynomial, swish, bnnlight.nn.Tanh, bnnlight.nn.Triangular",
     ),
     # of the classes that fit, not of any
     ("--model.mixing=true",): ("model.mixing: no class named 'true': it takes bnnlight.tasks.Mixing",),
     ("--trainer.callbacks+=bnnlight.callbacks.Stages", "--trainer.callbacks.activation_epochs=0.5x"): (
-        "trainer.callbacks.activation_epochs: '0.5x' is no number",
+        "trainer.callbacks.activation_epochs: '0.5x' is not a number",
     ),
     # one where a list is expected
-    ("--model.backbone.weight_parts=Standardized",): ("'Standardized' is no list: write [bnnlight.nn.Standardized]",),
+    ("--model.backbone.weight_parts=Standardized",): (
+        "'Standardized' is not a list: write [bnnlight.nn.Standardized]",
+    ),
     ("--model.backbone.weight_parts={class_path: bnnlight.nn.Standardized}",): ("write [bnnlight.nn.Standardized]",),
     ("--model.backbone.weight_parts={class_path: bnnlight.nn.Standardized, init_args: {deviation: 1.0}}",): (
         "bnnlight.nn.Standardized stands alone where a list is expected: write - class_path: bnnlight.nn.Standardized",
     ),
-    ("--model.backbone.weight_parts=true",): ("'true' is no list: write one, as [A, B]",),
+    ("--model.backbone.weight_parts=true",): ("'true' is not a list: write one, as [A, B]",),
     # a word without its option
-    ("quickstart",): ("'quickstart' belongs to no option: write --config quickstart",),
-    ("runs/a/best.ckpt",): ("'runs/a/best.ckpt' belongs to no option: write --ckpt_path runs/a/best.ckpt",),
-    ("trainer.max_epochs=1",): ("'trainer.max_epochs=1' belongs to no option: write --trainer.max_epochs=1",),
-    ("--trainer.max_epochs", "1", "2"): ("'2' belongs to no option",),
+    ("quickstart",): ("'quickstart' does not belong to any option: write --config quickstart",),
+    ("runs/a/best.ckpt",): ("'runs/a/best.ckpt' does not belong to any option: write --ckpt_path runs/a/best.ckpt",),
+    ("trainer.max_epochs=1",): ("'trainer.max_epochs=1' does not belong to any option: write --trainer.max_epochs=1",),
+    ("--trainer.max_epochs", "1", "2"): ("'2' does not belong to any option",),
     # a constructor that raises, whatever it raises
     ("--model.backbone=own_classes.Broken",): ("own_classes.Broken", "KeyError: 'depth'"),
     ("--trainer.callbacks+=own_classes.Choosy",): ("own_classes.Choosy", "every is 1: give 2"),
@@ -104,7 +106,7 @@ REASONS = {
     ),
     ("--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor", "--trainer.callbacks.logging_interval=x"):(
         "trainer.callbacks.logging_interval",
-        "'x' is none of step, epoch",
+        "'x' is not one of step, epoch",
     ),
     # abstract, or another kind of class
     ("--model.backbone=own_classes.Abstract",): ("own_classes.Abstract is abstract", "blocks"),

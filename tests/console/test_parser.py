@@ -30,7 +30,7 @@ def parser():
         (["--max_epochs", "3"], "no option '--max_epochs': see bnnlight verb --help"),
         (["--foo"], "no option '--foo': see bnnlight verb --help"),
         (["-x"], "no option '-x': see bnnlight verb --help"),
-        (["a.png", "b.png"], "'b.png' belongs to no option: see bnnlight verb --help"),
+        (["a.png", "b.png"], "'b.png' does not belong to any option: see bnnlight verb --help"),
     ],
 )
 def test_wrong_words_are_answered_with_options_of_the_verb(parser, args, message):
@@ -47,9 +47,12 @@ def test_right_words_are_taken(parser):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["a.ckpt", "--format", "packed"], "'a.ckpt' belongs to no option: write --ckpt_path a.ckpt"),
-        (["--format", "packed", "--json", "a.ckpt"], "'a.ckpt' belongs to no option: write --ckpt_path a.ckpt"),
-        (["a.ckpt"], "'a.ckpt' belongs to no option: write --ckpt_path a.ckpt"),
+        (["a.ckpt", "--format", "packed"], "'a.ckpt' does not belong to any option: write --ckpt_path a.ckpt"),
+        (
+            ["--format", "packed", "--json", "a.ckpt"],
+            "'a.ckpt' does not belong to any option: write --ckpt_path a.ckpt",
+        ),
+        (["a.ckpt"], "'a.ckpt' does not belong to any option: write --ckpt_path a.ckpt"),
         (["--format", "packed"], "the following arguments are required: --ckpt_path"),
         (["--json"], "the following arguments are required: --ckpt_path, --format"),
         ([], "the following arguments are required: --ckpt_path, --format"),

@@ -76,11 +76,11 @@ def test_a_plain_task_and_data_are_trained_shipped_and_predicted_with(bnnlight, 
     export = ("export", "--ckpt_path", checkpoint, "--format", "packed", "--output", tmp_path / "model")
     code, _, err = bnnlight(*export)
     assert code == 2 and err.splitlines()[-1].endswith(
-        "PlainData has no image_format that tells what is done to a picture: pass --mean and --std of its channels, on "
+        "PlainData has no image_format that says how a picture is prepared: pass --mean and --std of its channels, on "
         "the scale 0 to 1 (0 and 1 where pixels are only divided by 255)"
     )
     code, _, err = bnnlight(*export, "--mean", "0.5,0.5", "--std", "0.25")
-    assert code == 2 and "--mean has 2 numbers, and the pictures 3 channels: give as many" in err
+    assert code == 2 and "--mean has 2 numbers, but the pictures have 3 channels: give one for each" in err
     code, out, err = bnnlight(*export, "--mean", "0.5", "--std", "0.25", "--num_check", "8", "--json")
     assert code == 0, err
     agreement = json.loads(out)["check"]["agreement"]
@@ -107,7 +107,7 @@ def test_a_plain_task_and_data_are_trained_shipped_and_predicted_with(bnnlight, 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("3,8", "'3,8' is no shape"), ("3,0,8", "'3,0,8' is no shape"), ("a,b,c", "'a,b,c' is no shape")],
+    [("3,8", "'3,8' is not a shape"), ("3,0,8", "'3,0,8' is not a shape"), ("a,b,c", "'a,b,c' is not a shape")],
 )
 def test_a_wrong_shape_is_told(bnnlight_error, text, told):
     code, line = bnnlight_error("export", "--ckpt_path", "a", "--format", "packed", "--input_shape", text)

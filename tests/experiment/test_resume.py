@@ -90,7 +90,7 @@ def test_a_run_stopped_twice_equals_the_unbroken_one(tmp_path, fit, bnnlight):
         (["--resume"], "--resume needs the run's directory: pass --run_dir DIR"),
         (
             ["--run_dir=RUN"],
-            "RUN holds a run already: go on with it by --resume, choose another --run_dir, or leave it out",
+            "RUN already holds a run: resume it with --resume, choose another --run_dir, or leave it out",
         ),
     ],
     ids=["none named", "taken"],

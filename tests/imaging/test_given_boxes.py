@@ -154,11 +154,11 @@ def test_typed_boxes(pictures):
 
 
 BAD = [
-    ("{", "no JSON file"),
-    ({"a": 1}, "no list of boxes"),
+    ("{", "not a JSON file"),
+    ({"a": 1}, "does not hold a list of boxes"),
     ({"annotations": []}, "its annotations are one"),
     ([], "no boxes"),
-    ([3], "entry 1 of 1 is no detection: 3"),
+    ([3], "entry 1 of 1 is not a detection: 3"),
     ([{"bbox": BOX}], "neither image_id nor file_name"),
     ([{"image_id": True, "bbox": BOX}], "image_id True names no picture"),
     ([{"file_name": 3, "bbox": BOX}], "file_name 3 names no picture"),
@@ -169,7 +169,7 @@ BAD = [
     ([{"image_id": 785, "bbox": BOX, "score": "high"}], "score is high"),
     ('[{"image_id": 785, "bbox": [1, 2, 3, 4], "score": NaN}]', "score is nan"),
     ([{"image_id": 785, "bbox": BOX, "category_id": [1]}], "category_id is [1]"),
-    ('[{"image_id": 785, "bbox": [NaN, 2, 3, 4]}]', "entry 1 of 1: the box has a coordinate that is no number"),
+    ('[{"image_id": 785, "bbox": [NaN, 2, 3, 4]}]', "entry 1 of 1: the box has a coordinate that is not a number"),
     ([{"image_id": 785, "bbox": BOX}, {"image_id": 785, "bbox": [1, 2, 0, 4]}], "entry 2 of 2: the box is 0×4 px"),
     ([{"image_id": 785, "bbox": [100, 0, 5, 5]}], "[100, 0, 5, 5] lies outside the picture of 100×80 px"),
 ]
@@ -194,7 +194,7 @@ def test_bad_annotations_and_options(tmp_path, pictures, check_one_line):
         check_one_line(error, "val.json", part)
     other = write(tmp_path, {"images": LISTED["images"][1:]}, "val.json")
     for given, annotations, part in (
-        (boxes, other, "boxes.json: entry 1 of 1: image_id 5 is none of the 1 images of --annotations"),
+        (boxes, other, "boxes.json: entry 1 of 1: image_id 5 is not one of the 1 images of --annotations"),
         (boxes * 2, None, "--boxes is given 2 times"),
         (["1,2,3,4"], None, "--boxes 1,2,3,4 is a box in one picture, and 2 are given"),
         (["1,2,3"], None, "and 2 are given"),
@@ -205,7 +205,7 @@ def test_bad_annotations_and_options(tmp_path, pictures, check_one_line):
     for text in ("1,2,3", "1,2,3,4,5", "a,b,c,d"):
         with pytest.raises(ValueError, match=f"--boxes {text}: neither a file nor four numbers"):
             given_boxes(pictures[:1], [text])
-    for text, part in (("nan,2,3,4", "no number"), ("1,2,3,0", "above 0"), ("100,0,9,9", "outside")):
+    for text, part in (("nan,2,3,4", "not a number"), ("1,2,3,0", "above 0"), ("100,0,9,9", "outside")):
         with pytest.raises(ValueError, match=f"--boxes {text}: the box .*{part}"):
             given_boxes(pictures[:1], [text]).check(turn=True)
     for given, annotations in ((["none.json"], None), (boxes, tmp_path / "none.json")):
@@ -273,6 +273,6 @@ def test_a_picture_that_was_turned_after_it_was_annotated_is_told(tmp_path, caps
     given = found(tmp_path, [file], [{"image_id": 5, "bbox": BOX}], LISTED)
     given.check(turn=True)
     line = capsys.readouterr().err
-    assert "photo.jpg has 80×100 px, by --annotations 100×80" in line and "--as_stored" in line
+    assert "photo.jpg has 80×100 px, but by --annotations 100×80" in line and "--as_stored" in line
     given.check(turn=False)
     assert capsys.readouterr().err == ""

@@ -65,4 +65,4 @@ def test_links_that_lead_nowhere(folder, check_one_line):
     assert names(found) == ["a.JPG", "c.gif", "gone.png"]
     with pytest.raises(FileNotFoundError) as error:
         find_images([folder / "loop.png"])
-    check_one_line(error, "loop.png", "a link to what is not there")
+    check_one_line(error, "loop.png", "a link to a file that does not exist")

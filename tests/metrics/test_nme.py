@@ -31,5 +31,5 @@ def test_nothing_annotated_is_no_number_and_shapes_are_checked():
     zeros = torch.zeros(2, 3, 2)
     measure.update(zeros, zeros, torch.zeros(2, 3, dtype=torch.bool), torch.ones(2))
     assert measure.compute().isnan()
-    with pytest.raises(ValueError, match="are wanted"):
+    with pytest.raises(ValueError, match="expected"):
         measure.update(zeros, zeros, torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 1))

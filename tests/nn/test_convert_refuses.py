@@ -208,8 +208,8 @@ def test_a_latent_that_cannot_be_made_leaves_the_network_as_it_was(latent):
     ("keep", "message"),
     [
         ("layer*", r"keep is 'layer\*': give a list"),
-        (["2"], r"keep names '2', which is no layer with weights: see plan_conversion"),
-        (["1.*", "0"], r"keep names '0', which is no layer with weights: '0\.\*' names those in it"),
+        (["2"], r"keep names '2', which is not a layer with weights: see plan_conversion"),
+        (["1.*", "0"], r"keep names '0', which is not a layer with weights: '0\.\*' names those in it"),
     ],
 )
 def test_a_name_that_is_no_layer_is_an_error(keep, message):

@@ -206,7 +206,7 @@ def test_other_latents_are_called_so(saved, check_one_line, latent, parts):
     # a network that is wider has other sizes everywhere
     with pytest.raises(ValueError) as caught:
         start_from(ResNet((2, 1), 5, width=0.25, stem="small", latent=Tucker), path, latent=None)
-    assert "other sizes" in str(caught.value) and "other latents" not in str(caught.value)
+    assert "different sizes" in str(caught.value) and "other latents" not in str(caught.value)
 
 
 def test_dense_weights_for_factors_are_one_line(saved, check_one_line):
@@ -290,8 +290,8 @@ def test_files_of_other_programs(trained, tmp_path, wrap):
     ("other", "parts"),
     [
         (lambda: ResNet((2,), 5, width=0.125, stem="small"), ["it lacks stages.1.0.unit1.norm.weight", "more"]),
-        (lambda: ResNet((2, 2), 5, width=0.125, stem="small"), ["has besides stages.1.1.unit1.norm.weight", "more"]),
-        (lambda: ResNet((2, 1), 7, width=0.125, stem="small"), ["other sizes", ".weight 7×16 instead of 5×16"]),
+        (lambda: ResNet((2, 2), 5, width=0.125, stem="small"), ["it also has stages.1.1.unit1.norm.weight", "more"]),
+        (lambda: ResNet((2, 1), 7, width=0.125, stem="small"), ["different sizes", ".weight 7×16 instead of 5×16"]),
         (lambda: ResNet((2, 1), 5, width=0.25, stem="small"), ["stem.0.weight 16×3×3×3 instead of 8×3×3×3", "more"]),
     ],
 )
@@ -301,7 +301,7 @@ def test_another_network_is_one_line_that_names_the_first(saved, check_one_line,
     before = copy.deepcopy(started.state_dict())
     with pytest.raises(ValueError) as caught:
         start_from(started, saved(real_valued(network) if real else network))
-    check_one_line(caught, "is of another network than this ResNet", *parts)
+    check_one_line(caught, "holds a different network from this ResNet", *parts)
     assert all(torch.equal(value, before[name]) for name, value in started.state_dict().items())
 
 

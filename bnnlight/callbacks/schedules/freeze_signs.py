@@ -1,4 +1,4 @@
-"""Ends a training with frozen signs: the binary weights stay as they are, and all that is real goes on."""
+"""Ends training with frozen signs: the binary weights stay as they are, and everything real trains on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnnlight.nn.inspect import named_binary_layers
 
 
 class FreezeSigns(L.Callback):
-    """From an epoch, or a share of the run, on no latent is stepped any more, so that no binary weight flips.
+    """Stops stepping latents from some epoch, or share of the run, onwards, so that no binary weight flips.
 
     Learned α, batch norms, biases, activations and real layers are trained on, for the signs that are there now::
 
@@ -27,13 +27,13 @@ class FreezeSigns(L.Callback):
               init_args: {share: 0.9}
 
     Latents lose their gradients right before each step, so that any optimizer leaves them and their moments alone,
-    its weight decay and momentum included. So do parts between W̃ and its sign, and ``Turn`` turns no weights any more.
-    All that is computed from W̃ stays too: α of scale ``analytic``. Logs ``bnn/signs_frozen``, 0 or 1, at the start of
-    each epoch. In several processes each does the same.
+    its weight decay and momentum included. So do parts between W̃ and its sign, and ``Turn`` no longer turns weights.
+    Everything computed from W̃ stays too, such as α of scale ``analytic``. Logs ``bnn/signs_frozen``, 0 or 1, at the
+    start of each epoch. With several processes, each does the same.
 
     Args:
         epoch: the first epoch with frozen signs, counted from 0; or
-        share: of the run's optimizer steps that are done by then, from 0 to below 1. One of the two.
+        share: of the run's optimizer steps that are done by then, from 0 to below 1. Give one of the two.
 
     Raises:
         ValueError: none or both of the two are given, or one is out of range; or, as the training begins, the signs
@@ -43,7 +43,7 @@ class FreezeSigns(L.Callback):
 
     def __init__(self, epoch: int | None = None, share: float | None = None) -> None:
         if (epoch is None) == (share is None):
-            raise ValueError("FreezeSigns: give epoch or share, one of the two")
+            raise ValueError("FreezeSigns: give either epoch or share")
         if epoch is not None and epoch < 0:
             raise ValueError(f"FreezeSigns: epoch is {epoch}: give an epoch of at least 0")
         if share is not None and not 0 <= share < 1:
@@ -57,7 +57,9 @@ class FreezeSigns(L.Callback):
         if not any(named_binary_layers(pl_module)):
             raise ValueError(f"FreezeSigns: {type(pl_module).__name__} has no binary layers: leave the callback out")
         if self.share is not None and (trainer.max_epochs or -1) < 0 and (trainer.max_steps or -1) < 0:
-            raise ValueError("FreezeSigns: a share of a run without end: set trainer.max_epochs or trainer.max_steps")
+            raise ValueError(
+                "FreezeSigns: a share of a run that has no end: set trainer.max_epochs or trainer.max_steps"
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         total = trainer.estimated_stepping_batches
@@ -78,7 +80,7 @@ class FreezeSigns(L.Callback):
                     f"{layers.end} of the run: freeze them later"
                 )
         if begin >= total:
-            rank_zero_warn(f"FreezeSigns ({asked}): the run ends before, so no sign is frozen")
+            rank_zero_warn(f"FreezeSigns ({asked}): the run ends before that, so no sign is frozen")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         log_figures(trainer, {"bnn/signs_frozen": int(self.is_due(trainer))})

@@ -18,25 +18,25 @@ from bnnlight.nn.stages import Mixed, set_stage
 
 
 class LayerByLayer(IntervalCallback):
-    """Makes one layer after the other binary, the first ones first; within a layer, more and more of its entries.
+    """Makes one layer after another binary, from the first; within a layer, more and more of its entries.
 
-    After i of N optimizer steps q = (i/N − start) / (end − start), taken to [0, 1], of the way is done. Layer l of L,
+    After i of N optimizer steps q = (i/N − start) / (end − start), clipped to [0, 1], of the way is done. Layer l of L,
     counted from 0 in the order of registration, which is that from input to output in the networks of this package,
-    has the share p = q·L − l, taken to [0, 1], of its weights and of its activations replaced by their signs. What
-    the rest computes stands at :class:`bnnlight.nn.stages.Mixed`: real weights, clipped activations. In a config::
+    has the share p = q·L − l, clipped to [0, 1], of its weights and of its activations replaced by their signs. For
+    what the rest computes see :class:`bnnlight.nn.stages.Mixed`: real weights, clipped activations. In a config::
 
         trainer:
           callbacks:
             - class_path: bnnlight.callbacks.LayerByLayer
               init_args: {start: 0.0, end: 0.8}
 
-    From input to output and with random masks, as in StoMPP. The numbers are ours: that p grows evenly, that layers
+    From input to output and with random masks, as in StoMPP. The details are ours: that p grows evenly, that layers
     do not overlap, when the first begins and the last ends, and how masks are renewed.
 
-    All follows from the step and the run's seed, so that a run that goes on has the masks of one that was never
-    stopped, and all processes the same ones. Logs ``bnn/binary_share``, the mean of all p, and at the start of each
-    epoch ``bnn/stage``, twice that, so that 2 is binary as with :class:`bnnlight.callbacks.Stages`. What was kept as
-    best is forgotten as the last layer has become binary, as ``Stages`` does; whatever follows the training is with the
+    Everything follows from the step and the run's seed, so a resumed run has the masks of one that was never
+    stopped, and all processes have the same ones. Logs ``bnn/binary_share``, the mean of all p, and at the start of
+    each epoch ``bnn/stage``, twice that, so that 2 is binary as with :class:`bnnlight.callbacks.Stages`. What was kept
+    as best is forgotten once the last layer has become binary, as with ``Stages``; whatever follows training uses the
     binary network.
 
     Args:

@@ -18,23 +18,23 @@ from bnnlight.nn.stages import STAGES, Stage, set_stage
 class Stages(L.Callback):
     """Trains the first epochs with real weights and activations, the next with binary activations, the rest binary.
 
-    All in one run, each stage beginning with the weights, factors and α of the one before; what a layer computes
-    stands at :func:`bnnlight.nn.set_stage`. In a config::
+    All in one run, each stage beginning with the weights, factors and α of the one before; for what a layer computes
+    see :func:`bnnlight.nn.set_stage`. In a config::
 
         trainer:
           callbacks:
             - class_path: bnnlight.callbacks.Stages
               init_args: {real_epochs: 20, activation_epochs: 20}
 
-    Logs ``bnn/stage`` (0 real, 1 binary activations, 2 binary) at the start of each epoch, and as a stage ends the
-    figures of its last validation, ``stage/real/val/acc1`` and the like.
+    Logs ``bnn/stage`` (0 real, 1 binary activations, 2 binary) at the start of each epoch, and at the end of a stage
+    the figures of its last validation, ``stage/real/val/acc1`` and the like.
 
-    Figures of the first stages are higher than those of the last. So what was kept as best is forgotten as the last
+    Figures of the first stages are higher than those of the last. So what was kept as best is forgotten when the last
     stage begins: a ModelCheckpoint with a monitor removes its files (with ``save_top_k`` -1 it keeps them) and an
-    EarlyStopping counts from there; before, EarlyStopping cannot end the run. Whatever follows the training, test,
-    predict or export, is with the binary network, and so is measuring a checkpoint of an earlier stage.
+    EarlyStopping counts from there; before that, it cannot end the run. Whatever follows training (test,
+    predict, export) uses the binary network, and so does measuring a checkpoint of an earlier stage.
 
-    Schedules: without ``scheduler`` there is one cosine over the whole run. One that starts anew with each stage is
+    Schedules: without ``scheduler`` there is one cosine over the whole run. One that restarts with each stage is
     torch's own, counting epochs::
 
         scheduler: {class_path: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts, init_args: {T_0: 20}}
@@ -84,7 +84,9 @@ class Stages(L.Callback):
     def _in_epochs(self, trainer: L.Trainer) -> tuple[int, int]:
         lengths = self.real_epochs, self.activation_epochs
         if any(length % 1 for length in lengths) and (trainer.max_epochs or -1) < 0:
-            raise ValueError("Stages: a share of epochs without end: set trainer.max_epochs, or give numbers of epochs")
+            raise ValueError(
+                "Stages: a share of epochs that have no end: set trainer.max_epochs, or give numbers of epochs"
+            )
         real, activations = (int(x) if x % 1 == 0 else round(x * trainer.max_epochs) for x in lengths)
         return real, activations
 

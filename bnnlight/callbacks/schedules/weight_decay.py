@@ -15,16 +15,16 @@ from bnnlight.callbacks.schedules.stages import Stages
 class WeightDecay(L.Callback):
     """Sets the optimizer's weight decay of latents, and ends all weight decay once the weights are binary, if asked.
 
-    A sign does not depend on the size of its latent, so that by itself the optimizer of a task gives latents no decay.
-    Under it they stay small, and flip more easily, which is what recipes with plain SGD ask for::
+    A sign does not depend on the size of its latent, so by default the optimizer of a task gives latents no decay.
+    With decay they stay small, and flip more easily, which is what recipes with plain SGD ask for::
 
         trainer:
           callbacks:
             - class_path: bnnlight.callbacks.WeightDecay
               init_args: {latent: 5.0e-4}
 
-    What the decay is, a part of the gradient as in SGD or a shrinkage of its own as in AdamW, is the optimizer's
-    business. Of decomposed latents the factors decay.
+    Whether the decay is a part of the gradient, as in SGD, or a shrinkage of its own, as in AdamW, is up to the
+    optimizer. For decomposed latents, the factors decay.
 
     Args:
         latent: weight decay of latents, at least 0.

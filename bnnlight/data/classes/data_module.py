@@ -37,8 +37,8 @@ class ClassificationDataModule(ImageDataModule):
         augmentation: transforms of the training images.
         batch_size: images in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
-        on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
-        more_transforms: further ones of the training images, behind the augmentation.
+        on_bad_image: what to do about an image file that cannot be read: "stop", or "skip" it.
+        more_transforms: further transforms of the training images, after the augmentation.
 
     Attributes:
         num_channels: 1 (grey) or 3 (RGB).

@@ -27,7 +27,7 @@ class DigitsDataModule(ClassificationDataModule):
             (rotation by up to 10 degrees, shift by up to one pixel); an empty list is none.
             Conversion and normalization are always added.
         split_seed: of the split; independent of the run's seed.
-        more_transforms: further ones of the training images, behind the augmentation whatever
+        more_transforms: further transforms of the training images, after the augmentation whatever
             that is: {class_path: torchvision.transforms.v2.RandAugment}, for instance.
     """
 

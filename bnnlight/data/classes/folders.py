@@ -15,7 +15,7 @@ from bnnlight.imaging.reading import load_rgb
 
 
 def class_names(folder: Path) -> list[str]:
-    """List the class folders of a split, sorted; hidden folders and files are no classes.
+    """List the class folders of a split, sorted; hidden folders and files are not classes.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no class folder in it.
@@ -62,12 +62,12 @@ class ClassFolders(ImageFolder):
     """Images under FOLDER/CLASS/, labelled by the place of CLASS in the sorted names, or in those that are given.
 
     Hidden files and folders are skipped at every depth: ``._cat.jpg``, which macOS leaves
-    behind, is no image. A warning counts pictures in formats that are not read.
+    behind, is not an image. A warning counts pictures in formats that are not read.
 
     Args:
         folder: holds one folder for each class.
         load: from a path to a picture.
-        classes: names in the order of the labels, of which the folder may lack some, and beside which it has none; its
+        classes: names in the order of the labels; the folder may lack some of them, but has no others. Its
             own if None, each with images.
 
     Raises:

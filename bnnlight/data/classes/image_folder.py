@@ -20,15 +20,15 @@ class ImageFolderDataModule(ClassificationDataModule):
 
     Validation images are those of val/, or else held out from train/. Test images are those
     of test/, or else the validation images. Labels follow the sorted class names of train/,
-    which are ``classes``; where val/ or test/ lacks some of them, what is measured is measured on
+    which are ``classes``; where val/ or test/ lacks some of them, measurements are on
     the others. Images of every usual 8-bit format are read as RGB: what is transparent is put on
-    white, and of a moving GIF the first picture is read. Their pixels are as they are stored: an
-    EXIF tag that says how a photograph was held is not looked at, as in torchvision's
-    ``ImageFolder``. ``bnnlight predict`` does look at it.
+    white, and of an animated GIF the first picture is read. Pixels are used as they are stored: an
+    EXIF tag that says how a photograph was held is ignored, as in torchvision's
+    ``ImageFolder``. ``bnnlight predict`` does apply it.
 
-    ImageNet has no test/ whose labels are public: what is chosen by val/, a learning rate or the best epoch, is then
-    measured on the images it was chosen by. ``val_folder=None, test_folder="val"`` holds images of train/ out for
-    choosing, and keeps val/ for the last measurement.
+    ImageNet has no test/ whose labels are public: what is chosen by val/, such as a learning rate or the best epoch,
+    is then measured on the images it was chosen by. ``val_folder=None, test_folder="val"`` holds out images of train/
+    for choosing, and keeps val/ for the last measurement.
 
     Args:
         root: folder that holds train/.
@@ -40,10 +40,10 @@ class ImageFolderDataModule(ClassificationDataModule):
             and normalization are always added, and resizing where a picture has another size.
         val_size: how much of train/ to hold out where there is no val/: below 1 a fraction,
             else a number of images.
-        val_folder, test_folder: names of those two folders under root; None for not to look for one.
+        val_folder, test_folder: names of those two folders under root; None to do without one.
         split_seed: of the held-out choice; independent of the run's seed.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
-        more_transforms: further ones of the training images, behind the augmentation whatever
+        more_transforms: further transforms of the training images, after the augmentation whatever
             that is: {class_path: torchvision.transforms.v2.RandAugment}, for instance.
     """
 
@@ -121,8 +121,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         for name in class_names(self.root / split):
             if name not in self.classes:
                 raise ValueError(
-                    f"{self.root / split / name} is a class that {self.root / 'train'} does not have, so that it is "
-                    "not learned: add images of it to train on, or take the folder away"
+                    f"{self.root / split / name} is a class that {self.root / 'train'} does not have, so it is "
+                    "not learned: add images of it to train on, or remove the folder"
                 )
 
     def _measured(self, split: str) -> View:

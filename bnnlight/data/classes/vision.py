@@ -31,7 +31,7 @@ CIFAR100_CLASSES = """
 class TorchvisionDataModule(ClassificationDataModule):
     """Base of the three: a training set, of which some is held out, and a test set.
 
-    A subclass states what distinguishes its data set as class attributes.
+    A subclass states as class attributes what distinguishes its data set.
 
     Args:
         root: folder in which torchvision looks for the data set, or puts it.
@@ -47,7 +47,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         split_seed: of both choices; independent of the run's seed.
         on_bad_image: what to do about an image file in CIFAR's class folders that cannot be read: "stop" or "skip"
             it.
-        more_transforms: further ones of the training images, behind the augmentation whatever
+        more_transforms: further transforms of the training images, after the augmentation whatever
             that is: {class_path: torchvision.transforms.v2.RandAugment}, for instance.
     """
 

@@ -25,7 +25,7 @@ class PosePeople:
         file: that they were read from.
         numbers: ``(N,)``, which entry of the file each was, counted from 1.
         num_entries: of the file.
-        origin: what the file says of the middle of the top left pixel: 1 in MATLAB's count, 0.5 where
+        origin: what the file calls the middle of the top left pixel: 1 in MATLAB's count, 0.5 where
             coordinates are counted from the picture's corner. For messages.
         images: ``(N,)`` str, names of the pictures.
         joints: ``(N, J, 2)`` float32, px; 0 where not annotated.
@@ -33,7 +33,7 @@ class PosePeople:
         center: ``(N, 2)`` float32, px.
         side_px: ``(N,)`` float32.
         head_px: ``(N,)`` float32; NaN where not known.
-        area: ``(N,)`` float32, px² of the person; NaN where not known. None where the file has no such thing, as
+        area: ``(N,)`` float32, px² of the person; NaN where not known. None where the file has no such thing; likewise
             the next four.
         nme_px: ``(N,)`` float32, reference length of NME; NaN where not known.
         box: ``(N, 4)`` float32, x, y, width, height of the box that was annotated, px; x and y of its corner.
@@ -66,7 +66,7 @@ class PosePeople:
         return replace(self, **{name: getattr(self, name)[chosen] for name in (*names, *filled)})
 
     def where(self, index: int) -> str:
-        """Tell for a message where in the file a person stands."""
+        """Say, for a message, where in the file a person is."""
         return f"{self.file}: entry {self.numbers[index]} of {self.num_entries} ({self.images[index]})"
 
     def person(self, index: int) -> Person:
@@ -85,13 +85,13 @@ class PosePeople:
 
 
 class PoseFiles:
-    """People with the pictures that they are in, each read from its file when it is asked for.
+    """People with the pictures that they are in, each read from its file when needed.
 
     Args:
         people: who.
         folder: holds the pictures.
         image_size: width and height of the network's input, px; pictures are read no finer than it needs.
-        augmentation: that the pictures will go through.
+        augmentation: which the pictures will go through.
     """
 
     def __init__(

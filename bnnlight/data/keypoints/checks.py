@@ -30,7 +30,7 @@ def read_mat(path: Path, fields: tuple[str, ...], advice: str, squeeze: bool = F
     Args:
         path: of the file.
         fields: the variables.
-        advice: what to do if the file is missing or another one.
+        advice: what to do if the file is missing or a different one.
         squeeze: drop dimensions of size 1.
 
     Raises:
@@ -52,12 +52,12 @@ def read_mat(path: Path, fields: tuple[str, ...], advice: str, squeeze: bool = F
 
 
 def and_more(number: int) -> str:
-    """Tell in a message how many others are like the one that was named."""
+    """Say, in a message, how many others are like the one that was named."""
     return f" (and {number} more)" if number else ""
 
 
 def list_pictures(folder: Path, advice: str) -> set[str]:
-    """List the names in a folder of pictures, in one go: a look for each of 25,000 files takes long.
+    """List the names in a folder of pictures, in one go: looking for each of 25,000 files takes long.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -69,7 +69,7 @@ def list_pictures(folder: Path, advice: str) -> set[str]:
 
 
 def in_folders(people: PosePeople, root: Path, folders: Sequence[str], advice: str) -> PosePeople:
-    """The same people, whose pictures' names begin with the one of the folders that has the picture.
+    """The same people, with their pictures' names prefixed by the folder that has the picture.
 
     A picture that is in none keeps its name.
 
@@ -127,7 +127,7 @@ def check_finite(people: PosePeople, skeleton: Skeleton) -> None:
 
 
 def stored_sizes(people: PosePeople, folder: Path, on_bad_image: OnBadImage = "stop") -> np.ndarray:
-    """Width and height of each one's picture, ``(N, 2)``, px, from the files' headers; 0 of one that is skipped.
+    """Width and height of each one's picture, ``(N, 2)``, px, from the files' headers; 0 for one that is skipped.
 
     Raises:
         OSError: If the header of a picture cannot be read, unless such pictures are skipped.
@@ -140,7 +140,7 @@ def check_inside(people: PosePeople, sizes: np.ndarray, skeleton: Skeleton, far:
     """Compare the joints with the sizes of the pictures.
 
     Annotators put some joints a little outside, such as the top of a head that the edge cuts off: those are
-    worth a warning. Of a picture that is skipped, nothing is known.
+    worth a warning. Nothing is known about a picture that is skipped.
 
     Args:
         people: whose joints to compare.

@@ -1,4 +1,4 @@
-"""Keypoints of anything in COCO's JSON form: own pictures, own skeletons, many people in a picture."""
+"""Keypoints of anything in COCO's JSON form: your own pictures and skeletons, many people in a picture."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ class COCOKeypointsDataModule(PoseDataModule):
     Any number of joints, and of people, hands, faces, animals or things in a picture; each is one item, cut out by its
     box. Names of joints and limbs are those of the file's category; joints without names are numbered,
     ``keypoint_0`` and so on. What is left and what is right, which a mirror image swaps, follows from the names, or
-    from ``flip_pairs``. What a file may leave out stands at
+    from ``flip_pairs``. For what a file may leave out, see
     :func:`bnnlight.data.keypoints.coco_files.reading.read_coco`.
 
     Coordinates are taken as COCO has them by custom: (0, 0) is the middle of the top left pixel, for joints and boxes
-    alike. Strictly COCO's boxes count from the picture's corner, half a pixel away, which is nothing beside the
-    padding. For files that count otherwise, from the corner (0.5) or from 1, set ``origin``.
+    alike. Strictly speaking, COCO's boxes count from the picture's corner, half a pixel away, which is negligible
+    beside the padding. For files that count otherwise, from the corner (0.5) or from 1, set ``origin``.
 
-    All people have a box, so that PCK by the box (``val/pck_box``, 0.2 of the longer side) can always be measured, and
+    All people have a box, so PCK by the box (``val/pck_box``, 0.2 of the longer side) can always be measured, and
     NME (``val/nme``); the torso's PCK (``val/pck``) where a left shoulder and a right hip are among the joints; average
     precision by OKS (``val/ap``) where there are ``sigmas``. There are no head boxes.
 
     Args:
         root: folder that the other paths are relative to.
         train_annotations, val_annotations: JSON files.
-        images: folder that pictures are named from; or several, each picture being in one of them.
+        images: folder that picture names are relative to; or several, each picture being in one of them.
         test_annotations: JSON file; None tests on the validation people.
-        box_padding: side of the square that is cut out by the longer side of the box.
+        box_padding: side of the square that is cut out, divided by the longer side of the box.
         box_from: "box", the annotated one; "keypoints", the extent of the annotated joints; None takes the box where
             there is one.
-        flip_pairs: the left and the right joint, pair by pair, as names or as indices from 0; None tells by the names.
-        limbs_from: whether the file's ``skeleton`` counts from 0 or from 1; None tells by the numbers.
-        sigmas: one a joint, the constants of OKS; None takes COCO's own for its 17 joints, and none for others.
+        flip_pairs: the left and the right joint, pair by pair, as names or as indices from 0; None goes by the names.
+        limbs_from: whether the file's ``skeleton`` counts from 0 or from 1; None goes by the numbers.
+        sigmas: one per joint, the constants of OKS; None takes COCO's own for its 17 joints, and none for others.
         nme_joints: two joints, as names or as indices from 0, such as the outer corners of the eyes: their annotated
             distance is the reference length of NME. None takes √(width · height) of the box.
         category: name or id, where the file has joints of several categories.
@@ -74,7 +74,7 @@ class COCOKeypointsDataModule(PoseDataModule):
         image_size: width and height of the network's input, px.
         batch_size: people in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
-        augmentation: of the training pictures; None is none.
+        augmentation: of the training pictures; None for none.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
 
     Raises:
@@ -134,7 +134,7 @@ class COCOKeypointsDataModule(PoseDataModule):
         """Of the validation file, or of another one that has names where it has none. Reads the file.
 
         Raises:
-            FileNotFoundError: there is none of the files.
+            FileNotFoundError: none of the files exists.
             ValueError: a file is wrong, or an option does not fit its joints.
         """
         files = [path for path in (self.val_file, self.test_file, self.train_file) if path.is_file()]
@@ -172,7 +172,7 @@ class COCOKeypointsDataModule(PoseDataModule):
 
         Raises:
             FileNotFoundError: annotations or pictures are missing.
-            ValueError: annotations are wrong, or a file has other joints than another.
+            ValueError: annotations are wrong, or two files have different joints.
         """
         self.train_transform.skeleton = self.eval_transform.skeleton = self.skeleton
         if stage in (None, "fit", "validate") and self.val_set is None:

@@ -38,7 +38,7 @@ class PoseDataModule(ImageDataModule):
         skeleton: names of the joints, pairs, limbs; None where a subclass has the attribute itself, and hands it to the
             transforms, once its files are read.
         image_size: width and height of the network's input, px.
-        augmentation: of the training pictures; None is none.
+        augmentation: of the training pictures; None for none.
         batch_size: pictures in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.
@@ -47,7 +47,8 @@ class PoseDataModule(ImageDataModule):
         num_channels: 3 (RGB).
         has_head_sizes: whether people to measure on have head boxes, without which there is no PCKh.
         has_boxes: whether they have boxes, without which there is no PCK by the box.
-        box_padding: side of the square that is cut out by the longer side of a box; None where people have no boxes.
+        box_padding: side of the square that is cut out, divided by the longer side of a box; None where people have no
+            boxes.
         eval_transform: from a :class:`PosePicture` to a sample, without randomness.
     """
 

@@ -16,7 +16,7 @@ def render(joints: Tensor, height: int, width: int, sigma: float = 1.0) -> Tenso
     """Gaussian heat maps, exp(−‖p − joint‖² / 2σ²) at each pixel p.
 
     The middle lies at the joint itself, not at the nearest pixel: the largest value is below one between
-    pixels, and the second largest tells on which side the joint lies, which :func:`decode` makes use of.
+    pixels, and the second largest shows on which side the joint lies, which :func:`decode` uses.
 
     Args:
         joints: ``(N, J, 2)``, x and y in heat-map pixels.

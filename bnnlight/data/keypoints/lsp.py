@@ -29,13 +29,13 @@ _ORIGIN = 0.5
 class LSPDataModule(PoseDataModule):
     """LSP: people doing sports, 14 joints, one in each picture; pictures of about 150 px, 200 at most.
 
-    Each set is a folder with ``images/im0001.jpg``, … (four or five digits) and ``joints.mat``. Of LSP the
-    first 1,000 pictures are trained on, the others are the test set; of LSP Extended all may be trained on.
+    Each set is a folder with ``images/im0001.jpg``, … (four or five digits) and ``joints.mat``. The
+    first 1,000 pictures of LSP are trained on, the others are the test set; all of LSP Extended may be trained on.
     Validation pictures are held out from the training pictures.
 
-    Neither set has boxes round people: here the box is 1.5 × the square round the annotated joints, also of
-    test people, as usual with these sets. There are no head boxes either, so that PCK alone can be measured.
-    All joints of LSP are annotated, also occluded ones; those of LSP Extended only where they are visible.
+    Neither set has boxes around people: here the box is 1.5 × the square around the annotated joints, for
+    test people too, as usual with these sets. There are no head boxes either, so only PCK can be measured.
+    All joints of LSP are annotated, even occluded ones; those of LSP Extended only where they are visible.
 
     Args:
         lsp_root: folder of LSP.
@@ -44,7 +44,7 @@ class LSPDataModule(PoseDataModule):
         image_size: width and height of the network's input, px.
         batch_size: pictures in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
-        augmentation: of the training pictures; None is none.
+        augmentation: of the training pictures; None for none.
         val_size: how much of the training pictures to hold out: below 1 a fraction, else a number.
         split_seed: of the held-out choice; independent of the run's seed.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.

@@ -33,7 +33,7 @@ _PICTURES = "pass --data.root with the folder of MPII, or --data.images with the
 class MPIIDataModule(PoseDataModule):
     """MPII: people in scenes of 410 activities, 16 joints, pictures of about 1280×720 px.
 
-    Either from HRNet's lists, which are those of most published figures:
+    Either from HRNet's lists, on which most published figures are measured:
     ``root/images/*.jpg``, ``root/annot/train.json`` (22,246 people), ``root/annot/valid.json`` (2,958 people)
     and ``root/annot/gt_valid.mat`` (head boxes of the latter). Or from the file that MPII's authors publish:
     ``train_annotations: mpii_human_pose_v1_u12_1.mat``; validation people are then those of valid.json, if it
@@ -45,17 +45,17 @@ class MPIIDataModule(PoseDataModule):
     Args:
         root: folder that the other paths are relative to.
         train_annotations: a JSON list or the authors' .mat.
-        val_annotations: likewise; only the .mat may do without.
+        val_annotations: likewise; may be left out only with the .mat.
         head_boxes: file with the head sizes of a JSON list of validation people; None measures PCK alone.
-            Without this file, those of the authors' .mat are taken where that is in use.
+            Without this file, those of the authors' .mat are used where that is given.
         images: folder of all pictures.
         image_size: width and height of the network's input, px.
         batch_size: pictures in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
-        augmentation: of the training pictures; None is none.
+        augmentation: of the training pictures; None for none.
         boxes: form of the JSON lists, "raw" or "padded", see :func:`bnnlight.data.keypoints.mpii_json.read_json`;
-            "auto" tells by the numbers in each list, and asks where they do not tell.
-        val_size: how much to hold out where the .mat stands alone: below 1 a fraction of the pictures, else a
+            "auto" decides by the numbers in each list, and asks where they do not say.
+        val_size: how much to hold out where the .mat is the only file: below 1 a fraction of the pictures, else a
             number of them. People of one picture stay together.
         split_seed: of the held-out choice; independent of the run's seed.
         on_bad_image: what to do about an image file that cannot be read: "stop" or "skip" it.

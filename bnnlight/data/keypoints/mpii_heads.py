@@ -21,11 +21,11 @@ def with_heads(people: PosePeople, path: Path, advice: str) -> PosePeople:
     Args:
         people: whose.
         path: of the file; it holds pos_gt_src (16, 2, N), headboxes_src (2, 2, N) and jnt_missing (16, N).
-        advice: what to do if it is missing or another one.
+        advice: what to do if it is missing or a different one.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is another file, or has no row for a person, or no head box in it.
+        ValueError: If it is a different file, or has no row for a person, or no head box in it.
     """
     names = ("pos_gt_src", "headboxes_src", "jnt_missing")
     joints, boxes, missing = (array.T for array in read_mat(path, names, advice).values())

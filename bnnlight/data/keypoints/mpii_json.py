@@ -43,14 +43,14 @@ def read_json(path: Path, boxes: Boxes, advice: str) -> PosePeople:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no such list, an entry is wrong, or the form cannot be told.
+        ValueError: If it is not such a list, an entry is wrong, or the form is unclear.
     """
     if not path.is_file():
         raise FileNotFoundError(f"annotations not found: looked for {path}; {advice}")
     try:
         entries = json.loads(path.read_bytes())
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply: it is no list of people; {advice}") from error
+        raise ValueError(f"{path} is nested too deeply: it is not a list of people; {advice}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may have been cut off: fetch it again") from error
     if not isinstance(entries, list) or not entries:
@@ -115,7 +115,7 @@ def _numbers(entry: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.nda
     try:
         numbers = np.array(entry[name], np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} holds something that is no number, or rows of unequal length") from error
+        raise ValueError(f"{name} holds something that is not a number, or rows of unequal length") from error
     if numbers.shape != shape:
         expected = "×".join(map(str, shape)) or "one"
         actual = "×".join(map(str, numbers.shape)) or "one"
@@ -135,7 +135,7 @@ def _are_raw(path: Path, boxes: Boxes, y: np.ndarray, scale: np.ndarray) -> bool
     most, least = max(only_raw, only_padded), min(only_raw, only_padded)
     if (undone if are_padded else raw).mean() < _MOST or most < 2 * max(least, 0.5):
         raise ValueError(
-            f"{path}: whether its boxes were widened already cannot be told ({shares}): pass --data.boxes raw, for "
+            f"{path}: it cannot be told whether its boxes were already widened ({shares}): pass --data.boxes raw, for "
             "centres and scales as MPII has them, or --data.boxes padded"
         )
     rank_zero_info(f"{path}: boxes read as {'padded' if are_padded else 'raw'} ({shares}); --data.boxes to set it")

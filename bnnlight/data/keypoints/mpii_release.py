@@ -17,15 +17,15 @@ from bnnlight.imaging.skeletons import MPII
 def read_release(path: Path, advice: str) -> PosePeople:
     """Read the people of all training pictures who have a scale, a position and joints.
 
-    Occluded joints count as annotated: whoever annotated them saw where they had to be.
+    Occluded joints count as annotated: whoever annotated them could tell where they had to be.
 
     Args:
         path: of the file.
-        advice: what to do if it is missing or another one.
+        advice: what to do if it is missing or a different one.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is another file, or holds no such people.
+        ValueError: If it is a different file, or holds no such people.
     """
     release = read_mat(path, ("RELEASE",), advice, squeeze=True)["RELEASE"]
     lacking = [name for name in ("annolist", "img_train") if not hasattr(release, name)]

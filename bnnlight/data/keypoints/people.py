@@ -92,7 +92,7 @@ def annotate(figure: Figure, dice: Dice) -> Person:
 
 
 class People:
-    """Drawn people, made anew each time one is asked for.
+    """Drawn people, drawn again each time one is asked for.
 
     Args:
         seed: of the pictures.
@@ -115,7 +115,7 @@ class People:
 class PeopleDataModule(PoseDataModule):
     """Drawn people with MPII's 16 joints: nothing is downloaded, and nothing is read from disk.
 
-    Each picture follows from ``seed``, its split and its index alone, so that all processes, machines and
+    Each picture follows from ``seed``, its split and its index alone, so all processes, machines and
     runs see the same ones; the people to test on are never those of the training.
 
     Args:
@@ -123,7 +123,7 @@ class PeopleDataModule(PoseDataModule):
         image_size: width and height of the network's input, px.
         batch_size: pictures in a batch, per process.
         num_workers: loader processes; None takes one for each available CPU core, at most 8.
-        augmentation: of the training pictures; None is none.
+        augmentation: of the training pictures; None for none.
         seed: of the pictures; independent of the run's seed.
     """
 

@@ -1,4 +1,4 @@
-"""Draws annotated crops, each beside its mirror image, so that a wrong order or side is seen before training."""
+"""Draws annotated crops, each beside its mirror image, so that a wrong order or side shows before training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def annotated_crops(data: PoseDataModule, view: PoseView, count: int) -> list[np
     person who is seen from the front.
 
     Args:
-        data: set up; tells the skeleton and the size of the crops.
+        data: set up; gives the skeleton and the size of the crops.
         view: whose items to draw.
         count: of people, at most.
 

@@ -57,7 +57,7 @@ class PoseTransform:
     Crop, scale, rotation and flip are one affine warp, bilinear, of the picture as it was read, or of its means
     over blocks of pixels where it is more than twice as large as needed. Brightness, contrast, saturation and
     normalization are one affine map of the colours. What lies outside the picture gets ImageNet's mean colour,
-    that is zero after normalization.
+    which is zero after normalization.
 
     A sample is a dictionary of tensors (J joints, S = image_size):
 
@@ -79,7 +79,8 @@ class PoseTransform:
     A flipped sample has its joints in swapped order throughout.
 
     Args:
-        skeleton: tells left from right, and the torso; None where no joint is known, as in a prediction.
+        skeleton: says which joints are left and right, and which span the torso; None where no joint is known, as in a
+            prediction.
         image_size: width and height of the crop, px.
         augmentation: None makes the transform deterministic. Random numbers come from torch's global
             generator, which :class:`bnnlight.data.keypoints.data_module.PoseView` seeds for each picture and epoch.

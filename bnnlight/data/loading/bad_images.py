@@ -24,7 +24,7 @@ NUM_STAND_INS = 16
 
 @dataclass(frozen=True)
 class Unreadable:
-    """In the place of a sample.
+    """Takes the place of a sample.
 
     Attributes:
         reason: one line that names the file.
@@ -44,13 +44,13 @@ class Readable(Dataset):
     """A data set that gives :class:`Unreadable` for a picture that cannot be read.
 
     That is any ``OSError`` without an ``errno``, see :func:`bnnlight.imaging.reading.unreadable`. With one, it is not
-    the picture that is at fault, and the error stays an error.
+    the picture that is at fault, and the error remains an error.
 
     Args:
         items: any data set with a length.
 
     Attributes:
-        named: reasons that were told to the user already. The loaders of a data module may share it.
+        named: reasons that the user was already told. The loaders of a data module may share it.
     """
 
     def __init__(self, items: Any, named: set[str] | None = None) -> None:
@@ -74,7 +74,7 @@ class Readable(Dataset):
 class LeaveOut:
     """Collates what could be read of a batch to a :class:`Checked`.
 
-    A batch to measure may turn out empty, if it is short, such as the last one of a pass: its form is then that of
+    A short batch to measure, such as the last one of a pass, may turn out empty: its form is then that of
     other pictures. Without any to learn it from, and in training, a batch without pictures is an error.
 
     Args:
@@ -113,15 +113,15 @@ class ImageLoader(DataLoader):
     Each file is named on stderr when it is missing for the first time. Over any other data set this is torch's loader.
 
     Attributes:
-        skipped: how many pictures are missing from each batch handed out in this pass, the oldest first; who counts
-            them takes them out. None before the first pass, and where nothing is left out.
+        skipped: how many pictures are missing from each batch handed out in this pass, the oldest first; whoever counts
+            them removes them. None before the first pass, and where nothing is left out.
     """
 
     skipped: deque[int] | None = None
 
     @property
     def named(self) -> set[str] | None:
-        """Reasons that were told already; None where nothing is left out."""
+        """Reasons that were already reported; None where nothing is left out."""
         return self.dataset.named if isinstance(self.dataset, Readable) else None
 
     def __iter__(self) -> Iterator[Any]:

@@ -75,7 +75,7 @@ class Split:
 class Examined(Dataset):
     """Reads an item in full, puts it through its transform, and keeps an :class:`Item` of it.
 
-    What is random is drawn from a seed of its own for each position, so that one check is as another.
+    Random numbers come from a seed of their own for each position, so every check gives the same result.
 
     Args:
         view: any data set with a length: of (picture, label), or of samples with an entry "annotated".
@@ -126,7 +126,7 @@ def examine(view: Any, num_workers: int, advance: Callable[[int], None]) -> Spli
     Args:
         view: any data set with a length.
         num_workers: processes that read; 0 reads in this one.
-        advance: told how many items were read since the last time.
+        advance: called with the number of items read since the last call.
     """
     split = Split()
     for batch in DataLoader(Examined(view), batch_size=_BATCH, num_workers=num_workers, collate_fn=list):

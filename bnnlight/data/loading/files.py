@@ -8,11 +8,11 @@ from typing import Any
 
 
 def file_of(items: Any, index: int) -> Path | None:
-    """The image file behind an item; None where there is none, or it cannot be told.
+    """The image file behind an item; None where there is none, or it is unknown.
 
-    Followed are views of chosen items (``items`` and ``indices``, or torch's ``dataset`` and ``indices``), several
-    sets in a row (``datasets`` and ``cumulative_sizes``), and torchvision's lists of files (``samples``). Else a data
-    set has a method ``file(index)``.
+    It looks through views of chosen items (``items`` and ``indices``, or torch's ``dataset`` and ``indices``), several
+    sets in a row (``datasets`` and ``cumulative_sizes``), and torchvision's lists of files (``samples``). Any other
+    data set needs a method ``file(index)``.
 
     Args:
         items: a data set.

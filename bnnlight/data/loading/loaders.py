@@ -81,11 +81,11 @@ class ImageDataModule(LightningDataModule):
         return self._loader(self.train_set, kind=TrainLoader, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:
-        """Load the validation images in order, each in one process alone."""
+        """Load the validation images in order, each in one process only."""
         return self._measuring_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:
-        """Load the test images in order, each in one process alone."""
+        """Load the test images in order, each in one process only."""
         return self._measuring_loader(self.test_set)
 
     def _processes(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Which pictures a process sees, in which order, and with which random numbers.
 
-What a training loader draws follows from the run's seed, the epoch and the position in the data set alone: not
-from the number of loader workers or processes, nor from whether the run was resumed at an epoch's start.
+What a training loader draws depends only on the run's seed, the epoch and the position in the data set: not
+on the number of loader workers or processes, nor on whether the run was resumed at an epoch's start.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def run_seed() -> int:
 class Draw(int):
     """A position in a data set that carries the seed of what is random in showing it.
 
-    It is an integer, so that a data set that knows nothing of seeds can be indexed with it too.
+    It is an integer, so a data set that knows nothing of seeds can be indexed with it too.
 
     Args:
         position: from 0.
-        seed: from 0, below 2³²: more is not taken by numpy, and torch ignores it on the CPU.
+        seed: from 0, below 2³²: numpy does not accept more, and torch ignores it on the CPU.
     """
 
     seed: int
@@ -76,8 +76,8 @@ def generators_kept() -> Iterator[None]:
 def seeded_by(position: int) -> Iterator[None]:
     """Within, a :class:`Draw`'s seed rules the random numbers of torch (on the CPU), numpy and Python.
 
-    Afterwards the generators stand where they stood, so that loading in the main process takes no random numbers
-    away from the training. A plain position seeds nothing.
+    Afterwards the generators stand where they stood, so loading in the main process takes no random numbers
+    away from training. A plain position seeds nothing.
     """
     if not isinstance(position, Draw):
         yield
@@ -103,19 +103,19 @@ def items_at(dataset: Any, positions: Sequence[int]) -> list[Any]:
 
 
 class TrainSampler(DistributedSampler):
-    """Shuffles anew each epoch and deals the positions out to the processes in turn, as :class:`Draw`.
+    """Reshuffles each epoch and deals the positions out to the processes in turn, as :class:`Draw`.
 
     Order and seeds follow from the run's seed and the epoch; rank r of R takes the places r, r + R, r + 2R, … of
     the order. So the i-th batches of R processes, B pictures each, hold together what the i-th batch of R·B pictures
     of a single process holds. As a ``DistributedSampler`` it is left alone by Lightning, which tells it the epoch; a
-    loop of your own has to: ``loader.sampler.set_epoch(epoch)``.
+    loop of your own has to do so: ``loader.sampler.set_epoch(epoch)``.
 
     Args:
         dataset: has a length.
         seed: of the run, from 0; the same on all ranks.
         num_replicas: R.
         rank: r, from 0.
-        drop_last: shares of equal length; up to R − 1 pictures are left out, others each epoch. Without it, the
+        drop_last: shares of equal length; up to R − 1 pictures are left out, different ones each epoch. Without it, the
             shares differ by one picture at most, and with fewer pictures than processes some are seen twice, since
             each process has to take part in a step.
 
@@ -163,12 +163,12 @@ class SameSampler(TrainSampler, SequentialSampler):
 
 
 class UnpaddedSampler(DistributedSampler, SequentialSampler):
-    """Deals the positions out to the processes in turn, in order, each to one process alone.
+    """Deals the positions out to the processes in turn, in order, each to one process only.
 
     As a ``SequentialSampler`` it is left alone by Lightning where a few batches are to be overfitted.
 
-    torch's own repeats some, to give all processes as many, and they would count twice in what is measured. Shares
-    differ by one picture at most. A process without any gets the first position nevertheless: each has to take part
+    torch's own sampler repeats some, so that all processes get equally many, and they would count twice. Shares
+    differ by one picture at most. A process without any still gets the first position: each has to take part
     in the measuring, with a batch that :func:`no_items` empties.
 
     Args:

@@ -13,7 +13,7 @@ class TrainLoader(ImageLoader):
     """Hands out the batches of a :class:`TrainSampler`, and remembers how many.
 
     Lightning keeps what ``state_dict`` returns in its checkpoints, and hands it to ``load_state_dict`` before a resumed
-    run asks for the first batch. Nothing is loaded that was trained on already.
+    run asks for the first batch. What was already trained on is not loaded again.
 
     Its arguments are those of ``DataLoader``.
     """

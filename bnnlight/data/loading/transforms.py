@@ -36,7 +36,7 @@ class ToChannels(nn.Module):
             PIL image, or uint8 tensor (num_channels, H, W).
 
         Raises:
-            ValueError: If a tensor is not uint8, or an image has 32 bits a channel.
+            ValueError: If a tensor is not uint8, or an image has 32 bits per channel.
         """
         if isinstance(picture, Image.Image):
             return as_grey_or_rgb(picture, self.num_channels)
@@ -82,7 +82,7 @@ class UnlessSized(nn.Module):
     still gives pictures that can be stacked to a batch.
 
     Args:
-        size_px: width and height wanted.
+        size_px: desired width and height.
         resize: brings any picture to that size.
     """
 

@@ -1,7 +1,7 @@
-"""Signals to loader processes, which work on when the run is told to stop, and from them, when one is lost.
+"""Signals to loader processes, which keep working when the run is told to stop, and from them, when one is lost.
 
-The adapter for the one private part of torch's loaders that is used. Where a version of torch has it no more, a lost
-process is told of without the reason.
+The adapter for the one private part of torch's loaders that is used. Where a version of torch no longer has it, a
+lost process is reported without the reason.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ GRACE_S = 60
 
 
 def outlive_stop_signals(worker_id: int) -> None:
-    """To be called as a loader process starts: schedulers, and Ctrl-C, send their signals to it as well.
+    """To be called as a loader process starts: schedulers and Ctrl-C send their signals to it as well.
 
     The run ends its loader processes itself, once it has saved.
 
     Args:
-        worker_id: not used; loaders hand it over.
+        worker_id: not used; loaders pass it.
     """
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
@@ -37,8 +37,8 @@ def hear_of_lost_workers() -> None:
     """Lets torch tell which signal ended a loader process; to be called before a Trainer starts.
 
     Torch sets its handler once in a process, when the first loader with workers starts. Lightning, at the end of a fit,
-    sets all handlers back to those that it found: without this, a worker lost in the test that follows was told of
-    without the reason, which is how a shared memory that ran out looks.
+    sets all handlers back to those that it found: without this, a worker lost in the test that follows would be
+    reported without the reason, and so would shared memory that ran out.
     """
     if _set_SIGCHLD_handler is not None:
         _set_SIGCHLD_handler()

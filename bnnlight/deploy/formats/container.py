@@ -42,7 +42,7 @@ def to_bytes(tensors: Mapping[str, np.ndarray], metadata: Metadata) -> bytes:
     rewritten = b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + length :]))
     for what, size, most in (("header", len(header), MAX_HEADER_BYTES), ("file", len(rewritten), MAX_FILE_BYTES)):
         if size > most:
-            raise ValueError(f"its {what} would have {size} bytes, at most {most} are read")
+            raise ValueError(f"its {what} would have {size} bytes, but at most {most} are read")
     return rewritten
 
 
@@ -56,19 +56,19 @@ def read_bytes(file: Path) -> tuple[bytes, Metadata]:
     if not file.exists():
         raise FileNotFoundError(f"{file}: there is no such file; name one that bnnlight export wrote")
     if not file.is_file():  # opening a pipe would wait for somebody to write
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         start = stream.read(8)
         length = int.from_bytes(start, "little")
         if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError("it is no safetensors file, or is cut off")
+            raise ValueError("it is not a safetensors file, or is cut off")
         header = stream.read(length)
         metadata, num_bytes = _parse(header)
         if 8 + length + num_bytes != size:
-            raise ValueError(f"it has {size} bytes, its header speaks of {8 + length + num_bytes}")
+            raise ValueError(f"it has {size} bytes, but its header says {8 + length + num_bytes}")
         if size > MAX_FILE_BYTES:
-            raise ValueError(f"it has {size} bytes, at most {MAX_FILE_BYTES} are read")
+            raise ValueError(f"it has {size} bytes, but at most {MAX_FILE_BYTES} are read")
         return b"".join((start, header, stream.read(num_bytes))), metadata
 
 
@@ -81,26 +81,26 @@ def to_tensors(content: bytes) -> dict[str, np.ndarray]:
     try:
         return load(content)
     except SafetensorError as error:
-        raise ValueError(f"it is no safetensors file: {shown(str(error))}") from error
+        raise ValueError(f"it is not a safetensors file: {shown(str(error))}") from error
 
 
 def _parse(header: bytes) -> tuple[Metadata, int]:
     """Texts of a header, and number of bytes behind it."""
     record = parse_json(header.decode("utf-8"), "its header")
     if not isinstance(record, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not an object")
     metadata = record.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise ValueError("its header's metadata are no texts")
+        raise ValueError("its header's metadata are not text")
     return metadata, sum(_num_bytes(name, entry) for name, entry in record.items())
 
 
 def _num_bytes(name: str, entry: Any) -> int:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"its header's entry {shown(name)} is none of a tensor")
+        raise ValueError(f"its header's entry {shown(name)} does not describe a tensor")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise ValueError(f"its tensor {shown(name)} is of type {shown(dtype)}: wanted {', '.join(ITEM_BYTES)}")
+        raise ValueError(f"its tensor {shown(name)} is of type {shown(dtype)}: expected {', '.join(ITEM_BYTES)}")
     whole = isinstance(shape, list) and isinstance(offsets, list) and all(type(v) is int for v in shape + offsets)
     if not whole or len(shape) > 4 or len(offsets) != 2 or min(shape + offsets) < 0:
         raise ValueError(f"its tensor {shown(name)} has no valid shape or place")

@@ -46,5 +46,7 @@ def find_ranges(program: Program, batches: Iterable[np.ndarray]) -> dict[str, tu
             network(images, look)
             num_images += len(batch)
     if not num_images:
-        raise ValueError("8-bit integers need some pictures to find the ranges of real layers' inputs, there are none")
+        raise ValueError(
+            "8-bit integers need some pictures to find the ranges of real layers' inputs, and there are none"
+        )
     return {layer: (low[source], high[source]) for layer, source in sources.items()}

@@ -80,7 +80,7 @@ def _metadata(content: bytes) -> str:
     # a damaged file sends the reader anywhere
     except Exception as error:
         raise ValueError(
-            "no model of bnnlight, or a damaged one; make one with bnnlight export --format lce"
+            "not a model of bnnlight, or a damaged one; make one with bnnlight export --format lce"
         ) from error
 
 

@@ -30,7 +30,7 @@ def find_metadata(content: bytes, key: str) -> str:
         if fields.get(1) == key.encode():
             texts.append(fields.get(2, b""))
     if len(texts) != 1:
-        raise ValueError("it is no model that bnnlight wrote; name one, or export it again")
+        raise ValueError("it is not a model that bnnlight wrote; name one, or export it again")
     return _text(texts[0])
 
 
@@ -73,7 +73,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, message[at : at + size]
             at += size
         if number == 0 or kind not in (0, 1, 2, 5) or at > len(message):
-            raise ValueError("it is no ONNX file, or only a part of one; name another, or copy it again")
+            raise ValueError("it is not an ONNX file, or only a part of one; name another, or copy it again")
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

@@ -179,7 +179,7 @@ def check_images(images: np.ndarray, input_shape: tuple[int, ...]) -> None:
     """Raises ValueError where images are not what a network takes."""
     if images.ndim != 4 or images.shape[1:] != input_shape or images.dtype != np.float32 or not len(images):
         expected = ", ".join(map(str, input_shape))
-        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: wanted (N, {expected}) float32")
+        raise ValueError(f"images of shape {images.shape} and type {images.dtype}: expected (N, {expected}) float32")
 
 
 @functools.cache
@@ -201,7 +201,7 @@ def _check_arithmetic() -> None:
         if not np.array_equal(output, weight.reshape(outputs, inputs) @ np.where(x >= 0, 1, -1).reshape(-1)):
             version = ov.get_version().split("-")[0]
             raise RuntimeError(
-                f"OpenVINO {version} computes binary convolutions otherwise than 2026.4, with which bnnlight was "
+                f"OpenVINO {version} computes binary convolutions differently from 2026.4, with which bnnlight was "
                 "tried: install that version, or export to another format"
             )
 
@@ -216,7 +216,9 @@ def read_openvino(file: Path) -> tuple[ov.Model, Manifest]:
     content, binary = file.read_bytes(), file.with_suffix(".bin").read_bytes()
     match = _MANIFEST.search(content)
     if match is None:
-        raise ValueError(f"{file}: no OpenVINO model of bnnlight; export one with bnnlight export --format openvino")
+        raise ValueError(
+            f"{file}: not an OpenVINO model of bnnlight; export one with bnnlight export --format openvino"
+        )
     try:
         manifest, seal = Manifest.from_json(html.unescape(match[1][1:-1].decode()))
         check_seal(content, seal, binary)

@@ -97,7 +97,7 @@ def load_packed(file: str | Path) -> tuple[Program, Manifest]:
     try:
         content, texts = read_bytes(file)
         if set(texts) != {MANIFEST, PROGRAM}:
-            raise ValueError("it is no packed model of bnnlight")
+            raise ValueError("it is not a packed model of bnnlight")
         check_seal(content, read_seal(texts[MANIFEST]))
         manifest, _ = Manifest.from_json(texts[MANIFEST])
         program = _to_program(parse_json(texts[PROGRAM], "its program"), to_tensors(content))
@@ -213,7 +213,7 @@ class InTorch:
         dtype, shape = getattr(images, "dtype", type(images).__name__), np.shape(images)
         if dtype != np.float32 or len(shape) != 4 or shape[1:] != self._network.program.input_shape:
             expected = ", ".join(map(str, ("N", *self._network.program.input_shape)))
-            raise ValueError(f"images are {dtype} of shape {shape}: wanted float32 of ({expected})")
+            raise ValueError(f"images are {dtype} of shape {shape}: expected float32 of ({expected})")
         return images
 
     def _run(self, images: np.ndarray, look: Callable[[str, Any], None] | None = None) -> np.ndarray:

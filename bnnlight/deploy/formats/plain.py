@@ -65,7 +65,7 @@ class FrozenNetwork(nn.Module):
         """The output; ``look`` is shown the name and value of every step."""
         if tuple(x.shape[1:]) != self.program.input_shape or x.dtype != torch.float32:
             expected = (*"N", *self.program.input_shape)
-            raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: wanted {expected}, torch.float32")
+            raise ValueError(f"pictures of shape {tuple(x.shape)}, {x.dtype}: expected {expected}, torch.float32")
         with _float32(x.device.type):
             return self.compute(x, self.tensors(), look)
 

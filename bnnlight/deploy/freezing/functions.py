@@ -83,7 +83,7 @@ def _taken(t: Translation, node: fx.Node) -> str:
 
 def _unsqueeze(t: Translation, node: fx.Node) -> str:
     if argument(node, 1, "dim") != 1 or len(shape_of(node)) != 4:
-        raise Unsupported("only a new axis behind the batch, before channels, height and width, can be shipped")
+        raise Unsupported("only a new axis after the batch, before channels, height and width, can be shipped")
     return t.step(name_of(node), "stack", t.input(node))
 
 

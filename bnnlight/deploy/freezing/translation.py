@@ -49,9 +49,9 @@ class Translation:
     def value(self, argument: Any, dtype: torch.dtype = torch.float32) -> str:
         """Name of the value that a node gives; a comparison's has ±1 for true and false."""
         if not isinstance(argument, fx.Node) or argument not in self.values:
-            raise Unsupported("an input of it does not depend on the picture")
+            raise Unsupported("one of its inputs does not depend on the picture")
         if argument.meta.get("dtype") != dtype:
-            raise Unsupported(f"an input of it is {argument.meta.get('dtype', 'no single tensor')}")
+            raise Unsupported(f"one of its inputs is {argument.meta.get('dtype', 'no single tensor')}")
         if argument in self.grouped:
             raise Unsupported("it takes channels in groups, which only a shuffle of channels can")
         return self.values[argument]
@@ -84,7 +84,7 @@ def shape_of(value: Any) -> Shape:
     """Shape of a node's value for one picture, without the batch."""
     shape = value.meta.get("shape") if isinstance(value, fx.Node) else None
     if not shape or len(shape) < 2 or shape[0] != 1:
-        raise Unsupported("what it takes or gives is no tensor for each picture")
+        raise Unsupported("its input or output is not a tensor with one entry per picture")
     return shape[1:]
 
 

@@ -127,7 +127,7 @@ def check(program: Program) -> dict[str, Shape]:
     """
     known_shapes: dict[str, Shape] = {INPUT: positive(program.input_shape, 3, "input shape")}
     if not 1 <= len(program.steps) <= MAX_STEPS:
-        raise ValueError(f"the program has {len(program.steps) or 'no'} steps: wanted 1 to {MAX_STEPS}")
+        raise ValueError(f"the program has {len(program.steps) or 'no'} steps: expected 1 to {MAX_STEPS}")
     last_use = _check_parts(program)
     alive, work = math.prod(known_shapes[INPUT]), 0
     for index, step in enumerate(program.steps):
@@ -177,13 +177,13 @@ def _check_parts(program: Program) -> dict[str, int]:
 
 def _check_names(step: Step, available: set[str]) -> None:
     if not is_line(step.name) or not step.name:
-        raise Wrong("the name is no text in one line")
+        raise Wrong("the name is not a single line of text")
     if step.name in available:
-        raise Wrong("the name is taken")
+        raise Wrong("the name is already taken")
     if not isinstance(step.op, str) or step.op not in OPERATIONS:
         raise Wrong("there is no such operation")
     if not isinstance(step.inputs, list | tuple) or not all(isinstance(name, str) for name in step.inputs):
-        raise Wrong(f"inputs are {shown(step.inputs)}: wanted names")
+        raise Wrong(f"inputs are {shown(step.inputs)}: expected names")
     unknown = [name for name in step.inputs if name not in available]
     if unknown:
         raise Wrong(f"takes {shown(unknown[0])}, which no earlier step gives")

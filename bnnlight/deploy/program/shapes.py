@@ -36,7 +36,7 @@ def positive(values: Any, count: int, what: str, least: int = 1, most: int = MAX
     """Whole numbers within bounds, and as many as wanted; True is none, nor is 1.0."""
     wrong = not isinstance(values, list | tuple) or len(values) != count
     if wrong or any(type(v) is not int or not least <= v <= most for v in values):
-        raise Wrong(f"{what} is {shown(values)}: wanted {count} whole numbers from {least} to {most}")
+        raise Wrong(f"{what} is {shown(values)}: expected {count} whole numbers from {least} to {most}")
     return tuple(values)
 
 
@@ -45,20 +45,20 @@ def _number(step: Step, name: str) -> float:
     # torch takes whole numbers of 64 bits alone
     most = 2**53 if type(value) is int else MAX_FLOAT
     if type(value) not in (int, float) or not -most <= value <= most:
-        raise Wrong(f"{name} is {shown(value)}: wanted a number of float32")
+        raise Wrong(f"{name} is {shown(value)}: expected a number of float32")
     return value
 
 
 def _flag(step: Step, name: str) -> bool:
     if not isinstance(step.settings[name], bool):
-        raise Wrong(f"{name} is {shown(step.settings[name])}: wanted true or false")
+        raise Wrong(f"{name} is {shown(step.settings[name])}: expected true or false")
     return step.settings[name]
 
 
 def _only(shapes: list[Shape], *dims: int) -> Shape:
     """The one input's shape, which must have so many dimensions."""
     if len(shapes) != 1:
-        raise Wrong(f"takes one value, is given {len(shapes)}")
+        raise Wrong(f"takes one value, but is given {len(shapes)}")
     if dims and len(shapes[0]) not in dims:
         raise Wrong(f"is given a value of shape {shapes[0]}")
     return shapes[0]
@@ -66,7 +66,7 @@ def _only(shapes: list[Shape], *dims: int) -> Shape:
 
 def _per_channel(step: Step, name: str, shape: Shape, *others: Shape) -> None:
     if name in step.tensors and step.tensors[name].shape not in ((shape[0],), *others):
-        raise Wrong(f"tensor {name!r} has shape {step.tensors[name].shape}, the value has {shape}")
+        raise Wrong(f"tensor {name!r} has shape {step.tensors[name].shape}, but the value has {shape}")
 
 
 def _window(step: Step, shape: Shape, kernel: Shape, ceil: bool = False) -> Shape:
@@ -97,7 +97,7 @@ def _check_weight(step: Step, dims: int) -> Shape:
         weight = positive(step.settings["shape"], dims, "shape of the weight")
         expected = (-(-math.prod(weight) // 8),)
         if step.tensors["bits"].shape != expected:
-            raise Wrong(f"{step.tensors['bits'].shape} bytes of bits, a weight of {weight} takes {expected}")
+            raise Wrong(f"{step.tensors['bits'].shape} bytes of bits, but a weight of {weight} takes {expected}")
         return weight
     return positive(step.tensors["weight"].shape, dims, "shape of the weight")
 
@@ -111,7 +111,7 @@ def convolution(step: Step, shapes: list[Shape]) -> Shape:
     _per_channel(step, "bias", (outputs,))
     value = step.settings.get("padding_value", 0)
     if type(value) is not int or value not in (-1, 0, 1):
-        raise Wrong(f"padding_value is {shown(value)}: wanted -1, 0 or 1")
+        raise Wrong(f"padding_value is {shown(value)}: expected -1, 0 or 1")
     return (outputs, *_window(step, shape, tuple(kernel)))
 
 
@@ -155,7 +155,7 @@ def clamp(step: Step, shapes: list[Shape]) -> Shape:
 def round_(step: Step, shapes: list[Shape]) -> Shape:
     bits = step.settings["fraction_bits"]
     if type(bits) is not int or not -MAX_FRACTION <= bits <= MAX_FRACTION:
-        raise Wrong(f"fraction_bits is {shown(bits)}: wanted a whole number from -{MAX_FRACTION} to {MAX_FRACTION}")
+        raise Wrong(f"fraction_bits is {shown(bits)}: expected a whole number from -{MAX_FRACTION} to {MAX_FRACTION}")
     return clamp(step, shapes)
 
 
@@ -215,7 +215,7 @@ def shuffle_channels(step: Step, shapes: list[Shape]) -> Shape:
 
 def gelu(step: Step, shapes: list[Shape]) -> Shape:
     if step.settings["approximate"] not in ("none", "tanh"):
-        raise Wrong(f"approximate is {shown(step.settings['approximate'])}: wanted 'none' or 'tanh'")
+        raise Wrong(f"approximate is {shown(step.settings['approximate'])}: expected 'none' or 'tanh'")
     return _only(shapes)
 
 

@@ -35,7 +35,7 @@ def check_changes(now: str, path: Path, with_defaults: str) -> list[str]:
     try:
         then = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError):
-        return [f"{path} cannot be read, so changes in the config cannot be told"]
+        return [f"{path} cannot be read, so changes in the config cannot be detected"]
     read, after = _flat(yaml.safe_load(with_defaults)), _flat(yaml.safe_load(now))
     # a class that has moved since stands in what is read under its name of today
     before = read | _flat(then) | {key: name for key, name in read.items() if key.endswith("class_path")}
@@ -48,8 +48,8 @@ def check_changes(now: str, path: Path, with_defaults: str) -> list[str]:
     if fixed:
         others = f" and {len(fixed) - 1} more" if len(fixed) > 1 else ""
         raise ValueError(
-            f"the config is not that of the run in {path.parent}: {fixed[0]}{others}; go on with --config {path}, or "
-            "begin another run in another --run_dir"
+            f"the config differs from that of the run in {path.parent}: {fixed[0]}{others}; go on with "
+            f"--config {path}, or begin a new run in another --run_dir"
         )
     return list(changes.values())
 

@@ -36,7 +36,7 @@ def check_config_files(args: Sequence[str]) -> None:
             if isinstance(section, dict) and "init_args" in section and "class_path" not in section:
                 if name not in named:
                     raise ValueError(
-                        f"{value} is an overlay, it changes options of a {name} that is not named yet: give it behind "
+                        f"{value} is an overlay: it changes options of a {name} that is not named yet. Give it after "
                         f"the config of the experiment, --config EXPERIMENT --config {value}"
                     )
             elif section:
@@ -67,7 +67,7 @@ def read_config(file: Path) -> dict[str, Any]:
         where = str(error).replace('in "<unicode string>", ', "at ")
         raise ValueError(f"{file} is not valid YAML: {' '.join(where.split())}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no text in UTF-8, and so no config: {error}") from error
+        raise ValueError(f"{file} is not UTF-8 text, so it is not a config: {error}") from error
     if content is None:
         raise ValueError(f"{file} is empty: a config names a model, data and a trainer, see configs/quickstart.yaml")
     if not isinstance(content, dict):
@@ -96,5 +96,5 @@ def _check_each_once(file: Path, root: yaml.Node) -> None:
             line = key.start_mark.line + 1
             if key.value in lines:
                 both = f"lines {lines[key.value]} and {line}"
-                raise ValueError(f"{file} has {key.value} twice, in {both}: make one of them")
+                raise ValueError(f"{file} has {key.value} twice, in {both}: keep one of them")
             lines[key.value] = line

@@ -27,13 +27,13 @@ def lacking(task: L.LightningModule, data: Any) -> list[str]:
         return found
     if getattr(data, "image_format", None) is None:
         found.append(
-            f"{_name(data)} has no `image_format`: give it a bnnlight.data.loading.transforms.ImageFormat, or tell "
-            "`bnnlight export` --input_shape, --mean and --std"
+            f"{_name(data)} has no `image_format`: give it a bnnlight.data.loading.transforms.ImageFormat, or pass "
+            "--input_shape, --mean and --std to `bnnlight export`"
         )
     if getattr(data, "eval_transform", None) is None:
         found.append(f"{_name(data)} has no `eval_transform`, so that `bnnlight predict` takes an exported model alone")
     if not getattr(data, "classes", None) and not getattr(task, "class_names", None):
-        found.append(f"{_name(data)} has no `classes`: without names predictions are numbers")
+        found.append(f"{_name(data)} has no `classes`: without names, predictions are numbers")
     return found
 
 
@@ -64,7 +64,7 @@ def input_format(
     else:
         known = shape or picture_shape(data)
     if known is None:
-        raise ValueError(f"{_name(data)} does not tell the size of its pictures: pass --input_shape C,H,W")
+        raise ValueError(f"{_name(data)} does not give the size of its pictures: pass --input_shape C,H,W")
     channels, height, width = known
     if height != width or channels not in (1, 3):
         raise ValueError(
@@ -73,13 +73,15 @@ def input_format(
         )
     if mean is None or std is None:
         raise ValueError(
-            f"{_name(data)} has no image_format that tells what is done to a picture: pass --mean and --std of its "
+            f"{_name(data)} has no image_format that says how a picture is prepared: pass --mean and --std of its "
             "channels, on the scale 0 to 1 (0 and 1 where pixels are only divided by 255)"
         )
     sizes = [tuple(values) * channels if len(values) == 1 else tuple(values) for values in (mean, std)]
     for option, values in zip(("--mean", "--std"), sizes, strict=True):
         if len(values) != channels:
-            raise ValueError(f"{option} has {len(values)} numbers, and the pictures {channels} channels: give as many")
+            raise ValueError(
+                f"{option} has {len(values)} numbers, but the pictures have {channels} channels: give one for each"
+            )
     if not isinstance(task, PoseTask):
         _check_logits(task, known)
     resize_px = form.resize_px if form is not None and not shape else height
@@ -94,12 +96,13 @@ def names_of_classes(task: L.LightningModule, data: Any) -> tuple[str, ...]:
 def _check_logits(task: L.LightningModule, shape: tuple[int, int, int]) -> None:
     network = getattr(task, "backbone", None)
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{_name(task)} has no `backbone`, in which the network is looked for: give it that attribute")
+        raise ValueError(f"{_name(task)} has no `backbone`, where the network is expected: give it that attribute")
     logits = answer(network, shape)
     if logits is not None and (not isinstance(logits, Tensor) or logits.ndim != 2):
         told = f"an answer of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"the network gives {told}: shipped are networks that give logits (N, classes), and those of PoseTask"
+            f"the network gives {told}: only networks that give logits (N, classes), and those of PoseTask, can be "
+            "shipped"
         )
 
 

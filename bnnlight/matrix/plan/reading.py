@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                 if key.value in names:
-                    raise ValueError(f"line {key.start_mark.line + 1}: {key.value!r} stands there twice: rename one")
+                    raise ValueError(f"line {key.start_mark.line + 1}: {key.value!r} appears twice: rename one")
                 names.add(key.value)
         return node
 
@@ -173,7 +173,7 @@ def names_of(content: Any, choices: Collection[str], where: str, what: str) -> t
     names = tuple(one_of(str(name), choices, where, what) for name in content)
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{where}: {name!r} stands there twice: remove one")
+            raise ValueError(f"{where}: {name!r} appears twice: remove one")
     return names
 
 

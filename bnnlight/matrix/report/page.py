@@ -121,8 +121,8 @@ def _protocol(record: Record) -> str:
     of_unit = f" in {record['unit']}" if record["unit"] else ""
     text = (
         f"`{record['config']}`; {record['metric_name']}{of_unit} on the test data, of the checkpoint that is best on "
-        f"held-out data; {better} is better. Means stand with Student's 95 % interval over the seeds; the difference "
-        "is paired by seed, over the seeds that both have, with its 95 % interval."
+        f"held-out data; {better} is better. Means are given with Student's 95 % interval over the seeds; the "
+        "difference is paired by seed, over the seeds that both have, with its 95 % interval."
     )
     return text + _searched(record)
 
@@ -142,7 +142,7 @@ def _searched(record: Record) -> str:
         tried = "; ".join(f"{_values(numbers)} ({name})" for numbers, name in values)
     return (
         f" {each} the `{search['option']}` of {tried} that is best on held-out data in the mean over "
-        f"{_seeds(search['seeds'])}, whose figures stand under “search”; there the test data are not looked at."
+        f"{_seeds(search['seeds'])}, whose figures are under “search”; the search does not look at the test data."
         f"{_borrowed(optimizers)}"
     )
 
@@ -173,7 +173,7 @@ def _values(values: Sequence[float]) -> str:
 
 def _family(record: Record) -> str:
     if not record["family"]:
-        return "No method has two seeds in common with the baseline yet: how sure a difference is cannot be said."
+        return "No method has two seeds in common with the baseline yet: the uncertainty of a difference is unknown."
     return (
         f"“Excludes zero” looks at each difference alone. The family has {record['family']} "
         f"comparison{'s' if record['family'] > 1 else ''} with {record['baseline']}; “p, Holm” is the paired t-test's "
@@ -205,7 +205,7 @@ def _marks(record: Record) -> list[str]:
         if seeds:
             marks.append(
                 f"Not finite: {row['method']}, {_seeds(seeds)}: the method has no mean and no interval, and no "
-                "difference is taken from such a figure."
+                "difference is computed from such a figure."
             )
     return marks
 

@@ -47,7 +47,7 @@ def _cells(pair: Record, unit: Unit) -> list[str]:
 def _family(pairs: list[Record]) -> str:
     tested = [pair for pair in pairs if pair["p_holm"] is not None]
     if not tested:
-        return "No two of them have two seeds in common yet: how sure a difference is cannot be said."
+        return "No two of them have two seeds in common yet: the uncertainty of a difference is unknown."
     num, differ = len(tested), sum(pair["p_holm"] < 0.05 for pair in tested)
     comparisons = "comparison" if num == 1 else "comparisons"
     verb = "differ" if differ > 1 else "differs"

@@ -45,15 +45,15 @@ def reach_text(record: Record) -> list[str]:
         return []
     direction = "at least" if record["direction"] == "max" else "at most"
     if record["reach"]["target"] is None:
-        what = "It is told as soon as the baseline's runs are done: their mean last figure on held-out data is the aim."
+        what = "It is given once the baseline's runs are done: the target is their mean last figure on held-out data."
         return [f"Processor seconds: none yet. {what}"]
     of = "the mean of the baseline's last figures, " if record["reach"]["asked"] == "baseline" else ""
     return [
-        f"Processor seconds to {_target(record)}: {of}on held-out data. Of each run it is the user and system time "
-        f"since training began, with validations, up to the first validation with {direction} that figure. The mean "
-        "is over the runs that reach it; their count stands in brackets, of the runs that logged their time. So where "
-        "not all do, the slowest are missing from the mean. × is the mean of the shares of the baseline's seconds, "
-        "over the seeds of which both runs reach the figure. Intervals are Student's at 95 %."
+        f"Processor seconds to {_target(record)}: {of}on held-out data. For each run this is the user and system "
+        f"time since training began, validations included, up to the first validation with {direction} that figure. "
+        "The mean is over the runs that reach it; their count is in brackets, out of the runs that logged their time. "
+        "So where not all reach it, the slowest are missing from the mean. × is the mean of the ratios to the "
+        "baseline's seconds, over the seeds with which both runs reach the figure. Intervals are Student's at 95 %."
     ]
 
 

@@ -106,7 +106,9 @@ class Run:
             saved = json.loads((self.folder / FILE_NAME).read_text(encoding="utf-8"))
         except FileNotFoundError:
             if (self.folder / "config.yaml").exists():
-                raise ValueError(f"{self.folder} holds a run of other making: choose another --runs") from None
+                raise ValueError(
+                    f"{self.folder} holds a run that `bnnlight matrix` did not make: choose another --runs"
+                ) from None
             return None
         except ValueError:
             raise ValueError(f"{self.folder / FILE_NAME}: not valid JSON: remove the run's folder") from None
@@ -192,10 +194,10 @@ def handed_on(words: Sequence[str]) -> Options:
     while rest:
         name, is_joined, value = rest.pop(0).partition("=")
         if not name.startswith("--") or not (is_joined or rest):
-            raise ValueError(f"behind --, {name!r} is not of the form --name=value")
+            raise ValueError(f"after --, {name!r} is not of the form --name=value")
         name = name.removeprefix("--")
         if name in (*OWN_OPTIONS, "config"):
-            raise ValueError(f"behind --: --{name} is given to every run by the matrix itself")
+            raise ValueError(f"after --: --{name} is given to every run by the matrix itself")
         options[name] = yaml.safe_load(value if is_joined else rest.pop(0))
     return options
 

@@ -1,4 +1,4 @@
-"""How layers and latents compute, and what they keep for the backward pass; of a user's layers, fixed-point ones alone.
+"""How layers and latents compute, and what they keep for the backward pass; also the fixed-point layers.
 
 `binary_conv.py` is the binary convolution as one function: its sums in `integer_conv.py`, over `patches.py`, rounded by
 `rounding.py`; its gradients in `conv_gradients.py`. `product.py` has the products that weights are rebuilt with, and

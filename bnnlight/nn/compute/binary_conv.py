@@ -1,4 +1,4 @@
-"""The binary convolution as one autograd function: sign, sums, α and PReLU, with three bytes kept an activation."""
+"""The binary convolution as one autograd function: sign, sums, α and PReLU, with three bytes kept per activation."""
 
 from __future__ import annotations
 

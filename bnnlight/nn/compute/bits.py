@@ -25,7 +25,7 @@ _wanted: ContextVar[bool] = ContextVar("packed_activations", default=False)
 
 @contextlib.contextmanager
 def packed_activations(enabled: bool = True) -> Iterator[None]:
-    """Binary convolutions within keep two bits of each activation for the backward pass, in place of a byte.
+    """Binary convolutions within keep two bits of each activation for the backward pass, instead of a byte.
 
     With the ``identity`` gradient it is one bit. Results are the same bit for bit. It is off otherwise: on a CPU it
     costs more time than it is worth, and on GPUs ``benchmarks/gpu/acceptance.py`` measures whether it pays.

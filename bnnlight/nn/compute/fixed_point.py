@@ -31,7 +31,7 @@ class FixedPoint(nn.Module):
 
     Args:
         num_bits: b, from 2 to 16.
-        fraction_bits: f, how many of them stand behind the point; may be negative, or more than b.
+        fraction_bits: f, how many of them come after the point; may be negative, or more than b.
 
     Attributes:
         step, least, most: s and the two bounds.
@@ -59,7 +59,7 @@ class FixedPoint(nn.Module):
         return self.round(x)
 
     def round(self, x: Tensor) -> Tensor:
-        """The same for a weight, which is no step of the network's own."""
+        """The same for a weight, which is not a step of its own in the network."""
         return _Rounded.apply(x, self.step, self.least, self.most)
 
     def extra_repr(self) -> str:

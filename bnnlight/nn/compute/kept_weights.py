@@ -1,4 +1,4 @@
-"""A cache of rebuilt weights W̃, for code that calls a network many times as it is; by default nothing is kept."""
+"""A cache of rebuilt weights W̃, for code that calls an unchanged network many times; by default nothing is kept."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _weights: ContextVar[dict[nn.Module, _Entry] | None] = ContextVar("kept_weights"
 def weights_kept() -> Iterator[None]:
     """Within it each latent rebuilds W̃ once, for any number of forward passes of any networks.
 
-    For networks that are called many times as they are, in train or eval mode; gradients reach the factors as ever. It
-    takes the memory of the binary layers' weights. What is written to a parameter within it is not seen, by whatever
-    way it is written; one that is replaced (as by ``torch.func.functional_call``), moved or cast is::
+    For networks that are called many times unchanged, in train or eval mode; gradients reach the factors as usual. It
+    takes the memory of the binary layers' weights. What is written to a parameter within it goes unnoticed, in whatever
+    way it is written; a parameter that is replaced (as by ``torch.func.functional_call``), moved or cast is noticed.
+    For example::
 
         with weights_kept(), torch.inference_mode():
             for batch in batches:
@@ -63,20 +64,20 @@ class KeptWeights:
         self._weights: dict[nn.Module, _Entry] = {}
 
     def begin(self, keep: bool = True) -> None:
-        """Lets go of the weights from before, and keeps those from now on; or none."""
+        """Drops the weights from before, and keeps new ones from now on; or none."""
         self._keeps = keep
         self._weights.clear()
 
     def end(self) -> None:
-        """Lets go of the weights, and keeps none from now on."""
+        """Drops the weights, and keeps none from now on."""
         self.begin(keep=False)
 
     def follow(self, optimizer: Optimizer) -> None:
-        """Lets go of the weights after each step of the optimizer, which changes them."""
+        """Drops the weights after each step of the optimizer, which changes them."""
         optimizer.register_step_post_hook(self._let_go)
 
     def follow_loads(self, module: nn.Module) -> None:
-        """Lets go of the weights after each ``load_state_dict`` of the module, which changes them."""
+        """Drops the weights after each ``load_state_dict`` of the module, which changes them."""
         module.register_load_state_dict_post_hook(self._let_go)
 
     def _let_go(self, *_: object) -> None:

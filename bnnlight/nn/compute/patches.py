@@ -97,6 +97,6 @@ def pair(value: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(value, int):
         return value, value
     if isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"{value!r} is no size of a convolution: give one number or (height, width)")
+        raise ValueError(f"{value!r} is not a valid size for a convolution: give one number or (height, width)")
     height, width = value
     return int(height), int(width)

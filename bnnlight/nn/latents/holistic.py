@@ -64,7 +64,7 @@ class Holistic(Latent):
 
     Section 3.3 of Bulat, Kossaifi, Tzimiropoulos, Pantic 2019, https://arxiv.org/abs/1904.07852. A latent
     made on its own is a stack of one layer, which is a Tucker decomposition; :func:`bnnlight.nn.factorize`
-    joins those of one shape. Shapes that stand once in a network stay alone.
+    joins those of one shape. A shape that occurs once in a network stays alone.
 
     Args:
         weight: ``(O, I, *kernel)``, the initial value.

@@ -33,8 +33,8 @@ class Latent(nn.Module):
         shape: of the weight that :meth:`forward` returns, ``(O, I, *kernel)``.
         products: type of the factors of large products. With ``bfloat16`` those take about half the time on
             processors with AVX512_BF16 or AMX and on GPUs. Parameters, sums and gradients stay as they are, but each
-            product comes out rounded to 8 bits, so that weights near zero may get another sign than with ``float32``.
-            No part of the ``state_dict``: a network is to be measured and exported as it was trained.
+            product comes out rounded to 8 bits, so weights near zero may get a different sign than with ``float32``.
+            Not part of the ``state_dict``: measure and export a network with the option it was trained with.
 
     Attributes:
         shape: as given.
@@ -60,7 +60,7 @@ class Latent(nn.Module):
     def unfoldings(self, triangle_of: Triangle = triangle) -> list[Tensor]:
         """For each mode of W̃ a matrix with the same nonzero singular values as W̃'s unfolding along it.
 
-        As small as the parameters allow, so that the lesser of its two sides is the largest rank that the
+        As small as the parameters allow, so that the smaller of its two sides is the largest rank that the
         unfolding can have. W̃'s own unfoldings here; decompositions return less.
 
         Args:
@@ -117,13 +117,13 @@ def check_factor_lr(factor_lr: float) -> None:
 
 
 def check_start(start: str, choices: Sequence[str]) -> None:
-    """Raises ValueError where ``start`` is none of the choices."""
+    """Raises ValueError where ``start`` is not one of the choices."""
     if start not in choices:
         raise ValueError(f"unknown start {start!r}: choose one of {', '.join(choices)}")
 
 
 class Dense(Latent):
-    """W̃ = W, stored as it is: the baseline of all earlier work, where every filter is on its own.
+    """W̃ = W, stored as it is: the baseline of all earlier work, where every filter is independent.
 
     Args:
         weight: ``(O, I, *kernel)``, the initial value.

@@ -23,14 +23,14 @@ _MODES = {"both": (True, True), "output": (True, False), "input": (False, True)}
 class Rotated(Latent):
     """W̃ = R_O G R_I: a dense G, with the weight's channel modes turned by fixed random rotations.
 
-    An optimizer such as Adam, which steps each entry by itself, then does so in another basis than the weight's own.
+    An optimizer such as Adam, which steps each entry by itself, then does so in a basis other than the weight's own.
     Nothing is compressed, and nothing but G is trained. With T the orthogonal transform of
     :mod:`bnnlight.nn.latents.hadamard` (Walsh-Hadamard where the width is a power of two) and D random signs on a
     diagonal,
 
         R_O = D_O T_O,    R_I = T_I D_I,    G = R_Oᵀ W R_Iᵀ at the start,
 
-    so that W̃ starts as the dense weight, up to rounding. The signs stand on W̃'s side: on G's they would change
+    so that W̃ starts as the dense weight, up to rounding. The signs are on W̃'s side: on G's they would change
     nothing, since Adam's steps follow a change of an entry's sign.
 
     Source of the randomized Hadamard transform T D: Tropp 2011, https://arxiv.org/abs/1011.1595.
@@ -39,12 +39,12 @@ class Rotated(Latent):
         weight: ``(O, I, *kernel)``, the initial value.
         modes: which channel modes are turned: ``both``, ``output`` or ``input``.
         seed: of the signs, which depend on it and on the weight's shape alone.
-        block: how many neighboring channels of a mode are mixed with each other at most, at least 2; None mixes all.
+        block: the most neighboring channels of a mode that are mixed with each other, at least 2; None mixes all.
             A small one costs less time; :func:`bnnlight.nn.latents.hadamard.transform_factors` says what a width is
             cut into.
         products: ``bfloat16`` turns the weight and its gradient with factors of that type; see
             :class:`bnnlight.nn.Latent`. It saves a sixth of the time that the rotations take, less than a small block
-            does. The start is computed as ever.
+            does. The start is computed as usual.
 
     Parameters:
         core G ``(O, I, *kernel)``.
@@ -54,7 +54,7 @@ class Rotated(Latent):
         the ``state_dict``: a checkpoint then means the same weights whatever seed the network was made with.
 
     Raises:
-        ValueError: unknown modes or products, or a seed or a block that is no whole number in its range.
+        ValueError: unknown modes or products, or a seed or block that is not a whole number in its range.
     """
 
     def __init__(

@@ -13,10 +13,10 @@ from bnnlight.nn.parts.weights import WeightPart
 class BiRotated(WeightPart):
     """W̃'_o = W̃_o + |sin θ_o| · (R₁ᵀ W̃_o R₂ − W̃_o), with each filter of n weights seen as a matrix of a × b.
 
-    a · b = n, with a the largest divisor of n that is at most √n. R₁ and R₂ are orthogonal, and no parameters: callback
-    :class:`bnnlight.callbacks.Turn` has them turn W̃ toward its signs once an epoch (:meth:`renew`). Without it they
-    stay what they are at the start, identities, and the part does nothing. θ, one angle a filter, is learned. Usually
-    behind :class:`bnnlight.nn.Standardized`::
+    a · b = n, with a the largest divisor of n that is at most √n. R₁ and R₂ are orthogonal, and not parameters:
+    callback :class:`bnnlight.callbacks.Turn` has them turn W̃ toward its signs once an epoch (:meth:`renew`). Without it
+    they stay what they are at the start, identities, and the part does nothing. θ, one angle per filter, is learned.
+    Usually after :class:`bnnlight.nn.Standardized`::
 
         weight_parts:
           - {class_path: bnnlight.nn.Standardized, init_args: {deviation: 1.0}}
@@ -24,7 +24,7 @@ class BiRotated(WeightPart):
 
     Args:
         weight: ``(O, I, *kernel)``.
-        angle: start of θ. At π/2 weights are turned all the way, and θ has no gradient; it begins half way, at π/4.
+        angle: start of θ. At π/2 weights are turned all the way, and θ has no gradient; it begins halfway, at π/4.
 
     Parameters and buffers:
         angle ``(O,)``, left ``(a, a)``, right ``(b, b)``.

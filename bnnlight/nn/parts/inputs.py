@@ -22,8 +22,8 @@ class InputPart(nn.Module):
         num_channels: of the input.
 
     Attributes:
-        sets_threshold: whether :meth:`threshold` is anything else than zero. Of a layer's parts one may do so.
-        gradient_only: whether it changes the sign's straight-through gradient alone.
+        sets_threshold: whether :meth:`threshold` is anything other than zero. Only one of a layer's parts may do so.
+        gradient_only: whether it changes only the sign's straight-through gradient.
     """
 
     sets_threshold = False
@@ -52,7 +52,7 @@ InputPartFactory = Callable[[int], InputPart]
 class InputParts(nn.ModuleList):
     """The parts of one layer, each applied to what the one before returns.
 
-    Those that change the sign's gradient alone come last, wherever they stand: thresholds are in X's own unit.
+    Those that change only the sign's gradient come last, wherever they are listed: thresholds are in X's own unit.
 
     Args:
         parts: in their order.
@@ -96,7 +96,7 @@ class Shifted(InputPart):
     """U = X − τ with a learned τ for each channel: the shifted sign of ReActNet, RSign.
 
     τ starts at zero. It is for networks in which no batch norm stands right before the sign; where one does, its bias
-    is such a shift already. It ships as the sign's threshold.
+    is already such a shift. It ships as the sign's threshold.
 
     Args:
         num_channels: of the input.
@@ -131,8 +131,9 @@ class LearnedPair(InputPart):
     It ships as a threshold b, and in α and bias of each output channel o: α_o a and α_o b Σ B_o. So that this is right
     at the border too, padding is with the pair as well: ``padding_value`` 0 stands for its middle b, ±1 for b ± a.
 
-    The size of a counts, as a negative one would swap the two values alone, and at least 10⁻⁴. Scale ``spatial`` cannot
-    be combined with it. For the backward pass it keeps four bytes an activation, beside the three of a layer without.
+    Only the size of a counts, as a negative a would just swap the two values, and it is at least 10⁻⁴. Scale
+    ``spatial`` cannot be combined with it. For the backward pass it keeps four bytes per activation, in addition to the
+    three of a layer without it.
 
     Args:
         num_channels: of the input.

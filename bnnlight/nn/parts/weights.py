@@ -23,7 +23,7 @@ class WeightPart(nn.Module):
         weight: ``(O, I, *kernel)``, the initial latent weight.
 
     Attributes:
-        sets_threshold: whether it decides which value of W̃ becomes zero. Of a layer's parts one may do so.
+        sets_threshold: whether it decides which value of W̃ becomes zero. Only one of a layer's parts may do so.
         keeps_signs: whether each entry keeps its sign. Such a part is applied last.
     """
 
@@ -49,8 +49,8 @@ class WeightParts(nn.ModuleList):
     """The parts of one layer, each applied to what the one before returns.
 
     Args:
-        parts: in their order; those that keep signs, such as :class:`Clamped`, are applied last wherever they stand,
-            so that the sign's threshold does not depend on them.
+        parts: in their order; those that keep signs, such as :class:`Clamped`, are applied last wherever they are
+            listed, so that the sign's threshold does not depend on them.
 
     Raises:
         ValueError: more than one of them sets the sign's threshold.
@@ -92,7 +92,7 @@ class Standardized(WeightPart):
 
     Args:
         weight: ``(O, I, *kernel)``.
-        deviation: d, the standard deviation of the result. IR-Net has 1; ReCU has 2√2, with which it measures the
+        deviation: d, the standard deviation of the result. IR-Net uses 1; ReCU uses 2√2, with which it measures the
             clamp of :class:`Clamped`.
 
     Raises:
@@ -157,7 +157,7 @@ def _upper_median(weight: Tensor) -> Tensor:
 class Clamped(WeightPart):
     """W̃' = clamp(W̃, −Q, Q) with Q = −mean|W̃| · ln(2 − 2τ), the τ-quantile of a layer's weights.
 
-    It is the quantile of Laplace's distribution with that mean of sizes, whose quantile of 1 − τ is −Q. Signs stay as
+    It is the quantile of the Laplace distribution with that mean size, whose quantile of 1 − τ is −Q. Signs stay as
     they are. Weights beyond Q have no gradient, and Q has none. ReCU standardizes the weights before, and raises τ from
     0.85 to 0.99: callback :class:`bnnlight.callbacks.Loosen`. In a config::
 
@@ -167,7 +167,7 @@ class Clamped(WeightPart):
 
     Args:
         weight: ``(O, I, *kernel)``.
-        tau: τ, above 0.5 and at most 1, with which nothing is clamped. No part of the ``state_dict``.
+        tau: τ, above 0.5 and at most 1, with which nothing is clamped. Not part of the ``state_dict``.
 
     Raises:
         ValueError: τ is out of range.

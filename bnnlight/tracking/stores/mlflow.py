@@ -117,7 +117,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with contextlib.closing(connection):
             yield lambda query, *values: connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
-        raise ValueError(f"{path}: no store of MLflow's that can be read ({error})") from error
+        raise ValueError(f"{path}: not an MLflow store that can be read ({error})") from error
 
 
 def _is_database(path: Path) -> bool:

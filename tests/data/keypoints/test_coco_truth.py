@@ -55,8 +55,8 @@ def test_ids_of_every_kind():
     ("change", "part"),
     [
         ({"keypoints": [1, 2, 2]}, "entry 2 of 2 (1.jpg): keypoints are 1 joints, and 5 in the first annotation"),
-        ({"keypoints": [1, 2]}, "entry 2 of 2 (1.jpg): keypoints is no list of x, y and flag"),
-        ({"keypoints": "none"}, "entry 2 of 2 (1.jpg): keypoints is no list of x, y and flag"),
+        ({"keypoints": [1, 2]}, "entry 2 of 2 (1.jpg): keypoints is not a list of x, y and flag"),
+        ({"keypoints": "none"}, "entry 2 of 2 (1.jpg): keypoints is not a list of x, y and flag"),
         ({"keypoints": [math.inf, *[1] * 14]}, "entry 2 of 2 (1.jpg): keypoints has a NaN or infinite number"),
     ],
 )
@@ -88,8 +88,8 @@ def test_reference_of_nme_by_box_and_by_joints(tmp_path):
     ("pair", "part"),
     [
         (["left_eye"], "data.nme_joints is ['left_eye']: give two joints"),
-        (["left_eye", "tail"], "data.nme_joints names the joint 'tail', which is none of"),
-        ([0, 5], "data.nme_joints names the joint 5, which is none of"),
+        (["left_eye", "tail"], "data.nme_joints names the joint 'tail', which"),
+        ([0, 5], "data.nme_joints names the joint 5, which"),
         (["nose", "nose"], "nobody has both nose and nose annotated, apart from each other"),
     ],
 )

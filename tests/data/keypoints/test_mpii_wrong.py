@@ -87,7 +87,7 @@ def test_missing_files(write_mpii, tmp_path, check_one_line, split):
         (lambda p: p["joints"][3].append(1), ["entry 2 of 6 (valid001.jpg)", "joints", "unequal length"]),
         (lambda p: p["joints"].__setitem__(3, [float("nan"), 5]), ["left hip is at (nan, 4.0)"]),
         (lambda p: p["joints"].__setitem__(3, [7, float("inf")]), ["left hip is at (6.0, inf)"]),
-        (lambda p: p["joints"].__setitem__(3, ["a", 5]), ["joints holds something that is no number"]),
+        (lambda p: p["joints"].__setitem__(3, ["a", 5]), ["joints holds something that is not a number"]),
         (lambda p: p.update(scale=0), ["entry 2 of 6 (valid001.jpg)", "scale is 0,"]),
         (lambda p: p.update(scale=-1.5), ["scale is -1.5,"]),
         (lambda p: p.update(scale=float("nan")), ["scale is nan,"]),

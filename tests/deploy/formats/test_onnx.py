@@ -160,7 +160,7 @@ def test_random_bytes(file, check_one_line):
     rng = np.random.default_rng(0)
     for length in (*range(20), *rng.integers(20, 10_000, 300)):
         file.write_bytes(rng.bytes(length))
-        refused(file, check_one_line, "it is no ")
+        refused(file, check_one_line, "it is not a")
 
 
 @pytest.mark.usefixtures("unopened")
@@ -175,7 +175,7 @@ def test_files_of_others(file, check_one_line):
     helper.set_model_props(model, {"bnnlight": text})
     model.metadata_props.append(model.metadata_props[0])
     onnx.save(model, file)
-    refused(file, check_one_line, "it is no model that bnnlight wrote")
+    refused(file, check_one_line, "it is not a model that bnnlight wrote")
 
 
 @pytest.mark.usefixtures("unopened")

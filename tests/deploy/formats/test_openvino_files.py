@@ -64,10 +64,10 @@ def damage(file, kind):
         ("flipped bit of a weight", "checksum is wrong"),
         ("flipped bit of the text", "checksum is wrong"),
         ("weights cut off", "checksum is wrong"),
-        ("text cut off", "no OpenVINO model of bnnlight"),
-        ("foreign", "no OpenVINO model of bnnlight"),
+        ("text cut off", "not an OpenVINO model of bnnlight"),
+        ("foreign", "not an OpenVINO model of bnnlight"),
         ("newer", "format is 2"),
-        ("no model at all", "no OpenVINO model of bnnlight"),
+        ("no model at all", "not an OpenVINO model of bnnlight"),
     ],
 )
 def test_damaged_files_are_refused(kind, message, tmp_path):

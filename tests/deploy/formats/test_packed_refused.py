@@ -77,16 +77,16 @@ def write_header(file, record, num_bytes):
 @pytest.mark.parametrize(
     ("make", "part"),
     [
-        (foreign, "no packed model of bnnlight"),
+        (foreign, "not a packed model of bnnlight"),
         (other_types, "is of type 'F64'"),
-        (is_folder, "no regular file"),
-        (is_pipe, "no regular file"),
+        (is_folder, "not a regular file"),
+        (is_pipe, "not a regular file"),
         (sparse, "at most 1073741824 are read"),
-        (short, "its header speaks of"),
+        (short, "its header says"),
         (huge_header, "cut off"),
         (long_header, "cut off"),
         (deep, "nested too deeply"),
-        (many_objects, "no object"),
+        (many_objects, "not an object"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -124,7 +124,7 @@ def reseal(file, manifest=None, program=None):
 @pytest.mark.parametrize(
     ("manifest", "program", "part"),
     [
-        ({"format": 2}, None, "its format is 2, this version of bnnlight reads 1"),
+        ({"format": 2}, None, "its format is 2, but this version of bnnlight reads 1"),
         ({"classes": ["a", "b"]}, None, "2 classes"),
         ({"input": None}, None, "input is of the wrong kind"),
         (None, "[]", "its program is not made of input_shape, steps"),

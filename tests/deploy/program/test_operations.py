@@ -363,7 +363,7 @@ def test_unknown_operations_are_refused(check_one_line, op):
 
 def test_a_name_is_taken_once(check_one_line):
     step = Step("a", "relu", (INPUT,))
-    refused(Program((1, 2, 2), (step, step)), check_one_line, "step 'a' (relu): the name is taken")
+    refused(Program((1, 2, 2), (step, step)), check_one_line, "step 'a' (relu): the name is already taken")
 
 
 def test_a_step_finds_only_what_stands_before_it(check_one_line):

@@ -54,8 +54,8 @@ MISTAKES = [
 # where less would do for jsonargparse, the word that is told besides
 BETTER = {
     ("fit", *Q, "--num_threads=0"): "num_threads is 0: give 1 or more",
-    ("fit", *Q, "--run_dir"): "no value stands behind --run_dir",
-    ("fit", "quickstart"): "'quickstart' belongs to no option: write --config quickstart",
+    ("fit", *Q, "--run_dir"): "no value follows --run_dir",
+    ("fit", "quickstart"): "'quickstart' does not belong to any option: write --config quickstart",
     ("fit", *Q, "--flip_rates.intervall=3"): "no option '--flip_rates.intervall=3': did you mean interval?",
     ("summary", *Q, "--jsn"): "no option '--jsn': did you mean json?",
 }
@@ -64,7 +64,10 @@ CHANGED = {
     ("max_epochs", "max_epoch"): "trainer has no option 'max_epoch': did you mean max_epochs?",
     ("max_epochs: 20", "max_epochs: many"): "trainer.max_epochs: 'many' is not of type int",
     ("batch_size: 64", "batch_size: ten"): "data.batch_size: 'ten' is not of type int",
-    ("scale: channel", "scale: chanel"): "model.backbone.scale: 'chanel' is none of none, analytic, channel, spatial",
+    (
+        "scale: channel",
+        "scale: chanel",
+    ): "model.backbone.scale: 'chanel' is not one of none, analytic, channel, spatial",
     ("batch_size: 64", "batch_size: 0"): "data.batch_size is 0: give 1 or more",
 }
 FINE = [

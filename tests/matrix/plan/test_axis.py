@@ -274,4 +274,4 @@ def test_a_name_that_stands_twice_is_named_with_its_line(plan, write, check_one_
     path.write_text(path.read_text() + "  SGD: {options: {model.optimizer: torch.optim.Adam}}\n")
     with pytest.raises(ValueError) as error:
         read_plan(path)
-    check_one_line(error, path, f"line {len(path.read_text().splitlines())}: 'SGD' stands there twice")
+    check_one_line(error, path, f"line {len(path.read_text().splitlines())}: 'SGD' appears twice")

@@ -124,5 +124,5 @@ def test_names_become_folders_that_differ(content, write, check_one_line):
 def test_options_for_every_run():
     assert handed_on(["--data.root=a=b", "--trainer.max_epochs", "3"]) == {"data.root": "a=b", "trainer.max_epochs": 3}
     for wrong in (["data.root=x"], ["--data.root"], ["--run_dir=x"], ["--config=x"]):
-        with pytest.raises(ValueError, match="behind --"):
+        with pytest.raises(ValueError, match="after --"):
             handed_on(wrong)

@@ -114,7 +114,7 @@ def test_a_folder_with_a_run_of_other_making_is_refused(matrix, starts, tmp_path
     (tmp_path / "runs/dense/search_lr0.01_seed7").mkdir(parents=True)
     (tmp_path / "runs/dense/search_lr0.01_seed7/config.yaml").write_text("a: run")
     code, _, err = matrix()
-    assert code == 2 and "of other making" in err and starts(tmp_path / "runs") == {}
+    assert code == 2 and "`bnnlight matrix` did not make" in err and starts(tmp_path / "runs") == {}
 
 
 def test_a_failed_run_stops_no_other_and_is_tried_again(matrix, fake, starts, report, tmp_path):

@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(database, tmp_path):
     assert find_mlflow_runs(tmp_path / "text.txt") == []
     runs, problems = read_runs([str(other), str(tmp_path / "text.txt"), str(database)])
     assert [run.name for run in runs] == ["early", "late"]
-    assert problems[0].startswith(f"{other}: no store of MLflow's that can be read (no such table")
+    assert problems[0].startswith(f"{other}: not an MLflow store that can be read (no such table")
     assert "no run in it" in problems[1] and all("\n" not in problem for problem in problems)
 
 

@@ -1,4 +1,4 @@
-"""Loads a JSON file in COCO's form, and checks what hangs together: pictures, categories, annotations, their ids."""
+"""Loads a JSON file in COCO's form, and checks that its parts fit together: pictures, categories, annotations, ids."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CocoContent:
         return f"{key} {self.categories.get(key, {}).get('name', '')}".strip()
 
     def where(self, index: int) -> str:
-        """Tell for a message where in the file an annotation stands."""
+        """Say, for a message, where in the file an annotation is."""
         return f"{self.path}: entry {index + 1} of {len(self.entries)} ({self.picture(index).name})"
 
 
@@ -82,7 +82,7 @@ def load_coco(path: Path, advice: str) -> CocoContent:
             raise ValueError(f"{where} has no image_id; correct the entry")
         if key_of(entry["image_id"]) not in pictures:
             raise ValueError(
-                f"{where} has image_id {entry['image_id']!r}, which is none of its images; correct the entry"
+                f"{where} has image_id {entry['image_id']!r}, which is not one of its images; correct the entry"
             )
     if twice := first_twice([entry["id"] for entry in entries if entry.get("id") is not None]):
         raise ValueError(f"{path}: two annotations have the id {twice}: give each an id of its own")
@@ -143,7 +143,7 @@ def _load(path: Path, advice: str) -> dict[str, Any]:
     for name in ("images", "annotations"):
         if not isinstance(content.get(name), list):
             has = ", ".join(map(str, content)) or "nothing"
-            problem = f"has no list {name}: it holds {has}" if name not in content else f"{name} is no list"
+            problem = f"has no list {name}: it holds {has}" if name not in content else f"{name} is not a list"
             raise ValueError(f"{path}: {problem}; it is not in COCO's form; {advice}")
     return content
 
@@ -191,7 +191,7 @@ def _pictures(path: Path, images: list[Any]) -> dict[str, CocoPicture]:
 def _categories(path: Path, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     categories: dict[str, dict[str, Any]] = {}
     if not isinstance(content.get("categories") or [], list):
-        raise ValueError(f'{path}: categories is no list: write [{{"id": 1, "name": …, "keypoints": […]}}]')
+        raise ValueError(f'{path}: categories is not a list: write [{{"id": 1, "name": …, "keypoints": […]}}]')
     for category in content.get("categories") or []:
         if not isinstance(category, dict) or "id" not in category:
             raise ValueError(f"{path}: a category has no id: give each one; correct the file")

@@ -55,12 +55,12 @@ def read_coco(
 ) -> CocoFile:
     """Read a file in COCO's keypoint form: https://cocodataset.org/#format-data.
 
-    Of an annotation ``image_id`` and ``keypoints`` are needed: x, y and flag of each joint, in one list or in triples.
+    An annotation needs ``image_id`` and ``keypoints``: x, y and flag of each joint, in one list or in triples.
     ``category_id`` is needed where keypoints are of several categories. ``bbox``, ``area``, ``iscrowd``, ``id`` and
-    ``num_keypoints`` may be absent, other entries are not looked at. Crowds, and annotations without an annotated
+    ``num_keypoints`` may be absent; other entries are ignored. Crowds, and annotations without an annotated
     joint or a box, are left out and counted in one line.
 
-    Categories with the same joints are one skeleton, as the animals of AP-10K.
+    Categories with the same joints are one skeleton, as with the animals of AP-10K.
 
     Args:
         path: of the file.
@@ -69,7 +69,7 @@ def read_coco(
         visible: flags that mean "annotated"; None: all above 0.
         origin: what the file calls the middle of the top left pixel.
         box_from: "box" or "keypoints"; None: the box where there is one.
-        box_padding: side of the crop by the longer side of the box.
+        box_padding: side of the crop, divided by the longer side of the box.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -150,7 +150,9 @@ def _wanted(
     if unknown := [key for key in count if categories and key not in categories]:
         index = next(i for i in kept if content.category(i) == unknown[0])
         problem = (
-            "it has no category_id" if unknown[0] == "None" else f"category_id {unknown[0]} is none of the categories"
+            "it has no category_id"
+            if unknown[0] == "None"
+            else f"category_id {unknown[0]} is not one of the categories"
         )
         known = ", ".join(map(content.category_name, categories))
         raise ValueError(f"{content.where(index)}: {problem}, {known}; correct the entry")
@@ -178,7 +180,7 @@ def _names_and_limbs(content: CocoContent, wanted: set[str]) -> tuple[tuple[str,
     if not names:
         return None, limbs
     if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
-        raise ValueError(f"{content.path}: keypoints of category {key} is no list of names; correct the category")
+        raise ValueError(f"{content.path}: keypoints of category {key} is not a list of names; correct the category")
     names = tuple(" ".join(str(name).split()) for name in names)
     if twice := first_twice(names):
         raise ValueError(f"{content.path}: category {key} names the joint {twice!r} twice: give each a name of its own")
@@ -209,7 +211,7 @@ def _table(content: CocoContent, kept: list[int], num_joints: int | None) -> np.
     table = np.concatenate(rows).reshape(len(kept), -1, 3)
     wrong = ~np.isfinite(table[..., 2]).all(1)
     if wrong.any():
-        raise ValueError(f"{content.where(kept[wrong.argmax()])}: a joint's flag is no number; correct the entry")
+        raise ValueError(f"{content.where(kept[wrong.argmax()])}: a joint's flag is not a number; correct the entry")
     return table
 
 

@@ -1,4 +1,4 @@
-"""Makes a `Skeleton` of what a COCO keypoint file says of its category, and of options."""
+"""Makes a `Skeleton` from what a COCO keypoint file says about its category, and from options."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def coco_skeleton(
         people: of the file, K joints each.
         names: of the joints; None numbers them, ``keypoint_0`` and so on.
         limbs: the category's ``skeleton``, pairs of numbers.
-        flip_pairs: left and right joint, names or indices from 0; None: as the names tell.
-        limbs_from: what the limbs count from; None: as the numbers tell, see :func:`read_limbs`.
-        sigmas: one a joint; None: COCO's own if these are its 17 joints, else none.
+        flip_pairs: left and right joint, names or indices from 0; None: by the names.
+        limbs_from: what the limbs count from; None: by the numbers, see :func:`read_limbs`.
+        sigmas: one per joint; None: COCO's own if these are its 17 joints, else none.
 
     Raises:
         ValueError: an option names a joint that is not there, or there are not as many sigmas as joints.
@@ -74,14 +74,14 @@ def read_limbs(
 ) -> tuple[tuple[int, int], ...]:
     """A category's limbs, counted from 0.
 
-    Files count from 1, as COCO's own, or from 0. A 0 means from 0, a K from 1, K being the number of joints. Where
+    Files count from 1, as COCO's own do, or from 0. A 0 means from 0, a K from 1, K being the number of joints. Where
     there is neither, limbs are read in the way in which they join no left to a right joint of another name, or else in
-    the way in which they are clearly shorter, over the annotated people; else from 1. Limbs are drawn and nothing else:
+    the way in which they are clearly shorter, over the annotated people; else from 1. Limbs are only drawn:
     those that fit no joints are left out with a warning.
     """
     numbers = _pairs_of_numbers(limbs)
     if numbers is None:
-        rank_zero_warn(f"{people.file}: its category's skeleton is no list of pairs of numbers: no limbs are drawn")
+        rank_zero_warn(f"{people.file}: its category's skeleton is not a list of pairs of numbers: no limbs are drawn")
         return ()
     if not len(numbers):
         return ()
@@ -148,8 +148,8 @@ def _tell_of_sides(file: Path, joints: Sequence[str], pairs: Sequence[tuple[int,
     alone = [name for index, name in enumerate(joints) if side_and_rest(name)[0] and index not in sided]
     if alone:
         rank_zero_warn(
-            f"{file}: {', '.join(alone[:4])}{' …' * (len(alone) > 4)} of one side and no such joint of the other: in a "
-            "mirror image they stay what they are; set data.flip_pairs, or data.augmentation.flip to 0"
+            f"{file}: without a partner on the other side: {', '.join(alone[:4])}{' …' * (len(alone) > 4)}; in a "
+            "mirror image these stay what they are; set data.flip_pairs, or data.augmentation.flip to 0"
         )
     elif not pairs and (not named or len({"".join(c for c in name if not c.isdigit()) for name in joints}) == 1):
         rank_zero_warn(
@@ -195,7 +195,7 @@ def joint_index(file: Path, joints: Sequence[str], joint: str | int, option: str
     if not isinstance(index, int) or not 0 <= index < len(joints):
         known = ", ".join(joints) if len(joints) <= 40 else f"{', '.join(joints[:3])} … {joints[-1]}"
         raise ValueError(
-            f"{option} names the joint {joint!r}, which is none of {file}: give names or indices from 0 to "
+            f"{option} names the joint {joint!r}, which {file} does not have: give names or indices from 0 to "
             f"{len(joints) - 1}, of {known}"
         )
     return index
@@ -211,7 +211,9 @@ def _sigmas(file: Path, joints: Sequence[str], sigmas: Sequence[float] | None) -
     if sigmas is None:
         return known_sigmas(joints)
     if len(sigmas) != len(joints):
-        raise ValueError(f"data.sigmas has {len(sigmas)} numbers and {file} {len(joints)} joints: give one for each")
+        raise ValueError(
+            f"data.sigmas has {len(sigmas)} numbers and {file} has {len(joints)} joints: give one for each"
+        )
     if not all(0 < sigma < np.inf for sigma in sigmas):
         raise ValueError(f"data.sigmas is {list(sigmas)}: give numbers above 0")
     return tuple(map(float, sigmas))

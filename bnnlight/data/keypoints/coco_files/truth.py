@@ -84,7 +84,7 @@ def _annotation(content: CocoContent, index: int, visible: Sequence[float] | Non
         return made
     if not isinstance(points, array) or len(points) % 3:
         raise ValueError(
-            f"{content.where(index)}: keypoints is no list of x, y and flag of each joint; correct the entry"
+            f"{content.where(index)}: keypoints is not a list of x, y and flag of each joint; correct the entry"
         )
     joints = np.array(points).reshape(-1, 3)
     if visible is not None:

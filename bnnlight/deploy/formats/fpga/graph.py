@@ -81,9 +81,9 @@ class Graph:
     def whole(self, value: Any) -> Whole:
         """The value as plain whole numbers."""
         if not isinstance(value, Whole):
-            raise Refused("it is given real numbers: put a bnnlight.nn.FixedPoint in front of it")
+            raise Refused("it is given real numbers: put a bnnlight.nn.FixedPoint before it")
         if value.pooled[0]:
-            raise Refused("it is given a mean over pixels: that may stand in front of a FixedPointLinear alone")
+            raise Refused("it is given a mean over pixels: that may only come before a FixedPointLinear")
         return value
 
     def plain(self, value: Any) -> Whole:

@@ -26,7 +26,7 @@ def layer(g: Graph, step: Step, x: Whole) -> Whole:
         whole = whole_weight(weight)
         if whole is None:
             kind = "FixedPointConv2d" if weight.ndim == 4 else "FixedPointLinear"
-            raise Refused(f"its weights are no fixed-point numbers of {MAX_WEIGHT_BITS} bits: take bnnlight.nn.{kind}")
+            raise Refused(f"its weights are not fixed-point numbers of {MAX_WEIGHT_BITS} bits: use bnnlight.nn.{kind}")
         weight, exponent = whole
     padded = weight.ndim == 4 and any(s["padding"])
     if weight.ndim == 4:
@@ -34,7 +34,7 @@ def layer(g: Graph, step: Step, x: Whole) -> Whole:
             if s[name] != usual:
                 raise Refused(f"its {name} is {s[name]}: only {usual} can go there")
         if "bias" in step.tensors:
-            raise Refused("it has a bias: leave that to a batch norm behind it")
+            raise Refused("it has a bias: leave that to a batch norm after it")
     if padded and binary and s["padding_value"] != -1:
         raise Refused(f"it pads signs with {s['padding_value']}: set padding_value: -1")
     pooled = isinstance(x, Whole) and not binary and weight.ndim == 2 and x.pooled
@@ -47,7 +47,7 @@ def layer(g: Graph, step: Step, x: Whole) -> Whole:
     low, high = sum_bounds(weight, x.low, x.high, padded)
     g.precision.hold(np.concatenate([low, high]) * 2.0 ** (x.exponent + exponent), MAX_CONSTANT_BITS)
     if bits_of(int(low.min()), int(high.max())) > MAX_SUM_BITS:
-        raise Refused(f"its sums may need more than {MAX_SUM_BITS} bits: use fewer bits in front of it")
+        raise Refused(f"its sums may need more than {MAX_SUM_BITS} bits: use fewer bits before it")
     if binary:
         laid = weight if weight.ndim == 4 else weight.T
         stored = g.node("BipolarQuant", g.constant(laid), g.constant(1), domain=DOMAIN)

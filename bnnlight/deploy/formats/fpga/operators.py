@@ -48,7 +48,9 @@ def _round(g: Graph, step: Step, x: Whole | Scaled | PictureInput) -> Whole:
     unit = 2.0**source.exponent
     factor, summand = near[0] * unit * 2.0**fraction, np.broadcast_to(near[1] * 2.0**fraction, source.low.shape)
     if (factor < 0).any():
-        raise Refused("a batch norm in front of it falls, and no layer that could be turned round is in front of that")
+        raise Refused(
+            "a batch norm before it is decreasing, and before that there is no layer that could be turned round"
+        )
     a, b, p = multiply_add(level, source.low, source.high, (factor, summand), (least, most))
     back = 2.0 ** -(fraction + p)
     tensor = g.multiply_add(source.tensor, a * back / unit, b * back)

@@ -48,11 +48,11 @@ def check(verb: str, args: Sequence[str], page: Page) -> None:
     named, is_whole = set(), True
     for way, value, word in sources(args, flags):
         if not way:
-            raise ValueError(f"{value!r} belongs to no option" + meant_by(value))
+            raise ValueError(f"{value!r} does not belong to any option" + meant_by(value))
         if value is None and word and ".".join(way) in look.types.keys() - flags:
             if ".".join(way) in bare:
                 continue
-            raise ValueError(f"no value stands behind {word}")
+            raise ValueError(f"no value follows {word}")
         look.take(way, value, word)
         named.add(way[0])
         # a config that is text in place of a file may name all that seems to be missing
@@ -224,7 +224,7 @@ def _check_word(option: str, kind: str, value: Any) -> bool:
 def _check_choice(option: str, choices: Sequence[str], value: Any) -> None:
     if choices and _is_word(value) and value not in choices:
         near = nearest(value, choices, silent=True)
-        raise ValueError(f"{option}: {value!r} is none of {', '.join(choices)}{near}")
+        raise ValueError(f"{option}: {value!r} is not one of {', '.join(choices)}{near}")
 
 
 def _is_word(value: Any) -> bool:
