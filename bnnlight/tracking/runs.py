@@ -185,7 +185,7 @@ def _read_results(path: Path) -> dict[str, float]:
         results = json.loads(path.read_text())["results"]
         return {str(key): number for key, value in results.items() if (number := as_number(value)) is not None}
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path}: not the results of a run") from None
+        raise ValueError(f"{path.parent}: left out: its {path.name} is not the results of a run") from None
 
 
 def read_offline(files: Sequence[tuple[str, Path]]) -> tuple[list[Run], list[str]]:

@@ -240,6 +240,16 @@ def test_of_a_folder_all_runs_in_it_are_taken(three_runs, bnnlight, tmp_path):
     assert f"{three_runs[1]} is {three_runs[1]} again" in err
 
 
+def test_of_a_folder_the_run_with_broken_results_is_named_as_left_out(three_runs, bnnlight, tmp_path):
+    silent = unlike_runs(tmp_path / "runs")[1]
+    (silent / "results.json").write_text('{"results": ')
+    code, out, err = bnnlight("compare", tmp_path / "runs", "--output", tmp_path / "c.html")
+    line = f"{silent}: left out: its results.json is not the results of a run"
+    assert code == 1 and "4 runs compared" in out
+    assert err.splitlines()[0] == f"bnnlight compare: {line}" and "1 run could not be read" in err.splitlines()[-1]
+    assert line in (tmp_path / "c.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
