@@ -63,6 +63,29 @@ def test_an_overlay_goes_behind_what_it_changes(tmp_path, configs, check_one_lin
     check_one_line(error, f"--config EXPERIMENT --config {overlay}")
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("flip_rates", "--flip_rates.interval 1000000000"),
+        ("alphas", "--alphas.interval 1000000000"),
+        ("pictures", "--pictures.count 0"),
+        ("progress", "--trainer.enable_progress_bar false"),
+        ("last_checkpoint", "--trainer.enable_checkpointing false"),
+        ("non_finite", "--non_finite.action skip"),
+    ],
+)
+def test_for_a_callback_that_is_to_be_null_the_way_is_told(bnnlight_error, configs, tmp_path, name, instead):
+    (tmp_path / "off.yaml").write_text(f"{name}: null\n")
+    quickstart = ("fit", "--config", configs / "quickstart.yaml")
+    for options in ([f"--{name}=null"], [f"--{name}", "None"], [f"--{name}=false"], ["--config", "off.yaml"]):
+        code, line = bnnlight_error(*quickstart, *options)
+        assert code == 2 and f"{name} cannot be null or false: " in line and instead in line
+        assert ("off.yaml: " in line) == ("off.yaml" in options)
+    # which is an option that there is
+    words = instead.split()
+    parsed(configs, f"{words[0]}={words[1]}")
+
+
 def test_the_command_line_says_so(bnnlight_error, configs, tmp_path):
     (tmp_path / "empty.yaml").touch()
     code, line = bnnlight_error("fit", "--config", configs / "quickstart.yaml", "--config", "empty.yaml")
