@@ -47,6 +47,11 @@ def check_config_files(args: Sequence[str]) -> None:
         if option != "config" or not is_file(value):
             continue
         content = read_config(Path(value))
+        for name in [name for name in content if str(name).startswith("x-")]:
+            raise ValueError(
+                f"{value}: {name} is no option, as anchors need no place of their own: write &NAME where the value is "
+                "used first, and *NAME where it is used again"
+            )
         for name in [name for name in _INSTEAD if content.get(name, {}) in (None, False)]:
             raise ValueError(f"{value}: {name} cannot be null or false: {_INSTEAD[name]}")
         for name in _OBJECTS:

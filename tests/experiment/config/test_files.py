@@ -17,6 +17,7 @@ WRONG = {
     "model: [1\n": "is not valid YAML: while parsing a flow sequence at line 1",
     "trainer: {max_epochs: 1}\nmodel: x\ntrainer:\n  devices: 1\n": "has trainer twice, in lines 1 and 3: make one",
     "a:\n  - b: {c: 1,\n       c: 2}\n": "has c twice, in lines 2 and 3: make one",
+    "x-lr: &lr 0.1\nmodel: {lr: *lr}\n": "x-lr is no option, as anchors need no place of their own: write &NAME where",
     OVERLAY: "is an overlay",
     "data: {init_args: {batch_size: 3}}\n": "is an overlay",
 }
