@@ -54,17 +54,22 @@ def check(args: list[str]) -> None:
     """Read all pictures of a config's data in full, before a long run, and name those that cannot be read.
 
     Each goes through its transform too. Told besides: sizes of sets and classes, annotated joints, and files with the
-    same content among the training pictures and those to measure on. Of pose data a sheet of annotated crops is drawn,
-    and the network is asked whether it has as many joints.
+    same content among the training pictures and those to measure on. Of pose data a sheet of annotated crops is drawn.
+    The network is asked first whether it has as many joints or classes.
     """
     example = "Example: bnnlight check --config resnet18_imagenet --data.root DIR"
     experiment = _CheckExperiment("check", f"{check.__doc__} {example}", args)
     config = experiment.config
     sets = data_sets(experiment.datamodule)
     is_pose = isinstance(experiment.datamodule, PoseDataModule)
-    if is_pose:
+    try:
         # as for measuring, which needs no teacher
         check_data(experiment, "validate")
+    except ValueError as error:
+        if is_pose:
+            raise
+        # pictures can be read for any network, and a folder is often looked at before the network is chosen
+        print(f"warning: fit would end at once: {error}", file=sys.stderr)
     num_workers = num_cores() if config.num_workers is None else config.num_workers
     splits: dict[str, Split] = {}
     # a set that is another one under a second name is read once

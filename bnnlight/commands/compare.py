@@ -25,8 +25,8 @@ def compare(args: list[str]) -> None:
         description=f"{compare.__doc__} Example: bnnlight compare runs/quickstart/* --output compare.html",
     )
     text = (
-        "Directories of runs, offline directories of W&B, .wandb files, folders of TensorBoard's event files, MLflow's "
-        "local stores (mlruns or mlflow.db), or entity/project/run on W&B's server."
+        "Directories of runs, or folders with such in them, offline directories of W&B, .wandb files, folders of "
+        "TensorBoard's event files, MLflow's local stores (mlruns or mlflow.db), or entity/project/run on W&B's server."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help=text)
     parser.add_argument("--output", default="compare.html", help="Path of the page; compare.html unless given.")
@@ -39,9 +39,9 @@ def compare(args: list[str]) -> None:
         raise ValueError(f"--output {options.output} is not a page: give a name that ends in .html")
     # imported late: help, and a wrong command line, should not wait for wandb, Lightning and torch
     from bnnlight.tracking.compare import as_record
-    from bnnlight.tracking.runs import read_runs
+    from bnnlight.tracking.runs import read_runs, runs_in
 
-    named = _each_once(options.runs)
+    named = _each_once([run for source in options.runs for run in runs_in(source)])
     found, unreadable = read_runs(named)
     runs = [run for run in found if run.has_figures]
     empty = [run for run in found if not run.has_figures]

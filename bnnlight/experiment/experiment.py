@@ -48,6 +48,7 @@ from bnnlight.experiment.config.option_ranges import check_devices, check_ranges
 from bnnlight.experiment.config.own_code import find_own_code
 from bnnlight.experiment.config.printed import print_config_as_trained
 from bnnlight.experiment.config.swapped_classes import forget_replaced
+from bnnlight.experiment.config.untyped import check_hints
 from bnnlight.experiment.factories import share_factories
 from bnnlight.experiment.finished import check_finished
 from bnnlight.experiment.loggers import guard_loggers, place_loggers, with_places
@@ -170,6 +171,7 @@ class Experiment(LightningCLI):
         print_config_as_trained(parser, self._args)
         self.config = parser.parse_args(self._args)
         forget_replaced(self.config, self._args)
+        check_hints(self.config)
         check_nulls(self.config)
         check_ranges(self.config)
         if not (self._for_fit and self.config.resume):  # what a run began with may be gone as it goes on

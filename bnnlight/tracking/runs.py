@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ def read_runs(sources: Sequence[str]) -> tuple[list[Run], list[str]]:
     for source in sources:
         try:
             path = Path(source).expanduser()
-            if (path / FILE_NAME).exists() or (path / "config.yaml").exists():
+            if _is_run_dir(path):
                 runs.append(read_run_dir(path))
             elif path.exists():
                 fragments = [path] if path.suffix == ".wandb" else find_fragments(path)
@@ -127,6 +128,28 @@ def read_runs(sources: Sequence[str]) -> tuple[list[Run], list[str]]:
             problems.append(str(error))
     offline, unreadable = read_offline(files)
     return [*runs, *offline], [*problems, *unreadable]
+
+
+def runs_in(source: str) -> list[str]:
+    """The directories of runs in a folder that is none itself, sorted; all else as it is.
+
+    What W&B, TensorBoard and MLflow keep in folders is found as those are read.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir() or _is_run_dir(folder):
+        return [source]
+    found = []
+    for place, names, files in os.walk(folder):
+        # a config.yaml alone may be another program's
+        if FILE_NAME in files or ("config.yaml" in files and (_RESULTS in files or "wandb" in names)):
+            found.append(os.path.join(source, os.path.relpath(place, folder)))
+            names.clear()
+        names[:] = [name for name in names if not name.startswith(".")]
+    return sorted(found) or [source]
+
+
+def _is_run_dir(path: Path) -> bool:
+    return (path / FILE_NAME).exists() or (path / "config.yaml").exists()
 
 
 def read_run_dir(run_dir: Path) -> Run:
@@ -162,7 +185,7 @@ def _read_results(path: Path) -> dict[str, float]:
         results = json.loads(path.read_text())["results"]
         return {str(key): number for key, value in results.items() if (number := as_number(value)) is not None}
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path}: not the results of a run") from None
+        raise ValueError(f"{path.parent}: left out: its {path.name} is not the results of a run") from None
 
 
 def read_offline(files: Sequence[tuple[str, Path]]) -> tuple[list[Run], list[str]]:

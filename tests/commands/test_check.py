@@ -37,7 +37,8 @@ def folder(draw_folder, tmp_path):
     return root
 
 
-IMAGES = ("resnet18_imagenet.yaml", "--data.image_size=64", "--model.backbone.width=0.0625")
+NETWORK = ("resnet18_imagenet.yaml", "--data.image_size=64", "--model.backbone.width=0.0625")
+IMAGES = (*NETWORK, f"--model.backbone.num_classes={len(CLASSES)}")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -56,6 +57,13 @@ def test_all_is_well(check, folder, num_workers):
     assert (code, err) == (0, [])
     for part in ("train", "test (is val)", "cat (6)", "ant (2)"):
         assert part in out
+
+
+def test_a_network_with_another_number_of_classes_is_told_and_the_pictures_are_read(check, folder):
+    code, out, err = check(*NETWORK, f"--data.root={folder}", "--num_workers=0", "--json")
+    assert code == 0 and json.loads(out)["splits"]["train"]["num_items"] == 14
+    told = "the data have 3 classes, and the network tells 1000 apart: set model.backbone.num_classes to 3"
+    assert err == [f"warning: fit would end at once: {told}"]
 
 
 def test_what_cannot_be_read_is_listed_and_an_error(check, folder):

@@ -227,6 +227,29 @@ def test_a_run_that_is_named_again_is_taken_once(three_runs, bnnlight, tmp_path)
     assert code == 0 and "1 run compared" in out and f"{again} is {three_runs[0]} again" in err
 
 
+def test_of_a_folder_all_runs_in_it_are_taken(three_runs, bnnlight, tmp_path):
+    # one has another tracker's files besides, by which it alone was found
+    (three_runs[0] / "tensorboard").mkdir()
+    (three_runs[0] / "tensorboard" / "events.out.tfevents.1").touch()
+    # one has no logger, and a config by itself is no run
+    silent = unlike_runs(tmp_path / "runs" / "deep")[1]
+    code, out, err = bnnlight("compare", tmp_path / "runs", three_runs[1], "--json")
+    assert code == 0, err
+    sources = [run["source"] for run in json.loads(out)["runs"]]
+    assert sources == sorted(map(str, [*three_runs, silent, silent.with_name("trained")]))
+    assert f"{three_runs[1]} is {three_runs[1]} again" in err
+
+
+def test_of_a_folder_the_run_with_broken_results_is_named_as_left_out(three_runs, bnnlight, tmp_path):
+    silent = unlike_runs(tmp_path / "runs")[1]
+    (silent / "results.json").write_text('{"results": ')
+    code, out, err = bnnlight("compare", tmp_path / "runs", "--output", tmp_path / "c.html")
+    line = f"{silent}: left out: its results.json is not the results of a run"
+    assert code == 1 and "4 runs compared" in out
+    assert err.splitlines()[0] == f"bnnlight compare: {line}" and "1 run could not be read" in err.splitlines()[-1]
+    assert line in (tmp_path / "c.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

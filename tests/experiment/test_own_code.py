@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,29 @@ def test_folders_of_own_classes_alone_are_told(tmp_path, monkeypatch):
     config = {"model": {"class_path": names[0], "init_args": {"parts": [{"class_path": name} for name in names]}}}
     assert with_own_folders(config, "model: 1\n") == f"# classes of its own: {tmp_path}\nmodel: 1\n"
     sys.modules.pop("its_own")
+
+
+@pytest.mark.parametrize("value", ["{class_path: bnnlight.nn.Tucker, init_args: {rank: 1.0}}", "bnnlight.nn.Dense"])
+@pytest.mark.parametrize("name", ["Net", "make", "make_any"])
+def test_a_latent_for_an_argument_without_a_type_is_told(bnnlight_error, configs, tmp_path, monkeypatch, name, value):
+    source = """
+        from typing import Any
+        from torch import nn
+        from bnnlight.nn import BinaryConv2d
+        class Net(nn.Module):
+            def __init__(self, num_classes: int, latent=None):
+                super().__init__()
+                self.layers = nn.Sequential(BinaryConv2d(1, num_classes, 8, latent=latent), nn.Flatten())
+        def make(latent, num_classes: int = 10) -> nn.Module:
+            return Net(num_classes, latent)
+        def make_any(num_classes: int = 10, latent: Any = None) -> nn.Module:
+            return Net(num_classes, latent)
+    """
+    (tmp_path / "untyped_own.py").write_text(textwrap.dedent(source))
+    monkeypatch.chdir(tmp_path)
+    backbone = [f"--model.backbone=untyped_own.{name}", f"--model.backbone.latent={value}"]
+    config = ["--config", configs / "quickstart.yaml", *backbone, "--model.backbone.num_classes=10"]
+    _, line = bnnlight_error("summary", *config)
+    sys.modules.pop("untyped_own", None)
+    said = f"model.backbone.latent: untyped_own.{name} does not say what its argument latent is"
+    assert f"{said}: write latent: LatentFactory there, from bnnlight.nn import LatentFactory" in line

@@ -129,7 +129,7 @@ def test_a_run_without_a_logger_has_the_results_that_it_wrote(tmp_path):
     assert "without a logger" in run.problems[0]
     (tmp_path / "results.json").write_text("[]")
     runs, (problem,) = read_runs([str(tmp_path)])
-    assert not runs and problem == f"{tmp_path}/results.json: not the results of a run"
+    assert not runs and problem == f"{tmp_path}: left out: its results.json is not the results of a run"
 
 
 def test_a_run_that_was_stopped_at_once_has_no_figures(tmp_path):

@@ -12,6 +12,20 @@ from bnnlight.console.shipped_configs import is_file
 
 _OBJECTS = ("model", "data")
 """Sections that name a class, whose options another config may change."""
+_SELDOM = ("flip_rates", "factor_ranks", "alphas", "activations", "bad_images", "step_time")
+_INSTEAD = {
+    **{name: f"to have it look hardly ever, give --{name}.interval 1000000000" for name in _SELDOM},
+    "pictures": "to draw none, give --pictures.count 0",
+    "heartbeat": "to have nobody watch, give --heartbeat.timeout_s null",
+    "progress": "to show none, give --trainer.enable_progress_bar false",
+    "checkpoint": "to write none, give --trainer.enable_checkpointing false",
+    "last_checkpoint": "to write none, give --trainer.enable_checkpointing false",
+    "lr_monitor": "to log nothing at all, give --trainer.logger false",
+    "non_finite": "to go on for long, give --non_finite.action skip and a large --non_finite.max_skipped_in_a_row",
+}
+"""Callbacks that are always there → what to do in place of ``null``."""
+_OFF = ("null", "None", "~", "false")
+"""What is typed to have one no longer."""
 
 
 def check_config_files(args: Sequence[str]) -> None:
@@ -22,15 +36,24 @@ def check_config_files(args: Sequence[str]) -> None:
 
     Raises:
         ValueError: a file is no YAML, is empty, holds something else than options, or comes before the config whose
-            options it changes; the message names it.
+            options it changes; the message names it. Or a callback that is always there is to be null.
     """
     named: set[str] = set()
     for option, value in options_in(args):
         if option in (f"{name}{end}" for name in _OBJECTS for end in ("", ".class_path")):
             named.add(option.split(".")[0])
+        if option in _INSTEAD and value in _OFF:
+            raise ValueError(f"--{option} cannot be null or false: {_INSTEAD[option]}")
         if option != "config" or not is_file(value):
             continue
         content = read_config(Path(value))
+        for name in [name for name in content if str(name).startswith("x-")]:
+            raise ValueError(
+                f"{value}: {name} is no option, as anchors need no place of their own: write &NAME where the value is "
+                "used first, and *NAME where it is used again"
+            )
+        for name in [name for name in _INSTEAD if content.get(name, {}) in (None, False)]:
+            raise ValueError(f"{value}: {name} cannot be null or false: {_INSTEAD[name]}")
         for name in _OBJECTS:
             section = content.get(name)
             if isinstance(section, dict) and "init_args" in section and "class_path" not in section:

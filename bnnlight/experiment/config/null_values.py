@@ -27,11 +27,24 @@ def read_none_as_null() -> None:
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
 
 
-def check_nulls(config: Namespace, path: str = "") -> None:
+def check_nulls(config: Namespace) -> None:
     """Makes sure that options of classes are null only where they may be, which jsonargparse lets pass.
 
     Raises:
         ValueError: one is null that needs a value.
+    """
+    for place, target, arguments in named_classes(config):
+        for name, kind in _never_null(target):
+            if name in arguments and arguments[name] is None:
+                raise ValueError(f"{place}.{name} is null: give it a value ({kind})")
+
+
+def named_classes(config: Namespace, path: str = "") -> Iterator[tuple[str, Any, Namespace]]:
+    """Classes and functions that a config names with arguments: where, what is named, its arguments.
+
+    Args:
+        config: as it was parsed.
+        path: of its keys.
     """
     for key, value in vars(config).items():
         place = f"{path}.{key}" if path else key
@@ -40,12 +53,10 @@ def check_nulls(config: Namespace, path: str = "") -> None:
                 continue
             arguments = entry.get("init_args")
             if "class_path" in entry and isinstance(arguments, Namespace):
-                for name, kind in _never_null(find_object(entry.class_path)):
-                    if name in arguments and arguments[name] is None:
-                        raise ValueError(f"{place}.{name} is null: give it a value ({kind})")
-                check_nulls(arguments, place)
+                yield place, find_object(entry.class_path), arguments
+                yield from named_classes(arguments, place)
             else:
-                check_nulls(entry, place)
+                yield from named_classes(entry, place)
 
 
 def _never_null(target: Callable) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ WRONG = {
     "model: [1\n": "is not valid YAML: while parsing a flow sequence at line 1",
     "trainer: {max_epochs: 1}\nmodel: x\ntrainer:\n  devices: 1\n": "has trainer twice, in lines 1 and 3: keep one",
     "a:\n  - b: {c: 1,\n       c: 2}\n": "has c twice, in lines 2 and 3: keep one",
+    "x-lr: &lr 0.1\nmodel: {lr: *lr}\n": "x-lr is no option, as anchors need no place of their own: write &NAME where",
     OVERLAY: "is an overlay",
     "data: {init_args: {batch_size: 3}}\n": "is an overlay",
 }
@@ -61,6 +62,29 @@ def test_an_overlay_goes_behind_what_it_changes(tmp_path, configs, check_one_lin
     with pytest.raises(ValueError) as error:
         check_config_files(["--config", str(overlay), f"--config={config}"])
     check_one_line(error, f"--config EXPERIMENT --config {overlay}")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("flip_rates", "--flip_rates.interval 1000000000"),
+        ("alphas", "--alphas.interval 1000000000"),
+        ("pictures", "--pictures.count 0"),
+        ("progress", "--trainer.enable_progress_bar false"),
+        ("last_checkpoint", "--trainer.enable_checkpointing false"),
+        ("non_finite", "--non_finite.action skip"),
+    ],
+)
+def test_for_a_callback_that_is_to_be_null_the_way_is_told(bnnlight_error, configs, tmp_path, name, instead):
+    (tmp_path / "off.yaml").write_text(f"{name}: null\n")
+    quickstart = ("fit", "--config", configs / "quickstart.yaml")
+    for options in ([f"--{name}=null"], [f"--{name}", "None"], [f"--{name}=false"], ["--config", "off.yaml"]):
+        code, line = bnnlight_error(*quickstart, *options)
+        assert code == 2 and f"{name} cannot be null or false: " in line and instead in line
+        assert ("off.yaml: " in line) == ("off.yaml" in options)
+    # which is an option that there is
+    words = instead.split()
+    parsed(configs, f"{words[0]}={words[1]}")
 
 
 def test_the_command_line_says_so(bnnlight_error, configs, tmp_path):
