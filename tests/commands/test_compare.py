@@ -224,7 +224,7 @@ def test_what_could_not_be_read_is_named_on_the_page_and_the_rest_is_shown(three
 def test_a_run_that_is_named_again_is_taken_once(three_runs, bnnlight, tmp_path):
     again = f"{three_runs[0]}/../{three_runs[0].name}/"
     code, out, err = bnnlight("compare", three_runs[0], again, "--output", tmp_path / "c.html")
-    assert code == 0 and "1 run compared" in out and f"{again} is {three_runs[0]} again" in err
+    assert code == 0 and "1 run compared" in out and f"{again} is the same run as {three_runs[0]}" in err
 
 
 def test_of_a_folder_all_runs_in_it_are_taken(three_runs, bnnlight, tmp_path):
