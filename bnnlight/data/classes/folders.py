@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -21,6 +21,14 @@ def class_names(folder: Path) -> list[str]:
         FileNotFoundError: If there is no such folder, or no class folder in it.
     """
     if not folder.is_dir():
+        root = folder.parent
+        inside = sorted(_with_pictures(root)) if root.is_dir() and root.resolve().name != folder.name else []
+        if inside:
+            names = ", ".join(inside[:3]) + (", …" if len(inside) > 3 else "")
+            raise FileNotFoundError(
+                f"no images found: looked for {folder} with one folder of images for each class, and {root} has such "
+                f"folders itself ({names}); move them into {folder}, as {folder / inside[0]}"
+            )
         raise FileNotFoundError(
             f"no images found: looked for {folder} with one folder of images for each class; "
             "pass --data.root with the folder above it"
@@ -32,6 +40,14 @@ def class_names(folder: Path) -> list[str]:
             f"move the images to {folder / 'CLASS'}"
         )
     return names
+
+
+def _with_pictures(folder: Path) -> Iterator[str]:
+    """Names of the folders in a folder that have pictures in them, as classes have; a split has them one below."""
+    for inner in folder.iterdir():
+        files = inner.iterdir() if inner.is_dir() and not inner.name.startswith(".") else ()
+        if any(file.suffix.lower() in SUFFIXES and not file.name.startswith(".") for file in files):
+            yield inner.name
 
 
 class KeptPictures:

@@ -177,6 +177,19 @@ def test_missing_or_empty_folders(tmp_path, check_one_line):
     check_one_line(error, "no class folders", tmp_path / "train")
 
 
+def test_classes_that_lie_in_the_root_itself(draw_folder, tmp_path, check_one_line):
+    root = draw_folder("photos", ["dog", "cat"]) / "photos"
+    (root / "notes").mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        ImageFolderDataModule(str(root)).setup()
+    check_one_line(error, f"{root} has such folders itself (cat, dog)", f"into {root}/train, as {root}/train/cat")
+    # in a folder that is called train they are right
+    (tmp_path / "photos").rename(tmp_path / "train")
+    with pytest.raises(FileNotFoundError) as error:
+        ImageFolderDataModule(str(tmp_path / "train")).setup()
+    check_one_line(error, "pass --data.root with the folder above it")
+
+
 def test_class_folder_without_images(draw_folder, check_one_line):
     root = draw_folder("train")
     (root / "train" / "dog").mkdir()
