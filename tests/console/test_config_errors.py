@@ -1,6 +1,10 @@
 """The true reason why a class of a config cannot be made, in one line."""
 
+import os
+import sys
+
 import pytest
+from fixtures.processes import run_to_end
 
 MODULES = {
     "imports_nothing.py": "import there_is_no_such_thing\nclass Net: ...\n",
@@ -127,3 +131,14 @@ def test_the_true_reason(bnnlight_error, configs, tmp_path, monkeypatch, options
         assert part in line, line
     assert len(line) < 400 and "Namespace" not in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["random", "tensorly", "yaml"])
+def test_a_file_of_ones_own_that_is_called_like_an_installed_module(tmp_path, configs, name):
+    (tmp_path / f"{name}.py").write_text("class Own: ...\n")
+    args = ("fit", "--config", str(configs / "quickstart.yaml"), f"--data={name}.Own")
+    path = os.pathsep.join([str(configs.parent), os.environ.get("PYTHONPATH", "")])
+    done = run_to_end([sys.executable, "-m", "bnnlight", *args], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(f"bnnlight fit: error: data: {name}.")
+    assert f", and not in {tmp_path / name}.py: give that file a name of its own" in line
