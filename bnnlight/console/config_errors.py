@@ -175,6 +175,11 @@ def _hint(cause: Cause) -> str:
             return f"{name} has moved: write {now}"
         if pair := _hidden_file(match[1]):
             return f"{name} is looked for in {pair[0]}, and not in {pair[1]}: give that file a name of its own"
+        if name != lacking:
+            return (
+                f"{match[1]} has no module or class named {match[2]!r}, where {name} was looked for: where it has been "
+                "moved or renamed, write its new path"
+            )
         names = {n: f"{match[1]}.{n}" for n in public_names(match[1])}
         return f"{match[1]} has no class named {match[2]!r}" + nearest(match[2], names)
     if match := re.search(r"typing\.Literal\[(.*?)\]", text):

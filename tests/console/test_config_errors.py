@@ -9,6 +9,7 @@ from fixtures.processes import run_to_end
 MODULES = {
     "imports_nothing.py": "import there_is_no_such_thing\nclass Net: ...\n",
     "old_imports.py": "from bnnlight.data.loaders import ClassificationDataModule\nclass Own: ...\n",
+    "own_package/__init__.py": "",
     "own_classes.py": """
 import abc
 import torch
@@ -100,6 +101,10 @@ REASONS = {
     ("--trainer.callbacks+=imports_nothing.Net",): ("imports_nothing.Net", "'there_is_no_such_thing'"),
     ("--model.backbone=no_such_module.Net",): ("no module named 'no_such_module'", "no_such_module.Net"),
     ("--trainer.logger+=lightning.pytorch.loggers.CSVLoger",): ("'CSVLoger'", "did you mean", "CSVLogger?"),
+    ("--model.backbone=own_package.gone.Net",): (
+        "own_package has no module or class named 'gone', where own_package.gone.Net was looked for",
+        "write its new path",
+    ),
     # options
     ("--model.backbone=own_classes.Net", "--model.backbone.dpth=3"): ("own_classes.Net has no option 'dpth'", "depth?"),
     ("--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitr=a"): (
@@ -121,6 +126,7 @@ REASONS = {
 @pytest.mark.parametrize("options", REASONS, ids=" ".join)
 def test_the_true_reason(bnnlight_error, configs, tmp_path, monkeypatch, options):
     for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     # no W&B
