@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
@@ -92,6 +93,7 @@ class Compile(L.Callback):
             raise ValueError(f"compile.backend is {self.options.backend}, which torch does not know: it has {usual}")
         if self.options.network:
             self._network(trainer, pl_module).compile(**self._arguments())
+            rank_zero_info("compile: the first batch of each kind takes longer, up to minutes")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.options.network:

@@ -88,7 +88,13 @@ def export(args: list[str]) -> None:
     program = freeze(experiment.model.backbone, (form.num_channels, form.image_size, form.image_size))
     if can_take:
         can_take(program)
-    loader = check_pictures(experiment, options.num_check if signs else 0)
+    try:
+        loader = check_pictures(experiment, options.num_check if signs else 0)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no pictures to compare the model with its checkpoint: {error}; export where the training was started, or "
+            "pass --num_check 0, which compares nothing"
+        ) from error
     manifest = describe(experiment, options.ckpt_path, options.config, form)
     extra = {"ranges": find_ranges(program, training_pictures(experiment))} if options.int8 else {}
     output.parent.mkdir(parents=True, exist_ok=True)

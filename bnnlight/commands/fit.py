@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 # Before torch: W&B starts a run by importing this, and looks for the source of each class in it through all modules
 # that are loaded by then. Behind torch's thousands that took a second and a half.
@@ -169,7 +170,15 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
     offline = sync_hint(run_dir)
     if offline:
         places["W&B offline run"], places["to sync it"] = str(offline[0]), offline[1]
+    data = experiment.datamodule
+    if any(key.startswith("test/") for key in results) and _tests_on_validation(data):
+        places["test pictures"] = "those of the validation, which chose the best checkpoint: the data have no others"
     print_results("Results", results, places)
+
+
+def _tests_on_validation(data: Any) -> bool:
+    test_set = getattr(data, "test_set", None)
+    return test_set is not None and test_set is getattr(data, "val_set", None)
 
 
 def _hand_over_checkpoints(logger: WandbRun, experiment: Experiment, results: dict[str, float], best: str) -> None:

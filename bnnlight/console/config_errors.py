@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bnnlight.console.known_names import (
@@ -171,6 +173,13 @@ def _hint(cause: Cause) -> str:
         now = moved(name)
         if now:
             return f"{name} has moved: write {now}"
+        if pair := _hidden_file(match[1]):
+            return f"{name} is looked for in {pair[0]}, and not in {pair[1]}: give that file a name of its own"
+        if name != lacking:
+            return (
+                f"{match[1]} has no module or class named {match[2]!r}, where {name} was looked for: where it has been "
+                "moved or renamed, write its new path"
+            )
         names = {n: f"{match[1]}.{n}" for n in public_names(match[1])}
         return f"{match[1]} has no class named {match[2]!r}" + nearest(match[2], names)
     if match := re.search(r"typing\.Literal\[(.*?)\]", text):
@@ -184,6 +193,19 @@ def _hint(cause: Cause) -> str:
         return f"{'null' if value == 'None' else repr(value)} is not of type {match[1]}"
     text = re.sub(r"\. Got value: (\S+)$", "", text)
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
+
+
+def _hidden_file(module: str) -> tuple[Path, Path] | None:
+    """The file that a name stands for, and one of the user's own of that name, which is not imported therefore."""
+    root = module.split(".")[0]
+    taken = getattr(sys.modules.get(root), "__file__", None)
+    if not taken or root == "bnnlight":
+        return None
+    own = (folder for folder in map(Path, sys.path) if not {"site-packages", "dist-packages"} & {*folder.parts})
+    files = (file for folder in own for file in (folder / f"{root}.py", folder / root / "__init__.py"))
+    return next(
+        ((Path(taken), file) for file in files if file.is_file() and file.resolve() != Path(taken).resolve()), None
+    )
 
 
 def _nearest_class(name: str, kinds: list[str]) -> str:

@@ -57,6 +57,7 @@ from bnnlight.experiment.processes import SeedPerRank, SyncBatchNormAnywhere
 from bnnlight.experiment.run_dir import new_run_dir, newest_checkpoint, resumed_run_dir
 from bnnlight.experiment.run_lock import RunLock
 from bnnlight.experiment.save_config import SaveConfig
+from bnnlight.experiment.unused_latent import unused_latent
 from bnnlight.guards.heartbeat import Heartbeat
 from bnnlight.guards.last_checkpoint import LastCheckpoint
 from bnnlight.guards.non_finite import NonFinite
@@ -236,6 +237,8 @@ class Experiment(LightningCLI):
         with contextlib.nullcontext() if self._for_fit else weights_follow():
             super().instantiate_classes()
         share_factories(self.model)
+        if self._for_fit and self.lock and (warning := unused_latent(self.config, self.model)):  # on rank zero
+            print(f"bnnlight fit: {warning}", file=sys.stderr, flush=True)
         self.config_init.last_checkpoint.goes_on = self._goes_on
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

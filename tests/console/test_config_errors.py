@@ -1,10 +1,15 @@
 """The true reason why a class of a config cannot be made, in one line."""
 
+import os
+import sys
+
 import pytest
+from fixtures.processes import run_to_end
 
 MODULES = {
     "imports_nothing.py": "import there_is_no_such_thing\nclass Net: ...\n",
     "old_imports.py": "from bnnlight.data.loaders import ClassificationDataModule\nclass Own: ...\n",
+    "own_package/__init__.py": "",
     "own_classes.py": """
 import abc
 import torch
@@ -98,6 +103,10 @@ REASONS = {
     ("--trainer.callbacks+=imports_nothing.Net",): ("imports_nothing.Net", "'there_is_no_such_thing'"),
     ("--model.backbone=no_such_module.Net",): ("no module named 'no_such_module'", "no_such_module.Net"),
     ("--trainer.logger+=lightning.pytorch.loggers.CSVLoger",): ("'CSVLoger'", "did you mean", "CSVLogger?"),
+    ("--model.backbone=own_package.gone.Net",): (
+        "own_package has no module or class named 'gone', where own_package.gone.Net was looked for",
+        "write its new path",
+    ),
     # options
     ("--model.backbone=own_classes.Net", "--model.backbone.dpth=3"): ("own_classes.Net has no option 'dpth'", "depth?"),
     ("--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitr=a"): (
@@ -119,6 +128,7 @@ REASONS = {
 @pytest.mark.parametrize("options", REASONS, ids=" ".join)
 def test_the_true_reason(bnnlight_error, configs, tmp_path, monkeypatch, options):
     for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     # no W&B
@@ -129,3 +139,14 @@ def test_the_true_reason(bnnlight_error, configs, tmp_path, monkeypatch, options
         assert part in line, line
     assert len(line) < 400 and "Namespace" not in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["random", "tensorly", "yaml"])
+def test_a_file_of_ones_own_that_is_called_like_an_installed_module(tmp_path, configs, name):
+    (tmp_path / f"{name}.py").write_text("class Own: ...\n")
+    args = ("fit", "--config", str(configs / "quickstart.yaml"), f"--data={name}.Own")
+    path = os.pathsep.join([str(configs.parent), os.environ.get("PYTHONPATH", "")])
+    done = run_to_end([sys.executable, "-m", "bnnlight", *args], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(f"bnnlight fit: error: data: {name}.")
+    assert f", and not in {tmp_path / name}.py: give that file a name of its own" in line

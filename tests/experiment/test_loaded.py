@@ -52,7 +52,7 @@ def test_a_checkpoint_elsewhere_needs_its_config(digits_run, tmp_path, check_one
     shutil.copy(run_dir / "checkpoints/last.ckpt", file)
     with pytest.raises(FileNotFoundError) as error:
         package.load(file)
-    check_one_line(error, "config of the run not found")
+    check_one_line(error, "config of the run not found", "name it with config=FILE")
     loaded = package.load(str(file), run_dir / "config.yaml")
     assert loaded.checkpoint == file and isinstance(loaded.network, torch.nn.Module)
 

@@ -45,9 +45,9 @@ def class_names(folder: Path) -> list[str]:
 def _with_pictures(folder: Path) -> Iterator[str]:
     """Names of the folders in a folder that have pictures in them, as classes have; a split has them one below."""
     for inner in folder.iterdir():
-        if inner.is_dir() and not inner.name.startswith("."):
-            if any(file.name.lower().endswith(SUFFIXES) and file.name[0] != "." for file in inner.iterdir()):
-                yield inner.name
+        files = inner.iterdir() if inner.is_dir() and not inner.name.startswith(".") else ()
+        if any(file.suffix.lower() in SUFFIXES and not file.name.startswith(".") for file in files):
+            yield inner.name
 
 
 class KeptPictures:

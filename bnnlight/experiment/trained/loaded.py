@@ -59,7 +59,7 @@ def load(run: str | Path, config: str | Path | None = None) -> Trained:
         ValueError: the file is a config or else no checkpoint, or is of another network than the config's.
     """
     checkpoint = _checkpoint_of(Path(run))
-    file = config_of(checkpoint, None if config is None else Path(config))
+    file = config_of(checkpoint, None if config is None else Path(config), option="config=FILE")
     with _nothing_else_changed():
         experiment = load_trained("load", checkpoint, file)
     task = experiment.model.cpu().eval()

@@ -31,15 +31,20 @@ def load_trained(verb: str, checkpoint: Path, config: Path | None) -> Experiment
     return experiment
 
 
-def config_of(checkpoint: Path, config: Path | None) -> Path:
+def config_of(checkpoint: Path, config: Path | None, option: str = "--config FILE") -> Path:
     """The config of a checkpoint's run: as named, or ``RUN/config.yaml``.
+
+    Args:
+        checkpoint: of the run.
+        config: as named, or None.
+        option: how to name it.
 
     Raises:
         FileNotFoundError: it is not there.
     """
     config = config or checkpoint.resolve().parent.parent / "config.yaml"
     if not config.is_file():
-        raise FileNotFoundError(f"config of the run not found: {config}; name it with --config FILE")
+        raise FileNotFoundError(f"config of the run not found: {config}; name it with {option}")
     return config
 
 

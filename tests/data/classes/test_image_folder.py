@@ -182,7 +182,7 @@ def test_classes_that_lie_in_the_root_itself(draw_folder, tmp_path, check_one_li
     (root / "notes").mkdir()
     with pytest.raises(FileNotFoundError) as error:
         ImageFolderDataModule(str(root)).setup()
-    check_one_line(error, f"{root} has such folders itself (cat, dog); move them into {root}/train, as {root}/train/cat")
+    check_one_line(error, f"{root} has such folders itself (cat, dog)", f"into {root}/train, as {root}/train/cat")
     # in a folder that is called train they are right
     (tmp_path / "photos").rename(tmp_path / "train")
     with pytest.raises(FileNotFoundError) as error:
