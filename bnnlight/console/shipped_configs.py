@@ -54,6 +54,8 @@ def find_config(name: str) -> str:
     """
     if is_file(name):
         return name
+    if not name.strip():
+        raise FileNotFoundError("--config is empty: give a file, or a name of `bnnlight configs`")
     shipped = shipped_config(name)
     if shipped:
         return str(shipped)

@@ -87,6 +87,13 @@ def test_for_a_callback_that_is_to_be_null_the_way_is_told(bnnlight_error, confi
     parsed(configs, f"{words[0]}={words[1]}")
 
 
+@pytest.mark.parametrize("words", [["--config="], ["--config", ""], ["--config", " "]], ids=repr)
+def test_a_config_of_an_empty_name(bnnlight_error, configs, words):
+    code, line = bnnlight_error("fit", "--config", configs / "quickstart.yaml", *words)
+    told = "--config is empty: give a file, or a name of `bnnlight configs`"
+    assert code != 0 and line == f"bnnlight fit: error: {told}"
+
+
 def test_the_command_line_says_so(bnnlight_error, configs, tmp_path):
     (tmp_path / "empty.yaml").touch()
     code, line = bnnlight_error("fit", "--config", configs / "quickstart.yaml", "--config", "empty.yaml")
