@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.processes import is_running, wait_until
+from fixtures.processes import is_running, run_to_end, wait_until
 
 from bnnlight.data import MPIIDataModule
 
@@ -134,9 +133,7 @@ class Hidden:
         return None if name.partition(".")[0] in {names!r} else self.finder.find_spec(name, *rest)
 sys.meta_path[:] = map(Hidden, sys.meta_path)
 """
-    return subprocess.run(
-        [sys.executable, "-c", "\n".join([hidden, *code])], capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
+    return run_to_end([sys.executable, "-c", "\n".join([hidden, *code])], cwd=ROOT)
 
 
 def test_all_parts_start_without_packages_that_only_other_things_need():

@@ -2,8 +2,8 @@
 
 import json
 import sys
-import time
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -271,7 +271,9 @@ def test_gpu_train_keeps_what_it_has_when_time_is_out(tmp_path, monkeypatch, cap
             raise KeyboardInterrupt  # as the watchdog would
         return network
 
-    monkeypatch.setattr(gpu_train, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+    monkeypatch.setattr(
+        gpu_train, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=partial(next, count()))
+    )
     monkeypatch.setitem(gpu_train.MODES, "compiled", slow)
     words = ["--device", "cpu", "--small", "--limit_s", "100", "--rows", "real, channels last", "dense"]
     monkeypatch.setattr(sys, "argv", ["gpu_train.py", *words, "--output", str(tmp_path / "gpu_train")])
