@@ -130,7 +130,7 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "none that torch finds" if torch.version.cuda else "none: this torch is built for CPUs only"
+        return "torch finds none" if torch.version.cuda else "none: this torch is built for CPUs only"
     gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return ", ".join(f"{gpu.name} ({gpu.total_memory / _GIB:.0f} GiB, {gpu.major}.{gpu.minor})" for gpu in gpus)
 

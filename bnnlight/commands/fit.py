@@ -192,7 +192,7 @@ def _hand_over_checkpoints(logger: WandbRun, experiment: Experiment, results: di
 
 def _wandb_line() -> str:
     if wandb_mode() == "offline":
-        return "W&B: offline, the run is kept in its directory (to change: `wandb login`, or WANDB_MODE=online)"
+        return "W&B is offline; the run stays in its directory (to change: `wandb login`, or WANDB_MODE=online)"
     return f"W&B: {wandb_mode()}"
 
 

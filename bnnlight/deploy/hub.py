@@ -104,7 +104,7 @@ def check_upload(repo: str) -> None:
         try:
             api.whoami()
         except errors.LocalTokenNotFoundError:
-            raise ValueError(f"--hub {repo}: nobody is logged in: run `hf auth login`, or set HF_TOKEN") from None
+            raise ValueError(f"--hub {repo}: you are not logged in: run `hf auth login`, or set HF_TOKEN") from None
         try:
             info = api.model_info(repo)
         except errors.RepositoryNotFoundError:

@@ -26,7 +26,7 @@ def test_a_line_each_and_the_same_as_json(bnnlight, monkeypatch):
     assert lines["Python"].startswith(platform.python_version())
     assert lines["torch"].startswith(torch.__version__)
     assert f"torch {torch.get_num_threads()}, " in lines["threads"]
-    assert (lines["GPU"] == "none that torch finds") == (not torch.cuda.is_available() and bool(torch.version.cuda))
+    assert (lines["GPU"] == "torch finds none") == (not torch.cuda.is_available() and bool(torch.version.cuda))
     assert "OMP_NUM_THREADS=3" in lines["variables"]
     assert f"safetensors {version('safetensors')}" in lines["packages"]
 

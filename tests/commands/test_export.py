@@ -184,12 +184,12 @@ def test_a_model_is_uploaded_once_it_is_written(bnnlight, bnnlight_error, best, 
 
 def test_who_may_not_upload_is_told_before_the_work(bnnlight_error, tmp_path, monkeypatch):
     def refuse(repo):
-        raise ValueError(f"--hub {repo}: nobody is logged in")
+        raise ValueError(f"--hub {repo}: you are not logged in")
 
     monkeypatch.setattr("bnnlight.commands.export.check_upload", refuse)
     (tmp_path / "nothing.ckpt").touch()
     command = ("export", "--ckpt_path", "nothing.ckpt", "--format", "packed", "--output", tmp_path / "model")
-    assert "nobody is logged in" in bnnlight_error(*command, "--hub", "me/x")[1]
+    assert "you are not logged in" in bnnlight_error(*command, "--hub", "me/x")[1]
     assert "--private needs --hub" in bnnlight_error(*command, "--private")[1]
     assert not (tmp_path / "model").exists()
 

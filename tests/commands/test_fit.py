@@ -32,7 +32,7 @@ def test_run_directory_holds_everything(digits_run):
 def test_output_says_where_things_are_and_how_to_sync(digits_run):
     run_dir, out = digits_run
     offline = next(run_dir.glob("wandb/offline-run-*"))
-    assert out.count("W&B: offline") == 1
+    assert out.count("W&B is offline") == 1
     assert offline.parent == run_dir / "wandb" and f"wandb beta sync {offline.parent}" in out
     assert str(run_dir / "curves.png") in out
     assert "test/acc1" in out

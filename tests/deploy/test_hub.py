@@ -238,7 +238,7 @@ def test_uploads_that_are_refused(hub, user, exported):
     hub.add("me/bert", {"README.md": b"---\nlibrary_name: transformers\n---\n", "model.safetensors": b"2 GB"})
     check_error(me('check_upload("me/bert")'), "ValueError", "--hub me/bert: there is another project's model already")
     check_error(me('check_upload("model")'), "ValueError", "--hub model: write OWNER/NAME")
-    check_error(user(HF_TOKEN="")('check_upload("me/x")'), "ValueError", "nobody is logged in: run `hf auth login`")
+    check_error(user(HF_TOKEN="")('check_upload("me/x")'), "ValueError", "you are not logged in: run `hf auth login`")
     check_error(user(HF_TOKEN="hf_no")('check_upload("me/x")'), "ValueError", "refuses it (401)")
     code = f'upload(Path({str(folder)!r}), ["model.safetensors", "README.md"], "{{}}", True)'
     check_error(me(code.format("you/x")), "ValueError", f"--hub you/x: {hub.url} refuses it (403)")
