@@ -44,7 +44,7 @@ from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
 from bnnlight.experiment.config.changes import check_changes
 from bnnlight.experiment.config.files import check_config_files, options_in
 from bnnlight.experiment.config.null_values import check_nulls, read_none_as_null
-from bnnlight.experiment.config.option_ranges import check_devices, check_ranges
+from bnnlight.experiment.config.option_ranges import check_bare, check_devices, check_ranges
 from bnnlight.experiment.config.own_code import find_own_code
 from bnnlight.experiment.config.printed import print_config_as_trained
 from bnnlight.experiment.config.swapped_classes import forget_replaced
@@ -178,6 +178,7 @@ class Experiment(LightningCLI):
         if not (self._for_fit and self.config.resume):  # what a run began with may be gone as it goes on
             self._check_checkpoint()
         if self._for_fit:
+            check_bare(self.config.trainer)
             # before Lightning says its first word, so that what is wrong with the directory is the only line
             choose = resumed_run_dir if self.config.resume else new_run_dir
             self.run_dir, self.lock = choose(self.config)

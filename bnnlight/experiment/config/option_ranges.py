@@ -81,6 +81,22 @@ def check_ranges(config: Namespace) -> None:
             raise ValueError(problem)
 
 
+def check_bare(trainer: Namespace) -> None:
+    """
+    Args:
+        trainer: options of one that trains.
+
+    Raises:
+        ValueError: it is to be a bare one, and what it then must not have is not switched off.
+    """
+    off = {"logger": (False,), "enable_progress_bar": (False,), "enable_checkpointing": (False,)}
+    off["log_every_n_steps"] = (None, 0)
+    left = [name for name, values in off.items() if trainer.get(name) not in values]
+    if trainer.get("barebones") and left:
+        options = " ".join(f"--trainer.{name} {'0' if name.startswith('log_') else 'false'}" for name in left)
+        raise ValueError(f"trainer.barebones clashes with {', '.join(left)}: leave it out, or give {options} besides")
+
+
 def fault(option: str, value: Any) -> str | None:
     """What is wrong with a number, in one line; None where nothing is, or where it is none.
 

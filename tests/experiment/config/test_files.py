@@ -87,6 +87,16 @@ def test_for_a_callback_that_is_to_be_null_the_way_is_told(bnnlight_error, confi
     parsed(configs, f"{words[0]}={words[1]}")
 
 
+def test_a_bare_trainer_is_told_what_it_clashes_with(bnnlight, bnnlight_error, configs):
+    words = ["fit", "--config", configs / "quickstart.yaml", "--trainer.barebones=true", "--trainer.max_steps=1"]
+    code, line = bnnlight_error(*words)
+    left = "logger, enable_progress_bar, enable_checkpointing, log_every_n_steps"
+    assert code == 2 and f"trainer.barebones clashes with {left}: leave it out, or give --trainer.logger false " in line
+    # which is enough
+    code, _, err = bnnlight(*words, *line.split(" or give ")[1].removesuffix(" besides").split())
+    assert code == 0, err
+
+
 @pytest.mark.parametrize("words", [["--config="], ["--config", ""], ["--config", " "]], ids=repr)
 def test_a_config_of_an_empty_name(bnnlight_error, configs, words):
     code, line = bnnlight_error("fit", "--config", configs / "quickstart.yaml", *words)
