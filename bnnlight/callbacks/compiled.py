@@ -87,10 +87,7 @@ class Compile(L.Callback):
             return
         if not hasattr(torch.compiler, "set_stance"):
             raise ValueError(f"compile needs torch 2.6 or newer, and this is torch {torch.__version__}")
-        known = torch.compiler.list_backends(exclude_tags=())
-        if self.options.backend not in known:
-            usual = ", ".join(name for name in ("inductor", "aot_eager", "eager", "cudagraphs") if name in known)
-            raise ValueError(f"compile.backend is {self.options.backend}, which torch does not know: it has {usual}")
+        check_backend(self.options.backend)
         if self.options.network:
             self._network(trainer, pl_module).compile(**self._arguments())
             rank_zero_info("compile: the first batch of each kind takes longer, up to minutes")
@@ -141,6 +138,17 @@ class Compile(L.Callback):
         if self.options.backend == "eager" and any(getattr(m, "lean", False) for m in network.modules()):
             raise ValueError("compile: the backend eager cannot run lean blocks: set compile.backend to aot_eager")
         return network
+
+
+def check_backend(name: str) -> None:
+    """
+    Raises:
+        ValueError: torch knows no such backend.
+    """
+    known = torch.compiler.list_backends(exclude_tags=())
+    if name not in known:
+        usual = ", ".join(name for name in ("inductor", "aot_eager", "eager", "cudagraphs") if name in known)
+        raise ValueError(f"compile.backend is {name}, which torch does not know: it has {usual}")
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:

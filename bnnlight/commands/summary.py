@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from bnnlight.console.tables import print_whole
+from bnnlight.deploy.freezing.freeze import freeze
 from bnnlight.experiment.experiment import Experiment
 from bnnlight.nn.summary import NetworkSummary, summarize
 
@@ -27,7 +30,7 @@ class _SummaryExperiment(Experiment):
 
 
 def summary(args: list[str]) -> None:
-    """Print a network's layers, parameters, bytes and multiply-adds."""
+    """Print a network's layers, parameters, bytes and multiply-adds, and what of it cannot be exported."""
     example = "Example: bnnlight summary --config resnet18_imagenet"
     experiment = _SummaryExperiment("summary", f"{summary.__doc__} {example}", args)
     config: Namespace = experiment.config
@@ -42,8 +45,19 @@ def summary(args: list[str]) -> None:
     network = summarize(experiment.model.backbone, (channels, size, size))
     if config.json:
         print(json.dumps(as_record(network), indent=2))
-    else:
-        _print(network, config.all)
+        return
+    _print(network, config.all)
+    if reason := _not_shipped(experiment.model.backbone, network.input_shape):
+        Console().print(f"Cannot be exported: {reason}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _not_shipped(network: nn.Module, input_shape: Sequence[int]) -> str | None:
+    """Why a network cannot be exported; None where it can. Better known before the training than after it."""
+    try:
+        freeze(network, input_shape)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def as_record(network: NetworkSummary) -> dict:

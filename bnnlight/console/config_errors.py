@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,11 @@ def _hint(cause: Cause) -> str:
     if match := re.match(r"Not a valid subclass of (\w+)", text):
         return f"{value or 'what is given'} is no {match[1]}: name one by its class_path"
     if match := re.search(r"Expected a dot import path string: ([^\s;]+)(?:; of (\S+))?", text):
-        return f"no class named {match[1]!r}" + _nearest_class(match[1], (match[2] or "").split("|"))
+        kinds = (match[2] or "").split("|")
+        if len(kinds) == 1 and kinds[0] and is_dataclass(options := find_object(kinds[0])):
+            names = ", ".join(field.name for field in fields(options))
+            return f"{match[1]!r} is not true, false or a set of options ({names})"
+        return f"no class named {match[1]!r}" + _nearest_class(match[1], kinds)
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         lacking = f"{match[1]}.{match[2]}"
         # it may be the module of the class that is named

@@ -12,6 +12,9 @@ EXTRAS = {
 }
 """Extra of the package → the modules that it brings."""
 
+TRACKERS = ("tensorboard", "mlflow", "comet-ml")
+"""Packages behind Lightning's loggers that no extra brings; its own message for them is several lines long."""
+
 
 def explain_missing(error: BaseException) -> str | None:
     """What to install.
@@ -24,6 +27,8 @@ def explain_missing(error: BaseException) -> str | None:
     """
     if not isinstance(error, ModuleNotFoundError):
         return None
+    if not error.name and (tracker := next((name for name in TRACKERS if name in str(error).lower()), None)):
+        return f"{tracker} is needed here and is not installed; run: pip install {tracker}"
     module = (error.name or "").partition(".")[0]
     extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
     return extra and f"{module} is needed here and is not installed; run: pip install 'bnnlight[{extra}]'"

@@ -38,6 +38,7 @@ from bnnlight.callbacks import (
     StepTime,
 )
 from bnnlight.callbacks.averages import whole
+from bnnlight.callbacks.compiled import check_backend
 from bnnlight.console.config_errors import named_failures
 from bnnlight.console.shipped_configs import with_found_configs
 from bnnlight.experiment.checkpoint_io import WholeCheckpointIO
@@ -175,6 +176,8 @@ class Experiment(LightningCLI):
         check_hints(self.config)
         check_nulls(self.config)
         check_ranges(self.config)
+        if self._for_fit and isinstance(self.config.compile, Namespace):
+            check_backend(self.config.compile.backend)  # before there is a directory
         if not (self._for_fit and self.config.resume):  # what a run began with may be gone as it goes on
             self._check_checkpoint()
         if self._for_fit:

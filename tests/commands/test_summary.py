@@ -48,3 +48,26 @@ def test_input_size_that_does_not_fit(bnnlight_error, configs):
     code, line = bnnlight_error("summary", "--config", configs / "quickstart.yaml", "--image_size=0")
     assert code == 2
     assert "--image_size" in line
+
+
+def test_what_cannot_be_exported_is_told_before_the_training(bnnlight, tmp_path, monkeypatch):
+    (tmp_path / "wavy.py").write_text(
+        "import torch\nfrom torch import nn\nfrom bnnlight.nn import BinaryConv2d\n\n\n"
+        "class Wavy(nn.Module):\n"
+        "    def __init__(self, wavy: bool = True):\n"
+        "        super().__init__()\n"
+        "        self.wavy, self.first, self.norm = wavy, nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)\n"
+        "        self.conv, self.last = BinaryConv2d(4, 4, 3), nn.Linear(64, 10)\n\n"
+        "    def forward(self, x):\n"
+        "        x = self.conv(self.norm(self.first(x)))\n"
+        "        return self.last((torch.sin(x) if self.wavy else x).flatten(1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["summary", "--model=bnnlight.tasks.ClassificationTask", "--model.backbone=wavy.Wavy"]
+    words += ["--data=bnnlight.data.DigitsDataModule"]
+    for wavy, lines in ((True, 1), (False, 0)):
+        code, out, err = bnnlight(*words, f"--model.backbone.wavy={wavy}")
+        assert code == 0, err
+        told = [line for line in out.splitlines() if line.startswith("Cannot be exported: ")]
+        assert len(told) == lines
+        assert not told or "function sin" in told[0]

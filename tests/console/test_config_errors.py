@@ -62,6 +62,11 @@ REASONS = {
     ("--trainer.callbacks+=bnnlight.callbacks.Stages", "--trainer.callbacks.activation_epochs=0.5x"): (
         "trainer.callbacks.activation_epochs: '0.5x' is not a number",
     ),
+    # neither a word nor a class
+    ("--compile=nonsense",): (
+        "compile: 'nonsense' is not true, false or a set of options (network, optimizer, backend, mode, dynamic)",
+    ),
+    ("--compile.backend=nonsense",): ("compile.backend is nonsense, which torch does not know: it has inductor",),
     # one where a list is expected
     ("--model.backbone.weight_parts=Standardized",): (
         "'Standardized' is not a list: write [bnnlight.nn.Standardized]",

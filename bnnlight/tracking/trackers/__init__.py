@@ -6,7 +6,8 @@
 | `TensorBoard` | `TensorBoardLogger` | pictures, histograms, tables as text |
 | `MLflow` | `MLFlowLogger` | pictures, tables and the config as files |
 | `Comet` | `CometLogger` | pictures, histograms, tables |
-| `Tracker` | `CSVLogger` and all others | nothing; pictures where the logger has W&B's method ``log_image`` |
+| `CSVFiles` | `CSVLogger` | nothing |
+| `Tracker` | all others | nothing; pictures where the logger has W&B's method ``log_image`` |
 
 Figures go to :class:`lightning.pytorch.loggers.Logger` itself, whose ``log_metrics`` is the same for all. What the rest
 of the package hands over goes through the functions here. A tracker that fails is left out of the run, see

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bnnlight.tracking.failing_loggers import attempt
 from bnnlight.tracking.trackers.comet import Comet
+from bnnlight.tracking.trackers.csv_files import CSVFiles
 from bnnlight.tracking.trackers.mlflow import MLflow
 from bnnlight.tracking.trackers.tensorboard import TensorBoard
 from bnnlight.tracking.trackers.tracker import Tracker
@@ -26,6 +27,7 @@ TRACKERS: dict[type[Logger], type[Tracker]] = {
     TensorBoardLogger: TensorBoard,
     MLFlowLogger: MLflow,
     CometLogger: Comet,
+    CSVLogger: CSVFiles,
 }
 """Lightning's logger, whose module imports no tracker's package → what its tracker takes."""
 
