@@ -159,6 +159,9 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
         "torch": torch.__version__,
         "results": results,
     }
+    on_validation = any(key.startswith("test/") for key in results) and _tests_on_validation(experiment.datamodule)
+    if on_validation:
+        record["tested_on"] = "validation"
     write_json(run_dir / "results.json", record)
     places["results"] = str(run_dir / "results.json")
     # last, as uploading takes its time; but before the user is told where the run lies
@@ -170,8 +173,7 @@ def _finish(experiment: Experiment, results: dict[str, float], best: str) -> Non
     offline = sync_hint(run_dir)
     if offline:
         places["W&B offline run"], places["to sync it"] = str(offline[0]), offline[1]
-    data = experiment.datamodule
-    if any(key.startswith("test/") for key in results) and _tests_on_validation(data):
+    if on_validation:
         places["test pictures"] = "those of the validation, which chose the best checkpoint: the data have no others"
     print_results("Results", results, places)
 

@@ -76,8 +76,9 @@ def _head(manifest: Manifest, formats: Sequence[str]) -> str:
             json.dumps(text.rsplit(".", 1)[-1], ensure_ascii=False)
             for text in (manifest.origin.get("data", "test pictures"), manifest.network)
         )
+        split = manifest.origin.get("tested_on", "test")
         lines += ["model-index:", f"- name: {network}", "  results:", "  - task:", f"      type: {task}"]
-        lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "      split: test", "    metrics:"]
+        lines += ["    dataset:", f"      name: {data}", f"      type: {data}", f"      split: {split}", "    metrics:"]
         for name, value in measured.items():
             kind, title = _HUB_METRICS[name]
             lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {value:.6g}"]
@@ -125,6 +126,7 @@ def _training(manifest: Manifest) -> str:
     titles = {
         "command": "command",
         "data": "data",
+        "tested_on": "its test pictures are those of the",
         "commit": "commit",
         "bnnlight": "version of bnnlight",
         "config_sha256": "SHA-256 of the config",
@@ -136,7 +138,10 @@ def _training(manifest: Manifest) -> str:
     lines = ["## How it was trained", _table(("what", "value"), rows)] if rows else []
     if manifest.metrics:
         measured = [(f"`{name}`", _metric(name, value)) for name, value in manifest.metrics.items()]
-        lines += ["## How good it is", "On the test pictures of its data set:", _table(("metric", "value"), measured)]
+        chosen = "tested_on" in manifest.origin
+        which = "the validation pictures, which also chose its checkpoint," if chosen else "the test pictures"
+        which += " of its data set"
+        lines += ["## How good it is", f"On {which}:", _table(("metric", "value"), measured)]
     return "\n\n".join(lines)
 
 

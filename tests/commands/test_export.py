@@ -353,10 +353,14 @@ def test_pictures_that_are_gone_need_not_be_compared(bnnlight, bnnlight_error, c
     assert code == 0, err
     told = [line for line in out.splitlines() if line.startswith("test pictures")]
     assert len(told) == 1 and "those of the validation, which chose the best checkpoint" in told[0]
+    assert json.loads((tmp_path / "run/results.json").read_text())["tested_on"] == "validation"
     (tmp_path / "shapes").rename(tmp_path / "moved")
     export = ("export", "--ckpt_path", tmp_path / "run/checkpoints/best.ckpt", "--format", "packed")
     code, line = bnnlight_error(*export)
     assert code == 2 and "no pictures to compare the model with its checkpoint" in line
     assert line.endswith("pass --num_check 0, which compares nothing")
-    code, out, err = bnnlight(*export, "--num_check", "0")
+    code, out, err = bnnlight(*export, "--num_check", "0", "--output", tmp_path / "model")
     assert code == 0, err
+    card = (tmp_path / "model/README.md").read_text()
+    assert "On the validation pictures, which also chose its checkpoint, of its data set:" in card
+    assert "      split: validation\n" in card

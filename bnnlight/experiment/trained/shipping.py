@@ -50,7 +50,9 @@ def describe(experiment: Experiment, checkpoint: Path, config: Path | None, form
         "config_sha256": _sha256(config_of(checkpoint, config)),
         "data": _path(data),
     }
-    origin |= {key: str(results[key]) for key in ("command", "commit", "seed") if results.get(key) is not None}
+    origin |= {
+        key: str(results[key]) for key in ("command", "commit", "seed", "tested_on") if results.get(key) is not None
+    }
     common = {
         "network": _path(task.backbone),
         "metrics": {key: float(value) for key, value in measured.items() if key.startswith("test/")},
