@@ -287,6 +287,7 @@ def test_another_batch_size_within_an_epoch(tmp_path, fit_probe):
     assert code == 2 and "a step took 64 pictures in all processes, and now it takes 32" in last_line(text), text
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps(tmp_path, configs, bnnlight):
     """The second start thinks it is a day earlier; W&B orders the starts of a run by their time."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -23,6 +23,7 @@ def benchmark():
     return module
 
 
+@pytest.mark.slow  # minutes; test_resume compares a stopped run with an unbroken one each time
 def test_killed_in_training_and_in_saving(tmp_path, benchmark, configs):
     runs = [
         benchmark.Run(tmp_path / name, configs / "quickstart.yaml", OPTIONS, "fixtures.held.Batches")

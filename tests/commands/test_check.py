@@ -62,7 +62,7 @@ def test_all_is_well(check, folder, num_workers):
 def test_a_network_with_another_number_of_classes_is_told_and_the_pictures_are_read(check, folder):
     code, out, err = check(*NETWORK, f"--data.root={folder}", "--num_workers=0", "--json")
     assert code == 0 and json.loads(out)["splits"]["train"]["num_items"] == 14
-    told = "the data have 3 classes, and the network tells 1000 apart: set model.backbone.num_classes to 3"
+    told = "the data have 3 classes, and the network distinguishes 1000: set model.backbone.num_classes to 3"
     assert err == [f"warning: fit would end at once: {told}"]
 
 

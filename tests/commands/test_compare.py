@@ -237,7 +237,7 @@ def test_of_a_folder_all_runs_in_it_are_taken(three_runs, bnnlight, tmp_path):
     assert code == 0, err
     sources = [run["source"] for run in json.loads(out)["runs"]]
     assert sources == sorted(map(str, [*three_runs, silent, silent.with_name("trained")]))
-    assert f"{three_runs[1]} is {three_runs[1]} again" in err
+    assert f"{three_runs[1]} is the same run as {three_runs[1]}" in err
 
 
 def test_of_a_folder_the_run_with_broken_results_is_named_as_left_out(three_runs, bnnlight, tmp_path):

@@ -228,7 +228,7 @@ def test_checkpoint_of_another_network(digits_run, bnnlight_error, configs, tmp_
         verb, "--config", configs / "quickstart.yaml", "--model.backbone.blocks=[1]", "--ckpt_path", checkpoint
     )
     assert code == 2
-    for part in (str(checkpoint), "another network", "backbone.stem.0.weight", "8×1×3×3"):
+    for part in (str(checkpoint), "a different network", "backbone.stem.0.weight", "8×1×3×3"):
         assert part in line, line
     assert list(tmp_path.iterdir()) == []
 

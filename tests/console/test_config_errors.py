@@ -150,7 +150,7 @@ def test_the_true_reason(bnnlight_error, configs, tmp_path, monkeypatch, options
 def test_a_file_of_ones_own_that_is_called_like_an_installed_module(tmp_path, configs, name):
     (tmp_path / f"{name}.py").write_text("class Own: ...\n")
     args = ("fit", "--config", str(configs / "quickstart.yaml"), f"--data={name}.Own")
-    path = os.pathsep.join([str(configs.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [str(configs.parent), os.environ.get("PYTHONPATH")]))
     done = run_to_end([sys.executable, "-m", "bnnlight", *args], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and line.startswith(f"bnnlight fit: error: data: {name}.")

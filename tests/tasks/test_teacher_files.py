@@ -127,8 +127,8 @@ def other(**names):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (lose("classifier.weight"), ("of another network", "lacks 1 entry (first classifier.weight)")),
-        (other(state_dict={"net.w": torch.zeros(1)}), ("of another network", "(first stem.0.weight)")),
+        (lose("classifier.weight"), ("holds a different network", "lacks 1 entry (first classifier.weight)")),
+        (other(state_dict={"net.w": torch.zeros(1)}), ("holds a different network", "(first stem.0.weight)")),
         (of_nan, ("weights that are not finite",)),
         (other(class_names=["ant", "bee", "dog", "cat"]), ("its number 2 is 'dog', the data's is 'cat'",)),
         (other(class_names=["ant"]), ("it knows 1 classes or joints, the data have 4",)),
