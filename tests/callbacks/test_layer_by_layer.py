@@ -154,6 +154,7 @@ def test_a_run_that_ends_before_all_is_binary_is_told_of(fit):
         fit(LayerByLayer(), Stop(), max_steps=8)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_same_masks_and_weights(tmp_path):
     script = Path(__file__).with_name("two_ranks_layer_by_layer.py")
     env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "MASTER_PORT": str(free_port())}

@@ -297,6 +297,7 @@ def test_stopped_and_resumed_is_the_unbroken_run(tmp_path, fit_probe, same_run):
     assert [state["epoch"] for state in states] == [2, 2]
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path, configs):
     command = [
         *(sys.executable, "-m", "bnnlight", "fit", "--config", str(configs / "quickstart.yaml"), "--run_dir=RUN"),

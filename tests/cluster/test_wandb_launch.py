@@ -65,6 +65,7 @@ def test_it_is_retried_as_the_job_beside_it(queue, cluster):
     assert queue["spec"]["podFailurePolicy"] == job["spec"]["podFailurePolicy"]
 
 
+@pytest.mark.slow
 def test_what_the_kubernetes_queue_starts_trains(queue, asked, run, on_digits, steps, tmp_path):
     command = queue["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[:2] == ["tini", "--"]

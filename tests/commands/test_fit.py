@@ -344,6 +344,7 @@ def test_any_optimizer_and_scheduler_by_config(bnnlight, quick, configs, tmp_pat
     assert rates["alpha"] == pytest.approx(0.1 * rates["weight"])
 
 
+@pytest.mark.slow
 def test_a_compiled_run_ends_as_one_that_is_not(bnnlight, configs, quick, tmp_path):
     """Behind ``--compile`` may stand nothing, and options of it beside; the options are in the run's config."""
     short = ("--trainer.max_epochs=1", "--model.backbone.width=0.125", "--trainer.precision=64-true")

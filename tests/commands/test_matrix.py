@@ -161,6 +161,7 @@ def test_optimizers_are_rows_with_their_own_class_and_processor_time(write, tmp_
     assert other["difference"]["mean"] == pair["mean"] == pytest.approx(difference)
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_taken_up_again(write, tmp_path):
     many = {"trainer.max_epochs": 2, "trainer.limit_train_batches": 12, "trainer.log_every_n_steps": 1}
     options = SMALL | many | {"trainer.callbacks": wait_for_signal(3, 9)}
