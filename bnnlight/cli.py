@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -83,6 +84,19 @@ def _install_completion(args: list[str]) -> int:
     return 0
 
 
+def _has_no_reader() -> bool:
+    """Whether the reader of the output has closed it, as `head` does, and not another pipe or connection broke."""
+    try:
+        out, polled = sys.stdout.fileno(), select.poll()
+    except (OSError, AttributeError):  # no file of the system's, or a system without poll
+        return False
+    polled.register(out, 0)
+    if not any(event & select.POLLERR for _, event in polled.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)  # Python would flush into the same pipe as it exits
+    return True
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb.
 
@@ -129,9 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bnnlight {verb}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and verb != "fit":
-            # whoever reads has read enough, as `head` does; at exit Python would flush into the same pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError) and verb != "fit" and _has_no_reader():
             return 1
         if debug:
             traceback.print_exc()

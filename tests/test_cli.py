@@ -174,3 +174,12 @@ def test_a_reader_that_has_read_enough_is_no_error():
     started.stdout.close()
     assert started.stderr.read() == ""
     assert started.wait() == 1
+
+
+def test_another_pipe_that_breaks_is_an_error(bnnlight_error, monkeypatch):
+    def broken(args):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("bnnlight.cli._load", lambda verb: broken)
+    code, line = bnnlight_error("configs")
+    assert code == 1 and "Broken pipe" in line

@@ -132,7 +132,7 @@ MODULES = {module_name(path): path for path in FILES}
 
 
 def imported_modules(path):
-    """Files of the house that a file imports, by module; of `from a.b import c` it is `a.b` where c is no module.
+    """Files of the house that a file imports, by module; of `from a.b import c` it is `a.b` where c is not a module.
 
     Imports for type checkers alone and imports inside functions count too: they hide a circle from Python, but whoever
     reads one of the files still has to know the other.

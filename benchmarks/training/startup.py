@@ -13,7 +13,7 @@ goals of each beside them,
   CIFAR-10 and one of poses, with the first look at the validation data that Lightning takes before it (median);
 - the share of the step that ``time/data`` says is waiting for data, over --steps steps after as many to warm up, with
   the default number of loader processes and with none, which is what the data cost where nothing hides them. Loader
-  processes take their share of the cores, which lengthens the step and is no waiting: step times stand beside the
+  processes take their share of the cores, which lengthens the step and is not a waiting: step times stand beside the
   shares, and the processor time of all child processes (the loaders, and W&B's) over the number of steps.
 
 Prints JSON; with --output writes it and a table to .json and .md. The file cache is warmed by a first run that

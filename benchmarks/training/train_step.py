@@ -153,7 +153,7 @@ def measure(setting: Setting, names: Sequence[str], num_threads: int, peer_pytho
     with ExitStack() as stack:
         for name in names:
             training = make_training(setting, name)
-            # the first step is no measurement: it makes the optimizer's state
+            # the first step is not a measurement: it makes the optimizer's state
             work = count_work(training.network, setting.input_shape, setting.batch_size)
             rows[name] = {"saved": training.counted_step(), **as_record(work, rates)}
             rows[name]["optimizer_bytes"] = training.optimizer_bytes()

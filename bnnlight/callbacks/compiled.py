@@ -30,7 +30,8 @@ class CompileOptions:
 
     Args:
         network: the task's ``backbone``.
-        optimizer: the step of an optimizer of ``torch.optim``. One with ``fused: true`` is just as quick without.
+        optimizer: the step of an optimizer of ``torch.optim``. One with ``fused: true`` is refused: it is a
+            single kernel, which torch leaves as it is.
         backend: which compiler: ``inductor``, which makes kernels for GPUs and CPUs, or another one that
             ``torch.compiler.list_backends()`` names. ``aot_eager`` makes none, and shows whether a network can be
             compiled at all.
@@ -161,4 +162,8 @@ def _check_optimizer(optimizer: Optimizer) -> None:
         raise ValueError(
             f"compile.optimizer is for optimizers of torch.optim such as AdamW and SGD, and {name} is not one that can "
             "be compiled: set compile.optimizer to false"
+        )
+    if any(group.get("fused") for group in optimizer.param_groups):
+        raise ValueError(
+            f"compile.optimizer: {name} has fused: true, and torch does not compile fused steps: leave one of them out"
         )

@@ -161,9 +161,9 @@ def _hint(cause: Cause) -> str:
     if match := re.search(r"(?:does not correspond to a subclass of|'([^']+)' to be a subclass of) (\S+)", text):
         # the type's name comes as it is, or as <class 'name'>
         kind = (re.search(r"<class '([^']+)'>", text) or match)[1 if "<class" in text else 2]
-        return f"{match[1] or value} is no {kind.rsplit('.', 1)[-1]}"
+        return f"{match[1] or value} is not {_a(kind.rsplit('.', 1)[-1])}"
     if match := re.match(r"Not a valid subclass of (\w+)", text):
-        return f"{value or 'what is given'} is no {match[1]}: name one by its class_path"
+        return f"{value or 'what is given'} is not {_a(match[1])}: name one by its class_path"
     if match := re.search(r"Expected a dot import path string: ([^\s;]+)(?:; of (\S+))?", text):
         kinds = (match[2] or "").split("|")
         if len(kinds) == 1 and kinds[0] and is_dataclass(options := find_object(kinds[0])):
@@ -199,6 +199,11 @@ def _hint(cause: Cause) -> str:
     return f"{owner}: {text}" if owner and owner not in text and not owner.startswith("bnnlight.") else text
 
 
+def _a(name: str) -> str:
+    """A name with its article."""
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
 def _hidden_file(module: str) -> tuple[Path, Path] | None:
     """The file that a name stands for, and one of the user's own of that name, which is not imported therefore."""
     root = module.split(".")[0]
@@ -229,7 +234,7 @@ def _nearest_class(name: str, kinds: list[str]) -> str:
 
 
 def _as_list(value: str) -> str:
-    """That a value is no list, and the list that it would be."""
+    """That a value is not a list, and the list that it would be."""
     name = re.search(r"'class_path': '([^']+)'", value)
     if name and "init_args" in value:
         return f"{name[1]} stands alone where a list is expected: write - class_path: {name[1]}, and init_args below it"

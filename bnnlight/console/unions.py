@@ -22,7 +22,7 @@ _NAMED = "Expected a dot import path string: "
 def as_one(text: str) -> str:
     """The message with one reason in place of those of all types that one value was tried as.
 
-    A name that is no class's is followed by ``; of`` and the classes that the option takes.
+    A name that is not a class's is followed by ``; of`` and the classes that the option takes.
     """
     text = _CHOICES.sub(_joined, text)
     text = _WORDS_OR_CLASSES.sub(_with_classes, text)

@@ -81,7 +81,7 @@ class Manifest:
         """The manifest and the file's seal.
 
         Raises:
-            ValueError: it is no manifest, of another format's version, or something in it is of the wrong kind.
+            ValueError: it is not a manifest, of another format's version, or something in it is of the wrong kind.
         """
         record = _record(text)
         try:
@@ -141,7 +141,7 @@ def read_seal(text: str) -> str:
     """The seal in a manifest's JSON, before anything else in it is looked at.
 
     Raises:
-        ValueError: it is no manifest, has no seal, or is of another format's version.
+        ValueError: it is not a manifest, has no seal, or is of another format's version.
     """
     return _text(_record(text).get("seal"), "seal")
 

@@ -112,7 +112,7 @@ def placed(loops: dict[str, Any], place: Place) -> dict[str, Any]:
     loops[_VALIDATION]["is_last_batch"] = False
     loops[_VALIDATION]["current"].update(ready=0, started=0, processed=0, completed=0)
     if place == "epoch":
-        # where the last epoch ended in the data is no place to begin the next
+        # where the last epoch ended in the data is not a place to begin the next
         loops["state_dict"].pop("combined_loader", None)
     elif place != "batch":
         # as if a validation's first batch had been begun and not ended: then Lightning validates, if it is time

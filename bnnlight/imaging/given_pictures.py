@@ -71,7 +71,7 @@ class GivenPictures:
         file = self.files[index]
         if self.listed is not None:
             raise ValueError(f"{file} is not among the images of --annotations: leave it out, or add it there")
-        # text as "0xff" or "²" is no number
+        # text as "0xff" or "²" is not a number
         return int(file.stem) if file.stem.isdecimal() and file.stem.isascii() else file.stem
 
     def _look_for(self, box: PersonBox) -> list[int]:

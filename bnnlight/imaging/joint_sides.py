@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
-# "forelegL1" is foreleg, L, 1 and "LShoulder" is L, Shoulder; what is no letter and no digit parts words
+# "forelegL1" is foreleg, L, 1 and "LShoulder" is L, Shoulder; what is not a letter and no digit parts words
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 _JOINED = re.compile(r"^(left|right|l|r)(?=[a-z]{2})|(left|right)$", re.IGNORECASE)
 

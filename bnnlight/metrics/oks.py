@@ -104,7 +104,7 @@ def complete_annotations(truth: Mapping[str, Any], num_joints: int) -> list[dict
     """Copies of a file's annotations with all that the library needs, numbered from 1; see :func:`evaluate_oks`.
 
     Raises:
-        ValueError: joints are of another number, or a box or area is no number.
+        ValueError: joints are of another number, or a box or area is not a number.
     """
     categories = _categories(truth)
     completed = []

@@ -195,7 +195,7 @@ def encode_sign(u: Tensor, gradient: Gradient) -> Tensor:
         code = near.floor().add_(near.ceil_())
     else:
         code = u.clamp(-1, 0).floor_()
-    return code.nan_to_num_(nan=-4).to(torch.int8)  # which is no number above or equal to 0, nor within ±1
+    return code.nan_to_num_(nan=-4).to(torch.int8)  # which is not a number above or equal to 0, nor within ±1
 
 
 def decode_sign(code: Tensor, dtype: torch.dtype) -> Tensor:

@@ -95,7 +95,7 @@ def summarize(model: nn.Module, input_shape: Sequence[int]) -> NetworkSummary:
 def _binary(name: str, layer: BinaryLayer, positions: int, counted: set[int]) -> LayerSummary:
     parts = () if layer.weight_parts is None else layer.weight_parts.parameters()
     factors = _uncounted((*layer.latent.parameters(), *parts), counted)
-    # an analytic α is no parameter, but the shipped layer needs its value
+    # an analytic α is not a parameter, but the shipped layer needs its value
     num_alpha = layer.weight_shape[0] if layer.scale.name == "analytic" else 0
     num_alpha += sum(p.numel() for p in layer.scale.parameters())
     inputs = layer.input_parts

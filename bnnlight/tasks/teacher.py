@@ -250,7 +250,7 @@ class Teacher:
 
 
 def _weights(content: dict) -> dict[str, Tensor]:
-    """The backbone's entries of a task's checkpoint; what is no checkpoint is taken as it is."""
+    """The backbone's entries of a task's checkpoint; what is not a checkpoint is taken as it is."""
     if not isinstance(content.get("state_dict"), dict):
         return content
     return {k.removeprefix("backbone."): v for k, v in content["state_dict"].items() if k.startswith("backbone.")}

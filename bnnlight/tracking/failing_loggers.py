@@ -45,7 +45,7 @@ def keep_book(logger: Logger, book: LogBook) -> None:
 
 
 def attempt(logger: Logger, what: str, call: Callable[[], T]) -> T | None:
-    """Calls what is no method of a logger's, such as one of its experiment; from an error on it is left out as well.
+    """Calls what is not a method of a logger's, such as one of its experiment; from an error on it is left out as well.
 
     Args:
         logger: that it is about; errors of one that is not :func:`leave_out_once_failed` are raised.

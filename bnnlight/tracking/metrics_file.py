@@ -85,7 +85,7 @@ def read_rows(path: Path) -> Iterator[dict[str, float]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is no row; the message names it.
+        ValueError: a line is not a row; the message names it.
     """
     with path.open() as file:
         for number, line in enumerate(file, 1):

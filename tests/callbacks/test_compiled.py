@@ -1,6 +1,7 @@
 """Compiled against uncompiled, in double precision. Most is traced only (``aot_eager``), not made into machine code."""
 
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import lightning
@@ -182,6 +183,7 @@ def lean():
         ({"backend": "eager"}, lean, [], "set compile.backend to aot_eager"),
         ({"optimizer": True}, lambda: task(SOAP), [], "SOAP is not one that can be compiled"),
         ({"optimizer": True}, lambda: task(Muon), [], "Muon is not one that can be compiled"),
+        ({"optimizer": True}, lambda: task(partial(torch.optim.AdamW, fused=True)), [], "AdamW has fused: true"),
         ({"optimizer": True, "network": False}, Headless, [], "Adam is not one that can be compiled"),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_report_is_what_the_runs_say(made):
         assert difference["p"] == pytest.approx(scipy.stats.ttest_rel(figures["tucker"], figures["dense"]).pvalue)
     assert difference["p_holm"] == difference["p"]  # a family of one
     assert rows["dense"]["difference"] is None
-    # one line a run, with its figure, and no bar, as this is no terminal
+    # one line a run, with its figure, and no bar, as this is not a terminal
     assert len(re.findall(r"^\[\d of 6\] .*, seed \d.*/acc1 \d+\.\d\d %, \d+ (?:s|min)$", out, re.M)) == 6
 
 

@@ -125,8 +125,8 @@ REASONS = {
     # abstract, or another kind of class
     ("--model.backbone=own_classes.Abstract",): ("own_classes.Abstract is abstract", "blocks"),
     ("--trainer.logger+=own_classes.Half",): ("own_classes.Half is abstract", "log_metrics"),
-    ("--trainer.callbacks+=own_classes.Net",): ("own_classes.Net is no Callback",),
-    ("--model.backbone.latent=own_classes.Net",): ("model.backbone.latent", "own_classes.Net is no Latent"),
+    ("--trainer.callbacks+=own_classes.Net",): ("own_classes.Net is not a Callback",),
+    ("--model.backbone.latent=own_classes.Net",): ("model.backbone.latent", "own_classes.Net is not a Latent"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""People in boxes: the square that is cut out, their score, and what is no box."""
+"""People in boxes: the square that is cut out, their score, and what is not a box."""
 
 import numpy as np
 import pytest

@@ -186,7 +186,7 @@ def test_the_topmost_missing_folder_is_named(tmp_path, monkeypatch, check_one_li
         load_rgb(base / "data/mount/train/a.png")
     gone = base / "data/mount"
     check_one_line(error, f"no such file; the folder {gone} is gone, mount it again and resume")
-    # that is no fault of the file
+    # that is not a fault of the file
     assert error.value.errno == errno.ENOENT
     (base / "data/mount/train").mkdir(parents=True)
     with pytest.raises(OSError) as error:

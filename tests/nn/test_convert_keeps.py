@@ -176,7 +176,7 @@ def test_a_convolution_still_tells_what_it_is(latent):
     assert (conv.weight.dtype, conv.weight.device, conv.bias) == (weight.dtype, weight.device, bias)
     conv.weight.square().sum().backward()  # as a penalty on weights does
     assert all(p.grad is not None for p in conv.conv.latent.parameters())
-    # the weight that is read is no second one that is stored
+    # the weight that is read is not a second one that is stored
     assert names - set(model.state_dict()) == {"1.weight", "1.bias"}
     assert not {"1.weight", "1.conv.weight"} & (
         set(model.state_dict()) | {name for name, _ in model.named_parameters()}

@@ -51,7 +51,7 @@ class Output(OrderedDict):
 
 class EndlessArray(np.ndarray):
     def __iter__(self):
-        raise AssertionError("an array of numpy's is no nest")
+        raise AssertionError("an array of numpy's is not a nest")
 
 
 def test_tensors_are_found_in_nests_by_the_paths_that_index_them():

@@ -70,7 +70,7 @@ def test_a_batch_norms_bias_before_a_sign_is_rsign(training, gradient):
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     y, expected = sign(norm(ours), gradient), sign(bare(theirs) - tau.view(-1, 1, 1), gradient)
     assert torch.equal(y, expected)
-    assert (y != sign(bare(x))).any()  # the shift is no small thing
+    assert (y != sign(bare(x))).any()  # the shift is not a small thing
     (y * upstream).sum().backward()
     (expected * upstream).sum().backward()
     # a step of either learns the same, and what lies before gets the same gradient

@@ -64,7 +64,7 @@ def test_groups_are_what_their_names_say():
 
 @pytest.mark.parametrize("latent", [Matrix, Tucker, lambda w: Tucker(w, start="identity"), CP, TensorTrain, Rotated])
 def test_each_factor_is_a_group_named_by_layer_and_factor(latent):
-    # a core that takes the weight's place has its learning rate too, and is no group latent
+    # a core that takes the weight's place has its learning rate too, and is not a group latent
     model = network(latent=latent)
     expected = {
         f"latent/{path}/{name}": [parameter]
@@ -177,7 +177,7 @@ def test_learning_rates_follow_the_latents_scales_to_two_digits(latent):
     for _, layer in named_binary_layers(model):
         for name, parameter in layer.latent.named_parameters():
             assert rates.pop(id(parameter), None) in (None, pytest.approx(layer.latent.lr_scales[name], rel=0.05))
-    assert set(rates.values()) == {1.0}  # all that is no latent
+    assert set(rates.values()) == {1.0}  # all that is not a latent
 
 
 def test_learning_rate_of_alpha_is_as_asked():

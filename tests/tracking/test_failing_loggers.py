@@ -147,7 +147,7 @@ def test_all_that_a_class_offers_is_guarded_and_nothing_else_changes(capsys):
     assert isinstance(shop, Shop) and type(shop).__name__ == "Shop" and not hasattr(shop, "log_video")
     shop.log_metrics({})
     shop.closed = True
-    # what it handles by itself is no failure
+    # what it handles by itself is not a failure
     shop.log_hyperparams({})
     assert shop.asked == ["x", "handled"] and capsys.readouterr().err == ""
     shop.log_image("y", [])

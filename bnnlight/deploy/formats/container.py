@@ -51,7 +51,7 @@ def read_bytes(file: Path) -> tuple[bytes, Metadata]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no safetensors file of a program, is shorter or longer than its header says, or too large.
+        ValueError: it is not a safetensors file of a program, is shorter or longer than its header says, or too large.
     """
     if not file.exists():
         raise FileNotFoundError(f"{file}: there is no such file; name one that bnnlight export wrote")

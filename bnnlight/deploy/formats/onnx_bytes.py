@@ -22,7 +22,7 @@ def find_metadata(content: bytes, key: str) -> str:
     """The text that an ONNX file has under a key.
 
     Raises:
-        ValueError: it is no ONNX file, is cut off, or has no such text.
+        ValueError: it is not an ONNX file, is cut off, or has no such text.
     """
     texts = []
     for entry in _all(content, METADATA):

@@ -35,7 +35,7 @@ def check_config_files(args: Sequence[str]) -> None:
         args: the command line behind the verb.
 
     Raises:
-        ValueError: a file is no YAML, is empty, holds something else than options, or comes before the config whose
+        ValueError: a file is not a YAML, is empty, holds something else than options, or comes before the config whose
             options it changes; the message names it. Or a callback that is always there is to be null.
     """
     named: set[str] = set()

@@ -20,7 +20,7 @@ def load_trained(verb: str, checkpoint: Path, config: Path | None) -> Experiment
 
     Raises:
         FileNotFoundError: the checkpoint or its config is missing.
-        ValueError: the file is no checkpoint, or is of another network than the config's.
+        ValueError: the file is not a checkpoint, or is of another network than the config's.
     """
     content = read_checkpoint(checkpoint)
     config = config_of(checkpoint, config)

@@ -31,7 +31,7 @@ def load_run(checkpoint: Path, config: Path | None) -> tuple[Any, Any]:
 
     Raises:
         FileNotFoundError: the checkpoint or its config is missing.
-        ValueError: the file is no checkpoint or is of another network, or the config's data module has no
+        ValueError: the file is not a checkpoint or is of another network, or the config's data module has no
             ``eval_transform``.
     """
     experiment = _loaded(checkpoint, config)

@@ -65,7 +65,7 @@ def section(content: Any, where: str, keys: Collection[str] = (), required: Coll
         required: keys that must have a value.
 
     Raises:
-        ValueError: it is no mapping, or has other keys.
+        ValueError: it is not a mapping, or has other keys.
     """
     prefix = f"{where}: " if where else ""
     if not isinstance(content, dict) or (not content and not keys):

@@ -100,7 +100,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of a family of tests, adjusted so that those below a level are wrong in any with at most that chance.
 
     The i-th smallest of m, from 0, is multiplied by m - i, and is at least those before it and at most 1 (Holm 1979,
-    https://www.jstor.org/stable/4615733). A NaN is no test: it stays, and does not count among the m.
+    https://www.jstor.org/stable/4615733). A NaN is not a test: it stays, and does not count among the m.
     """
     tests = [index for index, p in enumerate(p_values) if not math.isnan(p)]
     adjusted, largest = [math.nan] * len(p_values), 0.0

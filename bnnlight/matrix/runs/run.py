@@ -188,7 +188,7 @@ def handed_on(words: Sequence[str]) -> Options:
     """Options of a command line, ``--name=value`` or ``--name value``.
 
     Raises:
-        ValueError: a word is no option, or one that the matrix gives itself.
+        ValueError: a word is not an option, or one that the matrix gives itself.
     """
     options, rest = {}, list(words)
     while rest:

@@ -101,7 +101,7 @@ def test_crowds_and_those_without_joints_are_left_out_and_counted(tmp_path, told
     entries[1]["keypoints"] = [0] * 15
     del entries[2]["keypoints"]
     entries[3]["keypoints"] = None
-    # neither a joint nor a box, which is no matter then
+    # neither a joint nor a box, which is not a matter then
     entries[4] |= {"keypoints": [], "bbox": [0, 0, 0, 0]}
     # one joint alone and no box
     entries[5] |= {"keypoints": [50, 50, 2] + [0, 0, 0] * 4, "bbox": None}

@@ -43,7 +43,7 @@ def test_sides_by_name(left, right, rest):
 
 
 def test_what_has_no_side():
-    # hands have fingers, a horse's near side is the one toward the camera, and a lip is no left ip
+    # hands have fingers, a horse's near side is the one toward the camera, and a lip is not a left ip
     names = ["wrist", "thumb1", "thumb2", "Nearknee", "Offknee", "lip", "leg", "rear", "1", "2", "keypoint_3"]
     assert flip_pairs_by_name(names) == ()
     # two that could be the other side of one

@@ -126,7 +126,7 @@ def test_convolution_of_signs_by_signs_gets_bits():
     assert [step.op for step in steps.values()] == ["binarize", "binary_conv2d", "affine"]
     assert steps["c"].settings["padding_value"] == 0
     np.testing.assert_array_equal(steps["c"].tensors["bits"], pack_signs(signs))
-    # one weight, or one input, that is no sign
+    # one weight, or one input, that is not a sign
     signs[0, 0, 0, 0] = 2
     steps = folded(binarize("s", INPUT), convolution("c", "s", 0, signs))
     assert steps["c"].op == "conv2d"

@@ -146,7 +146,7 @@ def test_products_in_bfloat16_turn_as_the_others_do_up_to_rounding():
 
 
 def test_powers_of_two_are_turned_in_bfloat16_without_an_error_of_scale():
-    # one entry alone: no sum is rounded, and ±1/√512 is no number of bfloat16
+    # one entry alone: no sum is rounded, and ±1/√512 is not a number of bfloat16
     latent = Rotated(torch.zeros(16, 32, 1, 1), products="bfloat16")
     with torch.no_grad():
         latent.core[3, 5] = 1.0

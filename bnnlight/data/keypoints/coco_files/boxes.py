@@ -52,7 +52,7 @@ def square_boxes(
     # the middle of joints as LSP's module finds it, to the last bit, so that a training on either form is the same
     middle = np.where(has_box[:, None], box[:, :2] + box[:, 2:] / 2, (low + high) / 2)
     box = np.where(has_box[:, None], box, np.column_stack((low, high - low)))
-    # a joint that is no number is told of later, with its name
+    # a joint that is not a number is told of later, with its name
     usable = ~(box[:, 2:].max(1) <= 0)
     people = replace(
         people,

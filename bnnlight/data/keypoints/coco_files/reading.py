@@ -166,7 +166,7 @@ def _wanted(
 
 
 def _is_annotated(points: Any, visible: Sequence[float] | None) -> bool:
-    # what is no row of numbers is told of later
+    # what is not a row of numbers is told of later
     return not isinstance(points, array) or any(v in visible if visible else v > 0 for v in points[2::3])
 
 
@@ -216,7 +216,7 @@ def _table(content: CocoContent, kept: list[int], num_joints: int | None) -> np.
 
 
 def _check_px(content: CocoContent, kept: list[int], table: np.ndarray, annotated: np.ndarray) -> None:
-    # what is no number is told of later, with the joint's name
+    # what is not a number is told of later, with the joint's name
     far = np.argwhere((np.abs(table[..., :2]) >= LARGEST_PX).any(2) & np.isfinite(table[..., :2]).all(2) & annotated)
     if len(far):
         row, joint = far[0]

@@ -37,7 +37,7 @@ def answer(verb: str, args: Sequence[str]) -> bool:
     from bnnlight.experiment.config.early.check import check
     from bnnlight.experiment.config.files import check_config_files
 
-    if "--" in args:  # what stands behind it is no option
+    if "--" in args:  # what stands behind it is not an option
         return False
     found = with_found_configs(args)
     check_config_files(found)

@@ -92,7 +92,7 @@ class _Look:
 
     def __init__(self, page: Page) -> None:
         self.types = page.types()
-        # an option whose value is a class has .help below it, and is no group
+        # an option whose value is a class has .help below it, and is not a group
         self.groups = {name.rpartition(".")[0] for name in self.types if not name.endswith(".help")} - {""}
         self.classes: dict[Way, str] = {}
         self.values: dict[str, Any] = {}

@@ -72,7 +72,7 @@ def names_in(module: str) -> tuple[str, ...] | None:
 
 @cache
 def words(kind: str, module: str) -> tuple[str, ...] | None:
-    """The words that a type takes; None where it is no list of words.
+    """The words that a type takes; None where it is not a list of words.
 
     Args:
         kind: the type as the source writes it: ``Literal[…]``, or the name of one.
