@@ -14,10 +14,8 @@ from torch.optim import Optimizer
 
 from bnnlight.optim.as_matrices import AsMatrices
 from bnnlight.optim.groups import ParameterGroup, parameter_groups
+from bnnlight.tasks.merged_groups import MergedGroups
 from bnnlight.tasks.optimizer_states import fitting_groups, with_names
-
-_OF_A_GROUP = ("params", "name", "lr_scale", "added", "added_scale")
-"""What may tell groups apart that are otherwise stepped alike."""
 
 
 @dataclass
@@ -112,20 +110,16 @@ class RelativeRates(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
         """One step of the optimizer. Groups with the same options are stepped as one, since each group costs time."""
         self._take_in_the_rest()
-        merged, of_groups = _merge(self.param_groups), _OF_A_GROUP
-        if self._own.compiled is not None:
-            of_groups = (*_OF_A_GROUP, "lr")
-            merged = [(group | {"lr": _as_tensor(group["lr"])}, members) for group, members in merged]
-        together = [group for group, _ in merged]
+        merged = MergedGroups(self.param_groups, as_tensors=self._own.compiled is not None)
 
         def apart() -> Any:
             self._own.stepping = None
             try:
                 return closure()
             finally:
-                self._own.stepping = together
+                self._own.stepping = merged.together
 
-        self._own.stepping = together
+        self._own.stepping = merged.together
         try:
             if self._own.compiled is not None:
                 with torch.enable_grad():
@@ -135,9 +129,7 @@ class RelativeRates(Optimizer):
             return super().step(**options) if closure is None else super().step(apart, **options)
         finally:
             self._own.stepping = None
-            for group, members in merged:  # some optimizers keep numbers in their groups
-                for member in members:
-                    member.update((key, value) for key, value in group.items() if key not in of_groups)
+            merged.hand_back()
 
     def compile_step(self, **options: Any) -> None:
         """Has the optimizer's own step compiled, the first time that it is taken; closures run uncompiled, before it.
@@ -346,26 +338,3 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
-
-
-def _as_tensor(rate: float | Tensor) -> Tensor:
-    # a step that is compiled with a number is compiled anew for each other one
-    return rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=torch.float64)
-
-
-def _merge(groups: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """(group, those that it stands for): groups of equal options as one."""
-    alike: dict[Any, list[dict[str, Any]]] = {}
-    for group in groups:
-        try:
-            key = frozenset((name, value) for name, value in group.items() if name not in _OF_A_GROUP)
-            alike.setdefault(key, []).append(group)
-        except TypeError:  # an option that cannot be compared
-            alike[id(group)] = [group]
-    return [
-        (
-            members[0] if len(members) == 1 else members[0] | {"params": [p for g in members for p in g["params"]]},
-            members,
-        )
-        for members in alike.values()
-    ]
