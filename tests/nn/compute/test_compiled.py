@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from bnnlight.backbones import ResNet
 from bnnlight.nn import (
     CP,
     Balanced,
@@ -75,3 +76,19 @@ def test_parts_of_weights(part):
 def test_parts_of_inputs(part, layer):
     made = layer(input_parts=[part])
     check(made, (4, 5, 5) if isinstance(made, BinaryConv2d) else (4,))
+
+
+def test_lean_blocks_count_each_batch_once():
+    """torch runs a checkpointed part twice, and its batch norms count twice unless they are kept from it."""
+    plain = ResNet(blocks=[1], num_classes=3, width=0.125, stem="small", lean=True).double()
+    compiled = copy.deepcopy(plain)
+    run = torch.compile(compiled, backend="aot_eager")
+    for size in (4, 6):
+        x = torch.randn(size, 3, 8, 8, dtype=torch.float64)
+        for network in (plain, run):
+            network.zero_grad()
+            network(x).square().sum().backward()
+    assert {int(value) for name, value in compiled.state_dict().items() if name.endswith("num_batches_tracked")} == {2}
+    torch.testing.assert_close(compiled.state_dict(), plain.state_dict(), rtol=1e-9, atol=1e-10)
+    for found, expected in zip(compiled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-10)
